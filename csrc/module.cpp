@@ -1,0 +1,18 @@
+// megasbp._C: the parts of the package that touch every token, in C++17.
+// Each source file registers its own classes; this file only lists them.
+#include <pybind11/pybind11.h>
+
+namespace py = pybind11;
+
+void register_indexed_dataset(py::module_ &module);
+void register_order(py::module_ &module);
+void register_samples(py::module_ &module);
+void register_shingles(py::module_ &module);
+
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "C++ core of megasbp: indexed dataset, sample order, batches, shingles.";
+  register_indexed_dataset(module);
+  register_order(module);
+  register_samples(module);
+  register_shingles(module);
+}

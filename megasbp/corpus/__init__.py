@@ -1,0 +1,1 @@
+"""Reads text, sets bad documents aside, splits by cluster and tokenises."""

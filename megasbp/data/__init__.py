@@ -1,0 +1,1 @@
+"""Indexed dataset, sample order, mixtures, packing plans and the loader."""

@@ -1,0 +1,1 @@
+"""Held-out perplexity and the quality of synthetic text."""

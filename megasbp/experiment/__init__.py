@@ -1,0 +1,1 @@
+"""The experiment: recipe, stages, arms, budget and statistics."""

@@ -1,0 +1,1 @@
+"""How much text is shared: shingles, near-duplicate clusters, n-gram index."""

@@ -1,0 +1,1 @@
+"""Pairs of related documents: embedders, neighbour search, selection and the pair table."""

@@ -1,0 +1,1 @@
+"""Draws the results: terminal table, curves and one self-contained HTML page. Computes nothing."""

@@ -1,0 +1,232 @@
+"""Files that exist only when they are whole: atomic publication, manifests, hashes.
+
+A published path appears by one rename, after its bytes and then its folder entry are on disk; a kill at any
+moment leaves either the old state or the new one, and at most a `*.partial-*` leftover that the next run removes.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from megasbp.errors import InputError
+
+MANIFEST_NAME = "manifest.json"
+_PARTIAL = ".partial-"
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_object(value: Any) -> str:
+    """SHA-256 of a JSON-serialisable value in canonical form (sorted keys, no spaces), hexadecimal."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def sync_file(path: Path) -> None:
+    """Forces a file's bytes, or a folder's entries, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _partial_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_PARTIAL}{os.getpid()}")
+
+
+def remove_partials(folder: Path) -> list[Path]:
+    """Removes what killed writers left directly inside `folder`; returns what was removed."""
+    leftovers = sorted(folder.glob(f"*{_PARTIAL}*")) if folder.is_dir() else []
+    for leftover in leftovers:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+    return leftovers
+
+
+@contextmanager
+def publishing_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; what was written there is published when the block ends.
+
+    On any exception the temporary file is removed and an existing `path` is left as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_path(path)
+    try:
+        yield partial
+        sync_file(partial)
+        os.replace(partial, path)
+        sync_file(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def publishing_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`; published whole when the block ends.
+
+    An existing `path` is replaced only after the new folder is on disk. On any exception the temporary folder
+    is removed and the existing one is left as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial_path(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        for entry in sorted(partial.rglob("*")):
+            sync_file(entry)
+        sync_file(partial)
+        if path.exists():
+            # A folder cannot be replaced by one rename; the old one steps aside under a name that readers ignore.
+            old = path.with_name(f"{path.name}{_PARTIAL}old-{os.getpid()}")
+            os.rename(path, old)
+            os.rename(partial, path)
+            sync_file(path.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.rename(partial, path)
+            sync_file(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def publish_bytes(path: Path, data: bytes) -> None:
+    """Writes `data` to `path` atomically."""
+    with publishing_file(path) as partial:
+        partial.write_bytes(data)
+
+
+def publish_json(path: Path, value: Any) -> None:
+    """Writes a JSON file atomically: sorted keys, two spaces, final newline, so equal values are equal bytes."""
+    publish_bytes(path, (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        InputError: the file is missing or not JSON; the message names it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); restore it or delete it to have it made again") from None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a stage's folder holds and what it was made from.
+
+    Attributes:
+        stage: the stage's name.
+        inputs: name of each input -> content hash (another manifest's `digest`, or a file's SHA-256).
+        settings: the configuration the stage depends on, JSON-serialisable.
+        files: relative path -> {"bytes": size, "sha256": hash}.
+        facts: small results that later stages read (counts, chosen values), JSON-serialisable.
+    """
+
+    stage: str
+    inputs: dict[str, str]
+    settings: dict[str, Any]
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Hash of what the outputs depend on: stage, inputs, settings."""
+        return hash_object({"stage": self.stage, "inputs": self.inputs, "settings": self.settings})
+
+    @property
+    def digest(self) -> str:
+        """Hash of what the folder holds; what dependants record as their input."""
+        return hash_object({"stage": self.stage, "files": self.files, "facts": self.facts})
+
+
+def publish_manifest(
+    folder: Path,
+    stage: str,
+    inputs: Mapping[str, str],
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
+    ignore: Iterable[str] = (),
+) -> Manifest:
+    """Hashes every file below `folder` and publishes the manifest, last of all.
+
+    Args:
+        ignore: glob patterns, relative to `folder`, of files that are not results (logs with times in them).
+    """
+    folder = Path(folder)
+    patterns = tuple(ignore)
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        skipped = path.is_dir() or _PARTIAL in str(relative) or str(relative) == MANIFEST_NAME
+        if skipped or any(relative.match(pattern) for pattern in patterns):
+            continue
+        files[relative.as_posix()] = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+    # Through JSON and back, so that a manifest just written equals the same manifest read again.
+    body = json.loads(json.dumps(asdict(Manifest(stage, dict(inputs), dict(settings), files, dict(facts or {})))))
+    publish_json(folder / MANIFEST_NAME, body)
+    return Manifest(**body)
+
+
+def read_manifest(folder: Path, check: str = "sizes") -> Manifest | None:
+    """The manifest of a folder, or None when the folder has none or does not hold what the manifest says.
+
+    Args:
+        check: "sizes" compares file sizes, "hashes" also the contents, "none" neither.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    if not path.is_file():
+        return None
+    try:
+        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, TypeError, UnicodeDecodeError):
+        return None
+    if check != "none":
+        for name, entry in manifest.files.items():
+            file = Path(folder) / name
+            if not file.is_file() or file.stat().st_size != entry["bytes"]:
+                return None
+            if check == "hashes" and hash_file(file) != entry["sha256"]:
+                return None
+    return manifest
+
+
+def require_free_space(folder: Path, needed: int) -> None:
+    """Refuses to start work that cannot fit.
+
+    Args:
+        needed: bytes the work is estimated to write.
+
+    Raises:
+        InputError: the file system that holds `folder` has less than that free.
+    """
+    existing = Path(folder).resolve()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise InputError(
+            f"{folder}: needs {needed / 1e9:.2f} GB of disk, {free / 1e9:.2f} GB is free; "
+            "free some space or set another folder"
+        )

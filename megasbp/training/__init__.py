@@ -1,0 +1,1 @@
+"""One trainer for every arm: loop, optimiser, schedule, checkpoint and metrics."""
