@@ -4,6 +4,8 @@ A published path appears by one rename, after its bytes and then its folder entr
 moment leaves either the old state or the new one, and at most a `*.partial-*` leftover that the next run removes.
 """
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +20,9 @@ from megasbp.errors import InputError
 
 MANIFEST_NAME = "manifest.json"
 _PARTIAL = ".partial-"
+# Of renameat2(2), Linux.
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 
 def hash_file(path: Path) -> str:
@@ -75,11 +80,23 @@ def publishing_file(path: Path) -> Iterator[Path]:
         raise
 
 
+def _exchange(first: Path, second: Path) -> None:
+    """Swaps two folders by one system call: a folder that is not empty cannot be replaced by rename."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    renameat2 = getattr(libc, "renameat2", None)
+    arguments = (_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _RENAME_EXCHANGE)
+    if renameat2 is None or renameat2(*arguments) != 0:
+        code = ctypes.get_errno() if renameat2 is not None else errno.ENOSYS
+        if code in {errno.ENOSYS, errno.EINVAL}:
+            raise InputError(f"{second}: exists, and this file system cannot swap folders; remove it first")
+        raise OSError(code, os.strerror(code), str(second))
+
+
 @contextmanager
 def publishing_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`; published whole when the block ends.
 
-    An existing `path` is replaced only after the new folder is on disk. On any exception the temporary folder
+    An existing `path` is swapped for the new folder by one system call. On any exception the temporary folder
     is removed and the existing one is left as it was.
     """
     path = Path(path)
@@ -93,15 +110,11 @@ def publishing_folder(path: Path) -> Iterator[Path]:
             sync_file(entry)
         sync_file(partial)
         if path.exists():
-            # A folder cannot be replaced by one rename; the old one steps aside under a name that readers ignore.
-            old = path.with_name(f"{path.name}{_PARTIAL}old-{os.getpid()}")
-            os.rename(path, old)
-            os.rename(partial, path)
-            sync_file(path.parent)
-            shutil.rmtree(old, ignore_errors=True)
+            _exchange(partial, path)
+            shutil.rmtree(partial)
         else:
             os.rename(partial, path)
-            sync_file(path.parent)
+        sync_file(path.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -129,7 +142,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error}); restore it or delete it to have it made again") from None
+        raise InputError(
+            f"{path}: not valid JSON ({error}); restore it or delete it to have it made again"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -184,7 +199,9 @@ def publish_manifest(
             continue
         files[relative.as_posix()] = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
     # Through JSON and back, so that a manifest just written equals the same manifest read again.
-    body = json.loads(json.dumps(asdict(Manifest(stage, dict(inputs), dict(settings), files, dict(facts or {})))))
+    body = json.loads(
+        json.dumps(asdict(Manifest(stage, dict(inputs), dict(settings), files, dict(facts or {}))))
+    )
     publish_json(folder / MANIFEST_NAME, body)
     return Manifest(**body)
 

@@ -1,0 +1,183 @@
+"""The command line: `megasbp VERB ...`."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from megasbp import __version__
+from megasbp.errors import InputError
+
+_DESCRIPTION = """\
+Synthetic Bootstrapped Pretraining: pair the documents of a corpus, tune a synthesizer p(d2 | d1) on the pairs,
+sample a synthetic corpus from it, and train on real + synthetic text against matched baselines.
+
+  megasbp plan configs/demo.toml        what the recipe will do, by arithmetic
+  megasbp run configs/demo.toml         all of it; a rerun does only what is missing or changed
+  megasbp run configs/demo.toml budget.tokens_per_arm=2_000_000 training.learning_rate=3e-3
+  torchrun --nproc-per-node 8 -m megasbp train configs/demo.toml --arm sbp
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb. Returns the exit status: 0, 1 for a failed run, 2 for what the user can mend."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.verb(options)
+    except InputError as error:
+        print(f"megasbp: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            where = f"{error.filename}: " if error.filename else ""
+            print(
+                f"megasbp: {where}{os.strerror(error.errno)}; free some disk and run the same command again, "
+                "finished stages are kept",
+                file=sys.stderr,
+            )
+            return 2
+        raise
+    except KeyboardInterrupt:
+        print("megasbp: interrupted; the same command continues where this one stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="megasbp", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"megasbp {__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    run = verbs.add_parser(
+        "run", help="run a recipe: every stage that is missing or changed, then the report"
+    )
+    _add_recipe(run)
+    run.set_defaults(verb=_run)
+
+    plan = verbs.add_parser(
+        "plan", help="print parameters, tokens, epochs, steps, FLOPs and disk of a recipe"
+    )
+    _add_recipe(plan)
+    plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    plan.set_defaults(verb=_plan)
+
+    train = verbs.add_parser(
+        "train", help="train one arm whose earlier stages are finished (under torchrun too)"
+    )
+    _add_recipe(train)
+    train.add_argument("--arm", required=True, help="baseline, sbp, random_pairs or oracle")
+    train.add_argument(
+        "--seed", type=int, default=None, help="one of the recipe's seeds (default: its first)"
+    )
+    train.set_defaults(verb=_train)
+
+    report = verbs.add_parser("report", help="draw the table and the page again from a run's results.json")
+    report.add_argument("run", type=Path, help="the run's folder, e.g. runs/demo")
+    report.set_defaults(verb=_report)
+
+    clean = verbs.add_parser("clean", help="remove what a run's current results do not need")
+    clean.add_argument("run", type=Path, help="the run's folder, e.g. runs/demo")
+    clean.add_argument("--all", action="store_true", help="remove the whole run, its report included")
+    clean.add_argument("--dry-run", action="store_true", help="only list what would go")
+    clean.set_defaults(verb=_clean)
+
+    doctor = verbs.add_parser("doctor", help="check this installation: versions, extension, kernels, GPU")
+    doctor.set_defaults(verb=_doctor)
+    return parser
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", type=Path, help="a recipe, e.g. configs/demo.toml")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="section.key=value",
+        help="settings that replace the recipe's, e.g. training.micro_batch=8",
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    from megasbp.experiment.recipe import load_recipe
+    from megasbp.experiment.results import publish_results
+    from megasbp.experiment.run import run_experiment
+    from megasbp.report.plan_table import print_plan
+    from megasbp.report.write import write_report
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError("`megasbp run` is one process; under torchrun use `megasbp train RECIPE --arm NAME`")
+    seeds = run_experiment(recipe, announce=_announce, announce_plan=print_plan)
+    path = publish_results(recipe, seeds)
+    print(write_report(path))
+    print(f"report: {path.parent / 'report.html'}")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> int:
+    import json
+
+    from megasbp.experiment.plan import plan
+    from megasbp.experiment.recipe import load_recipe
+    from megasbp.report.plan_table import print_plan
+
+    planned = plan(load_recipe(options.recipe, options.overrides))
+    if options.json:
+        print(json.dumps(planned, indent=2, sort_keys=True))
+    else:
+        print_plan(planned)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from megasbp.experiment.recipe import load_recipe
+    from megasbp.experiment.run import start_runtime, train_arm
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    runtime = start_runtime(recipe)
+    try:
+        seed = recipe.seeds[0] if options.seed is None else options.seed
+        announce = _announce if runtime.is_main else _ignore
+        result = train_arm(recipe, runtime, options.arm, seed, announce)
+        announce(
+            f"{options.arm}: validation loss {result.facts['final_validation_loss']:.4f}; {result.folder}"
+        )
+    finally:
+        runtime.close()
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from megasbp.report.write import write_report
+
+    path = options.run / "report" / "results.json"
+    print(write_report(path))
+    print(f"report: {path.parent / 'report.html'}")
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    from megasbp.experiment.clean import clean
+
+    removed = clean(options.run, everything=options.all, dry_run=options.dry_run)
+    for path, size in removed:
+        print(f"{size / 1e6:10.1f} MB  {path}")
+    word = "would be freed" if options.dry_run else "freed"
+    print(f"{sum(size for _, size in removed) / 1e6:10.1f} MB  {word}")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from megasbp.experiment.doctor import doctor
+
+    return doctor()
+
+
+def _announce(line: str) -> None:
+    print(line, flush=True)
+
+
+def _ignore(line: str) -> None:
+    """Ranks other than the first stay silent."""

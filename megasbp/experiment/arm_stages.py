@@ -1,0 +1,194 @@
+"""The arms: what the baseline is tuned over, synthetic corpora, training and held-out losses."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megasbp.addressing import derive_key
+from megasbp.data.documents import PackedDocuments
+from megasbp.data.indexed_dataset import IndexedDataset
+from megasbp.data.mixture import MixtureSource
+from megasbp.data.sources import SampleSource
+from megasbp.data.windows import WindowSource
+from megasbp.evaluation.perplexity import document_losses
+from megasbp.experiment.budget import ArmPlan, plan_arm, synthetic_need
+from megasbp.experiment.context import (
+    TRAINING_LOGS,
+    Context,
+    Corpus,
+    last_checkpoint,
+    open_dataset,
+    training_facts,
+)
+from megasbp.experiment.recipe import Recipe
+from megasbp.experiment.stages import StageResult
+from megasbp.experiment.synthesizer_stages import synthesizer_checkpoint
+from megasbp.overlap.ngram_index import NgramIndex
+from megasbp.storage import publishing_file
+from megasbp.synthesis.synthesize import synthesize
+from megasbp.training.checkpoint import load_model
+from megasbp.training.config import TrainingConfig
+from megasbp.training.trainer import TrainingJob, train
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The optimiser settings that every arm uses."""
+
+    learning_rate: float
+    weight_decay: float
+
+
+def trial_grid(recipe: Recipe) -> list[Chosen]:
+    """The settings tried for the baseline; a single one when nothing is tuned."""
+    rates = recipe.tuning.learning_rates or (recipe.training.learning_rate,)
+    decays = recipe.tuning.weight_decays or (recipe.training.weight_decay,)
+    return [Chosen(rate, decay) for rate in rates for decay in decays]
+
+
+def source_tokens(corpus: Corpus, synthetic: StageResult | None = None) -> dict[str, int]:
+    """Tokens of each source that a plan needs, separators included."""
+    tokens = {name: corpus.datasets.facts[name]["tokens"] for name in ("unique", "oracle")}
+    if synthetic is not None:
+        tokens["synthetic"] = synthetic.facts["tokens"]
+    return tokens
+
+
+def train_stage(
+    context: Context, arm: str, chosen: Chosen, synthetic: StageResult | None = None
+) -> StageResult:
+    """Trains one arm from scratch. The only differences between arms are the sources and their shares."""
+    recipe, corpus, seed = context.recipe, context.corpus, context.seed
+    training = TrainingConfig(
+        **{
+            **recipe.training.model_dump(),
+            "learning_rate": chosen.learning_rate,
+            "weight_decay": chosen.weight_decay,
+        }
+    )
+    plan = plan_arm(arm, recipe, source_tokens(corpus, synthetic))
+
+    def make(folder: Path) -> dict[str, Any]:
+        tokenizer = corpus.open_tokenizer()
+        opened = {
+            name: open_dataset(synthetic.folder / "synthetic", tokenizer)
+            if name == "synthetic" and synthetic is not None
+            else corpus.open(name)
+            for name in plan.samples
+        }
+        job = TrainingJob(
+            name=context.name(arm),
+            model=recipe.model,
+            training=training,
+            source=_mixture(plan, opened, training.sequence_length, seed),
+            steps=plan.steps,
+            seed=seed,
+            folder=folder,
+            validation=PackedDocuments(corpus.open("validation"), training.sequence_length),
+            initial_checkpoint=None,
+            tokenizer_hash=tokenizer.hash,
+        )
+        return {
+            **training_facts(train(job, context.runtime), folder),
+            "learning_rate": chosen.learning_rate,
+            "weight_decay": chosen.weight_decay,
+        }
+
+    inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "tokenizer": corpus.tokenizer}
+    if synthetic is not None:
+        inputs["synthetic"] = synthetic
+    return context.workspace.stage(
+        context.name(f"train-{arm}"),
+        inputs=inputs,
+        settings={
+            "model": recipe.model.model_dump(mode="json"),
+            "training": training.model_dump(mode="json"),
+            "samples": plan.samples,
+            "steps": plan.steps,
+            "seed": seed,
+        },
+        make=make,
+        ignore=TRAINING_LOGS,
+    )
+
+
+def synthesis_stage(context: Context, arm: str, synthesizer: StageResult) -> StageResult:
+    """Samples and filters the synthetic corpus of an arm until it holds the tokens that the plan needs."""
+    recipe, corpus = context.recipe, context.corpus
+    width = recipe.pairing.shingle_width
+
+    def make(folder: Path) -> dict[str, Any]:
+        result = synthesize(
+            model=load_model(synthesizer_checkpoint(synthesizer)),
+            tokenizer=corpus.open_tokenizer(),
+            seed_dataset=corpus.open_units("unique"),
+            corpus_index=NgramIndex.build([corpus.open("unique")], width),
+            held_out_index=NgramIndex.build([corpus.open("validation"), corpus.open("test")], width),
+            config=recipe.synthesis,
+            need_tokens=synthetic_need(recipe),
+            context=recipe.synthesizer.context,
+            # The same key for every arm: the same seed documents and the same draws, another synthesizer.
+            seed=derive_key(context.seed, "synthesis"),
+            folder=folder,
+            checkpoint_hash=synthesizer.digest,
+        )
+        return {
+            "documents": result.documents,
+            "tokens": result.tokens,
+            "requests": result.requests,
+            "drops": result.drops,
+            "prefill_tokens": result.prefill_tokens,
+            "generated_tokens": result.generated_tokens,
+        }
+
+    return context.workspace.stage(
+        context.name(f"synthesis-{arm}"),
+        inputs={"synthesizer": synthesizer, "datasets": corpus.datasets, "units": corpus.units},
+        settings={
+            "synthesis": recipe.synthesis.model_dump(mode="json"),
+            "need": synthetic_need(recipe),
+            "context": recipe.synthesizer.context,
+            "shingle_width": width,
+            "seed": context.seed,
+        },
+        make=make,
+    )
+
+
+def losses_stage(context: Context, arm: str, trained: StageResult) -> StageResult:
+    """Per-document nats of the test split under the arm's final weights, in nats.npy and tokens.npy."""
+    recipe, corpus = context.recipe, context.corpus
+
+    def make(folder: Path) -> dict[str, Any]:
+        test = corpus.open("test")
+        source = PackedDocuments(test, recipe.training.sequence_length)
+        model = load_model(last_checkpoint(trained))
+        losses = document_losses(model, source, len(test), recipe.evaluation.batch_size, "cpu")
+        for name, values in (("nats", losses.nats), ("tokens", losses.tokens)):
+            with publishing_file(folder / f"{name}.npy") as partial, open(partial, "wb") as file:
+                np.save(file, values, allow_pickle=False)
+        return {"nats": float(losses.nats.sum()), "tokens": int(losses.tokens.sum())}
+
+    return context.workspace.stage(
+        context.name(f"losses-{arm}"),
+        inputs={"trained": trained, "datasets": corpus.datasets},
+        settings={
+            "batch_size": recipe.evaluation.batch_size,
+            "sequence_length": recipe.training.sequence_length,
+        },
+        make=make,
+    )
+
+
+def _mixture(
+    plan: ArmPlan, opened: dict[str, IndexedDataset], sequence_length: int, seed: int
+) -> SampleSource:
+    sources = {
+        name: WindowSource(dataset, sequence_length, derive_key(seed, "order"), name)
+        for name, dataset in opened.items()
+    }
+    if len(sources) == 1:
+        return next(iter(sources.values()))
+    return MixtureSource([(sources[name], count) for name, count in plan.samples.items()])

@@ -1,0 +1,70 @@
+"""`megasbp clean`: gives back the disk that a run's current results do not need."""
+
+import shutil
+from pathlib import Path
+
+from megasbp.errors import InputError
+from megasbp.experiment.stages import run_lock
+from megasbp.storage import MANIFEST_NAME, publish_json, read_json
+
+_USED = "used.json"
+
+
+def record_used(root: Path, folders: list[Path]) -> None:
+    """Notes which stage folders the run's latest results came from."""
+    names = sorted({folder.relative_to(root).as_posix() for folder in folders})
+    publish_json(root / _USED, {"folders": names})
+
+
+def clean(root: Path, everything: bool = False, dry_run: bool = False) -> list[tuple[Path, int]]:
+    """Removes stage folders that the latest finished run did not use, and what killed writers left.
+
+    Args:
+        root: the run's folder.
+        everything: removes the whole run, its report included.
+        dry_run: removes nothing.
+
+    Returns:
+        What was (or would be) removed, with its bytes.
+
+    Raises:
+        InputError: `root` is not a run, or another process uses it.
+    """
+    if not root.is_dir() or not ((root / ".lock").exists() or (root / _USED).exists()):
+        raise InputError(f"{root}: not a run of megasbp; name a folder below runs/")
+    with run_lock(root):
+        doomed = [root] if everything else _unused(root)
+        removed = [(path, _size(path)) for path in doomed]
+        if not dry_run:
+            for path in doomed:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+    return removed
+
+
+def _unused(root: Path) -> list[Path]:
+    if not (root / _USED).exists():
+        raise InputError(
+            f"{root}: no finished run is recorded here; finish it, or use --all to remove all of it"
+        )
+    used = {root / name for name in read_json(root / _USED)["folders"]}
+    stages = {path.parent for path in root.rglob(MANIFEST_NAME)}
+    # Manifests also lie deeper (datasets, checkpoints): a stage folder is one or two levels below the root.
+    candidates = [path for path in sorted(root.glob("*")) + sorted(root.glob("seed-*/*")) if path.is_dir()]
+    unused = [
+        path
+        for path in candidates
+        if path not in used
+        and path.name != "report"
+        and not path.name.startswith("seed-")
+        and (path in stages or "-" in path.name)
+    ]
+    return unused + sorted(root.rglob("*.partial-*"))
+
+
+def _size(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

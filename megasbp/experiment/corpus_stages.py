@@ -1,0 +1,255 @@
+"""From text to token datasets: split, tokenizer, datasets, units of pairing."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from megasbp.corpus.quarantine import Quarantine
+from megasbp.corpus.readers import Document, read_documents
+from megasbp.corpus.splits import SPLITS, assign_splits
+from megasbp.corpus.tokenizer import Tokenizer
+from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from megasbp.errors import InputError
+from megasbp.experiment.context import UNIT_SPLITS, Corpus, open_dataset, open_tokenizer
+from megasbp.experiment.recipe import Recipe
+from megasbp.experiment.stages import StageResult, Workspace
+from megasbp.overlap.clusters import near_duplicate_clusters
+from megasbp.overlap.shingles import word_hashes
+from megasbp.pairing.passages import needs_passages, split_passages
+from megasbp.storage import hash_file, publishing_file
+
+# Dataset -> the split codes that it holds: unique is part of the oracle.
+DATASETS = {
+    "unique": ("unique",),
+    "oracle": ("unique", "oracle"),
+    "validation": ("validation",),
+    "test": ("test",),
+}
+_ENCODE_AT_ONCE = 1000
+
+
+def split_stage(recipe: Recipe, workspace: Workspace) -> StageResult:
+    """Reads the whole corpus once, sets bad documents aside, groups near-duplicates, assigns each document.
+
+    Writes documents.parquet (one row per good document, in reading order: id, cluster, split) and the quarantine.
+    """
+    corpus = recipe.corpus
+    files = corpus.files()
+
+    def make(folder: Path) -> dict[str, Any]:
+        quarantine = Quarantine(folder / "quarantine", corpus.maximum_bad_share)
+        ids: list[str] = []
+
+        def words() -> Iterator[np.ndarray]:
+            for document in _documents(recipe, quarantine):
+                ids.append(document.id)
+                yield word_hashes(document.text)
+
+        clusters = near_duplicate_clusters(
+            words(),
+            width=corpus.duplicate_shingle_width,
+            threshold=corpus.duplicate_threshold,
+            seed=corpus.seed,
+        )
+        quarantine.close()
+        splits = assign_splits(
+            clusters,
+            corpus.seed,
+            unique=corpus.unique,
+            oracle=corpus.oracle,
+            validation=corpus.validation,
+            test=corpus.test,
+        )
+        table = pa.table({"id": ids, "cluster": clusters, "split": splits})
+        _write_table(folder / "documents.parquet", table)
+        counts = Counter(SPLITS[code] for code in splits.tolist())
+        sizes = np.unique(clusters, return_counts=True)[1]
+        return {
+            "documents": len(ids),
+            "clusters": len(sizes),
+            "near_duplicates": int((sizes - 1).sum()),
+            "splits": dict(sorted(counts.items())),
+            "quarantine": quarantine.summary(),
+        }
+
+    return workspace.stage(
+        "split",
+        inputs={f"corpus/{number}": hash_file(file) for number, file in enumerate(files)},
+        settings={"corpus": _reading_settings(recipe)},
+        make=make,
+    )
+
+
+def tokenizer_stage(recipe: Recipe, workspace: Workspace, split: StageResult) -> StageResult:
+    """Trains a byte-level BPE on the unique documents only, or takes the tokenizer that the recipe names."""
+    corpus = recipe.corpus
+
+    def make(folder: Path) -> dict[str, Any]:
+        if corpus.tokenizer is not None:
+            tokenizer = Tokenizer.load(corpus.tokenizer)
+        else:
+            unique = pq.read_table(split.folder / "documents.parquet", columns=["split"])["split"].to_numpy()
+            wanted = unique == SPLITS.index("unique")
+            texts = (document.text for row, document in enumerate(_documents(recipe)) if wanted[row])
+            assert corpus.vocabulary_size is not None
+            tokenizer = Tokenizer.train(texts, corpus.vocabulary_size)
+        if tokenizer.vocabulary_size > recipe.model.vocabulary_size:
+            raise InputError(
+                f"model.vocabulary_size is {recipe.model.vocabulary_size}, the tokenizer has "
+                f"{tokenizer.vocabulary_size} entries; set it to at least that"
+            )
+        tokenizer.save(folder / "tokenizer.json")
+        return {"vocabulary_size": tokenizer.vocabulary_size, "hash": tokenizer.hash}
+
+    inputs: dict[str, StageResult | str] = {"split": split}
+    if corpus.tokenizer is not None:
+        inputs["tokenizer"] = hash_file(corpus.tokenizer)
+    settings = {"vocabulary_size": corpus.vocabulary_size, "limit": recipe.model.vocabulary_size}
+    return workspace.stage("tokenizer", inputs=inputs, settings=settings, make=make)
+
+
+def datasets_stage(
+    recipe: Recipe, workspace: Workspace, split: StageResult, tokenizer_result: StageResult
+) -> StageResult:
+    """Tokenises every split into an indexed dataset; NAME.parquet beside it has one row per document."""
+
+    def make(folder: Path) -> dict[str, Any]:
+        tokenizer = open_tokenizer(tokenizer_result)
+        assigned = pq.read_table(split.folder / "documents.parquet")
+        codes, clusters = assigned["split"].to_numpy(), assigned["cluster"].to_numpy()
+        return {
+            name: _write_dataset(folder / name, recipe, tokenizer, codes, clusters, name) for name in DATASETS
+        }
+
+    return workspace.stage(
+        "datasets",
+        inputs={"split": split, "tokenizer": tokenizer_result},
+        settings={"datasets": sorted(DATASETS)},
+        make=make,
+    )
+
+
+def units_stage(
+    recipe: Recipe, workspace: Workspace, datasets: StageResult, tokenizer_result: StageResult
+) -> StageResult:
+    """The units that are paired: whole documents, or passages when too many documents would be cut.
+
+    Writes, for passages, a dataset per split and NAME.parquet with each passage's parent document; for documents
+    nothing, and the datasets themselves are the units.
+    """
+    chosen = recipe.synthesizer.unit
+    context = recipe.synthesizer.context
+
+    def make(folder: Path) -> dict[str, Any]:
+        tokenizer = open_tokenizer(tokenizer_result)
+        unique = open_dataset(datasets.folder / "unique", tokenizer)
+        passages = chosen == "passage" or (chosen == "auto" and needs_passages(unique.lengths, context))
+        if not passages:
+            return {"unit": "document"}
+        for name in UNIT_SPLITS:
+            _write_passages(folder / name, datasets.folder / name, tokenizer, context)
+        return {"unit": "passage"}
+
+    return workspace.stage(
+        "units",
+        inputs={"datasets": datasets, "tokenizer": tokenizer_result},
+        settings={"unit": chosen, "context": context},
+        make=make,
+    )
+
+
+def make_corpus(recipe: Recipe, workspace: Workspace) -> Corpus:
+    """All stages of this file, in order. They do not depend on the seed."""
+    split = split_stage(recipe, workspace)
+    tokenizer = tokenizer_stage(recipe, workspace, split)
+    datasets = datasets_stage(recipe, workspace, split, tokenizer)
+    units = units_stage(recipe, workspace, datasets, tokenizer)
+    return Corpus(split, tokenizer, datasets, units)
+
+
+def _documents(recipe: Recipe, quarantine: Quarantine | None = None) -> Iterator[Document]:
+    corpus = recipe.corpus
+    return read_documents(
+        corpus.files(),
+        text_field=corpus.text_field,
+        id_field=corpus.id_field,
+        title_field=corpus.title_field,
+        metadata_fields=corpus.metadata_fields,
+        maximum_characters=corpus.maximum_characters,
+        quarantine=quarantine,
+    )
+
+
+def _reading_settings(recipe: Recipe) -> dict[str, Any]:
+    """What decides which documents there are and where they go (not where the files lie)."""
+    return recipe.corpus.model_dump(mode="json", exclude={"paths", "tokenizer", "vocabulary_size", "source"})
+
+
+def _write_dataset(
+    prefix: Path, recipe: Recipe, tokenizer: Tokenizer, codes: np.ndarray, clusters: np.ndarray, name: str
+) -> dict[str, int]:
+    wanted = np.isin(codes, [SPLITS.index(split) for split in DATASETS[name]])
+    rows: dict[str, list[Any]] = {"id": [], "title": [], "cluster": [], "bytes": []}
+    chosen = (
+        (document, int(clusters[row])) for row, document in enumerate(_documents(recipe)) if wanted[row]
+    )
+    with IndexedDatasetWriter(
+        prefix, _token_dtype(tokenizer), metadata=_dataset_metadata(recipe, tokenizer)
+    ) as writer:
+        batch: list[tuple[Document, int]] = []
+
+        def flush() -> None:
+            for (document, cluster), tokens in zip(
+                batch, tokenizer.encode_batch([document.text for document, _ in batch]), strict=True
+            ):
+                writer.add_document(np.concatenate([[tokenizer.bos], tokens, [tokenizer.eos]]))
+                rows["id"].append(document.id)
+                rows["title"].append(document.metadata.get("title", ""))
+                rows["cluster"].append(cluster)
+                rows["bytes"].append(len(document.text.encode()))
+            batch.clear()
+
+        for item in chosen:
+            batch.append(item)
+            if len(batch) == _ENCODE_AT_ONCE:
+                flush()
+        flush()
+    _write_table(prefix.with_suffix(".parquet"), pa.table(rows))
+    dataset = IndexedDataset(prefix)
+    return {"documents": len(dataset), "tokens": dataset.tokens, "bytes": sum(rows["bytes"])}
+
+
+def _write_passages(prefix: Path, source: Path, tokenizer: Tokenizer, context: int) -> None:
+    dataset = open_dataset(source, tokenizer)
+    parents: list[int] = []
+    limit = context // 2 - 2
+    with IndexedDatasetWriter(prefix, dataset.dtype, metadata=dict(dataset.metadata)) as writer:
+        for document in range(len(dataset)):
+            for passage in split_passages(dataset.document(document)[1:-1], limit, tokenizer):
+                writer.add_document(np.concatenate([[tokenizer.bos], passage, [tokenizer.eos]]))
+                parents.append(document)
+    _write_table(prefix.with_suffix(".parquet"), pa.table({"parent": pa.array(parents, pa.int64())}))
+
+
+def _dataset_metadata(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
+    return {
+        "tokenizer": tokenizer.hash,
+        "bos": tokenizer.bos,
+        "eos": tokenizer.eos,
+        "sep": tokenizer.sep,
+        "source": recipe.corpus.source.model_dump(mode="json"),
+    }
+
+
+def _token_dtype(tokenizer: Tokenizer) -> type[np.generic]:
+    return np.uint16 if tokenizer.vocabulary_size <= 2**16 else np.int32
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with publishing_file(path) as partial:
+        pq.write_table(table, partial)

@@ -1,0 +1,48 @@
+"""What a run will write, before it starts."""
+
+from dataclasses import dataclass
+
+from megasbp.experiment.arm_stages import trial_grid
+from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, synthetic_need
+from megasbp.experiment.recipe import Recipe
+from megasbp.model.flops import parameter_count
+
+# fp32 weights and the two moments of AdamW.
+_BYTES_PER_PARAMETER = 12
+# Beyond the tokens: document tables, provenance, filters' shards that are merged afterwards.
+_DATASET_OVERHEAD = 2.5
+
+
+@dataclass(frozen=True)
+class DiskEstimate:
+    """Bytes by kind, for all seeds of the recipe."""
+
+    datasets: int
+    embeddings: int
+    checkpoints: int
+    synthetic: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.datasets + self.embeddings + self.checkpoints + self.synthetic
+
+
+def estimate_disk(recipe: Recipe) -> DiskEstimate:
+    """An upper estimate by arithmetic: nothing is read."""
+    corpus, budget = recipe.corpus, recipe.budget
+    seeds = len(recipe.seeds)
+    token_bytes = 2 if recipe.model.vocabulary_size <= 2**16 else 4
+    documents = corpus.unique + corpus.oracle + corpus.validation + corpus.test
+    per_document = budget.expected_tokens_per_document * token_bytes
+    kept = recipe.training.keep_checkpoints + 1
+    trained = len(trial_grid(recipe)) + seeds * (
+        len(budget.arms) + 1 + len(recipe.synthesizer.learning_rates)
+    )
+    writers = sum(arm in SYNTHESIZER_OF_ARM for arm in budget.arms)
+    return DiskEstimate(
+        datasets=round(documents * per_document * _DATASET_OVERHEAD),
+        embeddings=(corpus.unique + corpus.validation + corpus.test) * 1024 * 4,
+        checkpoints=trained * kept * parameter_count(recipe.model) * _BYTES_PER_PARAMETER,
+        synthetic=round(seeds * writers * synthetic_need(recipe) * token_bytes * _DATASET_OVERHEAD),
+    )

@@ -1,0 +1,239 @@
+"""The recipe: one TOML file that states an experiment. Each room owns its section; this file composes them."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from megasbp.corpus.config import CorpusConfig
+from megasbp.errors import InputError
+from megasbp.model.config import ModelConfig
+from megasbp.pairing.config import PairingConfig
+from megasbp.storage import hash_object
+from megasbp.synthesis.config import SynthesisConfig
+from megasbp.training.config import TrainingConfig
+
+Arm = Literal["baseline", "sbp", "random_pairs", "oracle"]
+ARMS: tuple[Arm, ...] = ("baseline", "sbp", "random_pairs", "oracle")
+
+
+class Section(BaseModel):
+    """A frozen section that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BudgetConfig(Section):
+    """What every arm gets: the same number of non-padding input tokens of the final model.
+
+    Attributes:
+        tokens_per_arm: matched tokens; cut down to a whole number of optimiser steps.
+        synthetic_share: share of those tokens that is synthetic in the sbp and random_pairs arms, seen once.
+        arms: which arms run. The baseline is always among them: the synthesizer starts from it.
+        expected_tokens_per_document: used by `megasbp plan` until the corpus is tokenised; separators included.
+    """
+
+    tokens_per_arm: int = Field(gt=0)
+    synthetic_share: float = Field(0.375, gt=0, lt=1)
+    arms: tuple[Arm, ...] = ARMS
+    expected_tokens_per_document: float = Field(gt=2)
+
+    @model_validator(mode="after")
+    def _arms_are_complete(self) -> Self:
+        if "baseline" not in self.arms or len(set(self.arms)) != len(self.arms):
+            raise ValueError("arms must name 'baseline' and no arm twice")
+        return self
+
+
+class TuningConfig(Section):
+    """Grid of the baseline; the best final validation loss of the first seed is used by every arm and seed.
+
+    Attributes:
+        learning_rates: peaks tried; empty keeps `training.learning_rate`.
+        weight_decays: tried with each peak; empty keeps `training.weight_decay`.
+    """
+
+    learning_rates: tuple[float, ...] = ()
+    weight_decays: tuple[float, ...] = ()
+
+
+class SynthesizerConfig(Section):
+    """Tuning of p(d2 | d1) from the baseline's best-validation checkpoint.
+
+    Attributes:
+        context: tokens of a row; the seed document is cut to half of it.
+        global_batch: rows per optimiser step.
+        micro_batch: rows per forward pass and rank.
+        learning_rates: constant learning rates tried; the best held-out pair loss decides.
+        weight_decay: of the tuning.
+        maximum_epochs: over the pair table; the best validation ends it earlier.
+        validations: validations over `maximum_epochs`.
+        patience: validations without improvement after which tuning stops.
+        unit: pairs of whole documents or of passages; "auto" takes passages when more than 20% would be cut.
+        maximum_validation_pairs: held-out pairs used to choose learning rate and steps.
+    """
+
+    context: int = Field(512, ge=16)
+    global_batch: int = Field(16, ge=1)
+    micro_batch: int = Field(16, ge=1)
+    learning_rates: tuple[float, ...] = Field((3e-4,), min_length=1)
+    weight_decay: float = Field(0.1, ge=0)
+    maximum_epochs: float = Field(4, gt=0)
+    validations: int = Field(8, ge=1)
+    patience: int = Field(2, ge=1)
+    unit: Literal["auto", "document", "passage"] = "auto"
+    maximum_validation_pairs: int = Field(400, ge=1)
+
+
+class EvaluationConfig(Section):
+    """Held-out evaluation.
+
+    Attributes:
+        batch_size: rows per forward pass.
+        maximum_value_pairs: test pairs on which the worth of a pair is measured.
+        bootstrap_resamples: of document clusters, for every interval.
+        triples: (seed, neighbour, synthetic) triples shown in the report.
+    """
+
+    batch_size: int = Field(16, ge=1)
+    maximum_value_pairs: int = Field(2000, ge=1)
+    bootstrap_resamples: int = Field(10_000, ge=100)
+    triples: int = Field(40, ge=0)
+
+
+class Recipe(Section):
+    """An experiment. `name` names its folder below `runs`; `seeds` each rerun the whole pipeline.
+
+    `threads` fixes torch's CPU threads (0: as the machine has), because the last bits of a matrix product
+    depend on it.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    threads: int = Field(0, ge=0)
+    runs: Path = Path("runs")
+    corpus: CorpusConfig
+    model: ModelConfig
+    training: TrainingConfig
+    tuning: TuningConfig = TuningConfig()
+    pairing: PairingConfig
+    synthesizer: SynthesizerConfig = SynthesizerConfig()
+    synthesis: SynthesisConfig
+    budget: BudgetConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        step = self.training.global_batch * self.training.sequence_length
+        if self.budget.tokens_per_arm < step:
+            raise ValueError(
+                f"budget.tokens_per_arm is {self.budget.tokens_per_arm}, below one optimiser step of {step} tokens "
+                f"(training.global_batch x training.sequence_length); set it to at least {step}"
+            )
+        longest = max(self.training.sequence_length, self.synthesizer.context)
+        if longest > self.model.maximum_positions:
+            raise ValueError(
+                f"model.maximum_positions is {self.model.maximum_positions}, below the longest sequence {longest}; "
+                f"set it to at least {longest}"
+            )
+        if self.synthesizer.global_batch % self.synthesizer.micro_batch:
+            raise ValueError(
+                f"synthesizer.global_batch {self.synthesizer.global_batch} is not a multiple of "
+                f"synthesizer.micro_batch {self.synthesizer.micro_batch}"
+            )
+        size = self.corpus.vocabulary_size
+        if size is not None and size > self.model.vocabulary_size:
+            raise ValueError(
+                f"corpus.vocabulary_size {size} exceeds model.vocabulary_size {self.model.vocabulary_size}; "
+                f"set model.vocabulary_size to at least {size}"
+            )
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} repeat")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.runs / self.name
+
+    def content(self) -> dict[str, Any]:
+        """The recipe as JSON-serialisable values, without where it runs."""
+        return self.model_dump(mode="json", exclude={"runs"})
+
+    @property
+    def hash(self) -> str:
+        """Hash of `content`."""
+        return hash_object(self.content())
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a recipe and applies `section.key=value` overrides (values in TOML syntax; bare words are strings).
+
+    Raises:
+        InputError: the file is missing or not TOML, a key is unknown, a value impossible; the message names the
+            key and the mend.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe; those of the project lie in configs/") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder; name the recipe's .toml file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+    for override in overrides:
+        _apply_override(data, override)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_describe(error)}") from None
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise InputError(f"{override!r} is not an override; write section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.split(".")
+    target = data
+    for parent in parents:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise InputError(f"{override!r}: {parent} is a value, not a section")
+    target[last] = value
+
+
+def _describe(error: ValidationError) -> str:
+    """One line for the first problem: where, what, what is allowed."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "recipe"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _fields_at(Recipe, [str(part) for part in first["loc"][:-1]])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        mend = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
+        return f"{place}: unknown setting; {mend}{more}"
+    if first["type"] == "missing":
+        return f"{place}: missing; add it to the recipe{more}"
+    message = first["msg"].removeprefix("Value error, ")
+    if place == "recipe":
+        return f"{message}{more}"
+    shown = json.dumps(first["input"], default=str)
+    return f"{place}: {message}, not {shown[:80]}{more}"
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    for name in path:
+        inner = model.model_fields[name].annotation if name in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)

@@ -1,0 +1,205 @@
+"""The synthesizer p(d2 | d1), its twin tuned on random pairs, and what a pair is worth."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from megasbp.addressing import derive_key
+from megasbp.data.documents import PackedDocuments
+from megasbp.data.indexed_dataset import IndexedDataset
+from megasbp.data.pairs import PairSource
+from megasbp.evaluation.pair_value import pair_value
+from megasbp.evaluation.perplexity import DocumentLosses, document_losses
+from megasbp.experiment.context import TRAINING_LOGS, Context, best_checkpoint, training_facts
+from megasbp.experiment.pair_stages import PAIR_TABLES
+from megasbp.experiment.stages import StageResult
+from megasbp.model.transformer import Transformer
+from megasbp.pairing.table import read_pairs
+from megasbp.training.checkpoint import load_model
+from megasbp.training.config import TrainingConfig
+from megasbp.training.trainer import TrainingJob, train
+
+VALUE_TABLES = ("new_target", "new_seed_and_target")
+
+
+def synthesizer_stages(context: Context, pairs: StageResult, baseline: StageResult) -> dict[str, StageResult]:
+    """Tunes on true pairs at each learning rate; then on random pairs with the best one's rate and steps.
+
+    Returns:
+        "true", "random" and "trials/N" -> the tuned synthesizers. Facts: those of a training job,
+        learning_rate, pairs, best_step and checkpoint (path inside the folder).
+    """
+    section = context.recipe.synthesizer
+    rows = _pair_source(context, pairs, "train").samples_per_epoch
+    maximum = max(1, round(section.maximum_epochs * rows / section.global_batch))
+    trials = [_tune(context, pairs, baseline, rate, maximum) for rate in section.learning_rates]
+    chosen = min(trials, key=lambda trial: trial.facts["best_validation_loss"])
+    facts = chosen.facts
+    random = _tune(context, pairs, baseline, facts["learning_rate"], facts["best_step"], random_pairs=True)
+    numbered = {f"trials/{number}": trial for number, trial in enumerate(trials)}
+    return {"true": chosen, "random": random, **numbered}
+
+
+def synthesizer_checkpoint(result: StageResult) -> Path:
+    """The weights of a tuned synthesizer: the best on held-out pairs, and for random pairs the same step."""
+    return result.folder / result.facts["checkpoint"]
+
+
+def pair_value_stage(
+    context: Context, pairs: StageResult, baseline: StageResult, synthesizers: dict[str, StageResult]
+) -> StageResult:
+    """What the true seed is worth, in nats per token of d2, on targets that no model was trained on."""
+    recipe, corpus = context.recipe, context.corpus
+
+    def make(folder: Path) -> dict[str, Any]:
+        true = load_model(synthesizer_checkpoint(synthesizers["true"]))
+        random = load_model(synthesizer_checkpoint(synthesizers["random"]))
+        untuned = load_model(best_checkpoint(baseline))
+        clusters = np.asarray(corpus.column("test", "cluster"))[corpus.unit_parents("test")]
+        tables = {}
+        for name in VALUE_TABLES:
+            table = read_pairs(pairs.folder / f"{name}.parquet")
+            targets = table["target_doc"].to_numpy()
+            losses = {
+                "true": _pair_losses(context, pairs, name, true),
+                "random": _pair_losses(context, pairs, name, random),
+                "shuffled": _pair_losses(context, pairs, name, true, random_pairs=True),
+                "none": _losses_alone(context, corpus.open_units("test"), targets, untuned),
+            }
+            # A target that is cut beside one seed and whole beside another would compare different tokens.
+            tokens = losses["true"].tokens
+            whole = np.all([loss.tokens == tokens for loss in losses.values()], axis=0)
+            tables[name] = pair_value(
+                {model: loss.nats[whole] for model, loss in losses.items()},
+                tokens[whole],
+                clusters[targets[whole]],
+                table["similarity"].to_numpy()[whole],
+                resamples=recipe.evaluation.bootstrap_resamples,
+                seed=derive_key(context.seed, "pair value", name),
+            )
+        return {"tables": tables}
+
+    return context.workspace.stage(
+        context.name("pair-value"),
+        inputs={
+            "pairs": pairs,
+            "baseline": baseline,
+            "true": synthesizers["true"],
+            "random": synthesizers["random"],
+        },
+        settings={
+            "evaluation": recipe.evaluation.model_dump(mode="json", exclude={"triples"}),
+            "context": recipe.synthesizer.context,
+            "seed": context.seed,
+        },
+        make=make,
+    )
+
+
+def _tune(
+    context: Context,
+    pairs: StageResult,
+    baseline: StageResult,
+    learning_rate: float,
+    steps: int,
+    random_pairs: bool = False,
+) -> StageResult:
+    """One tuning. On true pairs held-out loss ends it and picks the weights; on random pairs the steps are given."""
+    section = context.recipe.synthesizer
+    training = TrainingConfig(
+        **{
+            **context.recipe.training.model_dump(),
+            "sequence_length": section.context,
+            "global_batch": section.global_batch,
+            "micro_batch": section.micro_batch,
+            "learning_rate": learning_rate,
+            "weight_decay": section.weight_decay,
+            "schedule": "constant",
+            "warmup_share": 0.0,
+            "validations": 1 if random_pairs else section.validations,
+        }
+    )
+    name = context.name("synthesizer-random" if random_pairs else "synthesizer-true")
+    patience = None if random_pairs else section.patience
+
+    def make(folder: Path) -> dict[str, Any]:
+        job = TrainingJob(
+            name=name,
+            model=context.recipe.model,
+            training=training,
+            source=_pair_source(
+                context, pairs, "train", random_pairs, derive_key(context.seed, "pair order")
+            ),
+            steps=steps,
+            seed=context.seed,
+            folder=folder,
+            validation=_pair_source(context, pairs, "validation", random_pairs),
+            initial_checkpoint=best_checkpoint(baseline),
+            early_stop_patience=patience,
+            tokenizer_hash=context.corpus.open_tokenizer().hash,
+        )
+        result = train(job, context.runtime)
+        best = min(result.history, key=lambda entry: entry["validation_loss"])
+        checkpoint = result.last_checkpoint if random_pairs else result.best_checkpoint
+        return {
+            **training_facts(result, folder),
+            "checkpoint": str(checkpoint.relative_to(folder)),
+            "learning_rate": learning_rate,
+            "best_step": best["step"],
+            "pairs": _table(pairs, "train", random_pairs).num_rows,
+        }
+
+    return context.workspace.stage(
+        name,
+        inputs={"pairs": pairs, "baseline": baseline},
+        settings={
+            "training": training.model_dump(mode="json"),
+            "steps": steps,
+            "patience": patience,
+            "seed": context.seed,
+        },
+        make=make,
+        ignore=TRAINING_LOGS,
+    )
+
+
+def _table(pairs: StageResult, name: str, random_pairs: bool) -> Any:
+    return read_pairs(pairs.folder / (f"{name}.random.parquet" if random_pairs else f"{name}.parquet"))
+
+
+def _pair_source(
+    context: Context, pairs: StageResult, name: str, random_pairs: bool = False, seed: int | None = None
+) -> PairSource:
+    """Pair sequences of a table; in plan order without a seed."""
+    table = _table(pairs, name, random_pairs)
+    seed_split, target_split = PAIR_TABLES[name]
+    corpus = context.corpus
+    return PairSource(
+        corpus.open_units(seed_split),
+        corpus.open_units(target_split),
+        table["seed_doc"].to_numpy(),
+        table["target_doc"].to_numpy(),
+        context=context.recipe.synthesizer.context,
+        separator_token=corpus.open_tokenizer().sep,
+        seed=seed,
+        name=f"pairs/{name}",
+    )
+
+
+def _pair_losses(
+    context: Context, pairs: StageResult, name: str, model: Transformer, random_pairs: bool = False
+) -> DocumentLosses:
+    """Losses of d2 given its seed, one item per pair of the table."""
+    source = _pair_source(context, pairs, name, random_pairs)
+    items = _table(pairs, name, random_pairs).num_rows
+    return document_losses(model, source, items, context.recipe.evaluation.batch_size, "cpu")
+
+
+def _losses_alone(
+    context: Context, dataset: IndexedDataset, targets: np.ndarray, model: Transformer
+) -> DocumentLosses:
+    """Losses of the targets with no seed, as the untuned checkpoint reads any document; one item per pair."""
+    source = PackedDocuments(dataset, context.recipe.synthesizer.context, np.unique(targets))
+    losses = document_losses(model, source, len(dataset), context.recipe.evaluation.batch_size, "cpu")
+    return DocumentLosses(losses.nats[targets], losses.tokens[targets])

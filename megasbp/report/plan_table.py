@@ -1,0 +1,43 @@
+"""Prints what `experiment.plan` computed."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from megasbp.report.units import quantity
+
+
+def print_plan(plan: dict[str, Any], console: Console | None = None) -> None:
+    """Prints a plan: model, arms, generation, disk."""
+    console = console or Console(highlight=False)
+    per_token = plan["flops_per_token"]
+    console.print(
+        f"[bold]{plan['name']}[/bold]: {quantity(plan['parameters'])} parameters "
+        f"({quantity(plan['parameters_without_embedding'])} without embeddings), "
+        f"{quantity(per_token['causal'])} FLOP a token causal ({quantity(per_token['full'])} full), "
+        f"{quantity(plan['batch_tokens'])} tokens a step, token counts {plan['tokens_are']}"
+    )
+    table = Table(box=None, pad_edge=False)
+    for heading in ("arm", "steps", "source", "tokens", "epochs", "training FLOP"):
+        table.add_column(heading, justify="left" if heading in {"arm", "source"} else "right")
+    for arm, entry in plan["arms"].items():
+        for number, (source, tokens) in enumerate(entry["tokens"].items()):
+            table.add_row(
+                arm if number == 0 else "",
+                f"{entry['steps']:,}" if number == 0 else "",
+                source,
+                quantity(tokens),
+                f"{entry['epochs'][source]:.2f}",
+                quantity(entry["flops"]) if number == 0 else "",
+            )
+    console.print(table)
+    generation = plan["generation"]
+    if generation["arms"]:
+        console.print(
+            f"generation: {quantity(generation['tokens_per_arm'])} accepted tokens for each of "
+            f"{generation['arms']} arm(s), at least {quantity(generation['flops_per_arm_at_least'])} FLOP each"
+        )
+    disk = plan["disk"]
+    parts = ", ".join(f"{name} {quantity(disk[name])}B" for name in disk if name != "total")
+    console.print(f"disk: at most {quantity(disk['total'])}B ({parts}); baseline trials: {plan['trials']}")

@@ -1,0 +1,109 @@
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from megasbp import storage
+from megasbp.errors import InputError
+from megasbp.storage import (
+    hash_object,
+    publish_bytes,
+    publish_json,
+    publish_manifest,
+    publishing_folder,
+    read_json,
+    read_manifest,
+    remove_partials,
+    require_free_space,
+)
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_no_leftover(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "file"
+    publish_bytes(path, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    target = Path if call == "write" else os
+    monkeypatch.setattr(target, "write_bytes" if call == "write" else call, full)
+    with pytest.raises(OSError, match="No space left"):
+        publish_bytes(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("module, call", [(os, "fsync"), (storage, "_exchange")])
+def test_a_full_disk_leaves_the_old_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: object, call: str
+) -> None:
+    folder = tmp_path / "folder"
+    with publishing_folder(folder) as partial:
+        (partial / "a").write_text("old")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, call, full)
+    with pytest.raises(OSError, match="No space left"), publishing_folder(folder) as partial:
+        (partial / "a").write_text("new")
+    monkeypatch.undo()
+    assert (folder / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        with publishing_folder(tmp_path / "folder") as partial:
+            (partial / text).write_text(text)
+    assert os.listdir(tmp_path / "folder") == ["two"]
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_equal_values_are_equal_bytes(tmp_path: Path) -> None:
+    publish_json(tmp_path / "a", {"x": 1, "y": [1.5, "é"]})
+    publish_json(tmp_path / "b", {"y": [1.5, "é"], "x": 1})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert hash_object({"x": 1, "y": 2}) == hash_object({"y": 2, "x": 1})
+
+
+def test_json_errors_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="missing.json: no such file"):
+        read_json(tmp_path / "missing.json")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(InputError, match="bad.json: not valid JSON"):
+        read_json(tmp_path / "bad.json")
+
+
+def test_a_manifest_notices_a_missing_a_short_and_a_changed_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("abc")
+    (tmp_path / "b.log").write_text("12:00")
+    written = publish_manifest(tmp_path, "stage", {"in": "1"}, {"x": (1, 2)}, {"n": 3}, ignore=("*.log",))
+    assert read_manifest(tmp_path) == written
+    assert list(written.files) == ["a"]
+    (tmp_path / "a").write_text("abd")
+    assert read_manifest(tmp_path, "sizes") == written
+    assert read_manifest(tmp_path, "hashes") is None
+    (tmp_path / "a").write_text("ab")
+    assert read_manifest(tmp_path, "sizes") is None
+    (tmp_path / "a").unlink()
+    assert read_manifest(tmp_path, "sizes") is None
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "file.partial-123").write_text("half")
+    (tmp_path / "folder.partial-123").mkdir()
+    (tmp_path / "whole").write_text("whole")
+    assert len(remove_partials(tmp_path)) == 2
+    assert os.listdir(tmp_path) == ["whole"]
+
+
+def test_work_that_cannot_fit_is_refused(tmp_path: Path) -> None:
+    require_free_space(tmp_path / "not" / "yet", 0)
+    with pytest.raises(InputError, match="needs 1000000000.00 GB of disk"):
+        require_free_space(tmp_path, 10**18)
