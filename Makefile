@@ -1,5 +1,53 @@
-# Placeholder rule set; the build engineer owns this file.
+# Everything runs in one environment, made and kept up to date by tools/environment.py.
+#   PYTHON       the interpreter it is made from: 3.11 or 3.12
+#   VENV         its folder; VENV=none uses PYTHON as it is, installs nothing and needs no network
+#   TORCH_INDEX  an extra wheel index, to get a CPU build of torch on Linux
+PYTHON ?= python3
 VENV ?= .venv
-test:
-	$(VENV)/bin/ruff check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports && $(VENV)/bin/python -m pytest -m "not slow"
-.PHONY: test
+TORCH_INDEX ?=
+
+# More threads than this slow down the tests' small tensors.
+export OMP_NUM_THREADS ?= 2
+ifeq ($(VENV),none)
+RUN := $(PYTHON)
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+else
+RUN := $(VENV)/bin/python
+endif
+
+.PHONY: help environment demo lint test test-all gpu clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH_INDEX=$(TORCH_INDEX)"
+
+environment: ## make or update the Python environment and the C++ extension
+	@command -v $(PYTHON) >/dev/null || { echo "megasbp: PYTHON=$(PYTHON) is not a program; set it to a Python 3.11 or 3.12"; exit 2; }
+	@$(PYTHON) tools/environment.py --venv "$(VENV)" --torch-index "$(TORCH_INDEX)"
+
+demo: environment ## the whole method on a small real corpus, on a CPU; ends with the report
+	@$(RUN) tools/fetch_demo_corpus.py corpora/demo
+	@$(RUN) -m megasbp run configs/demo.toml
+	@echo "The report: $(CURDIR)/runs/demo/report/report.html"
+
+lint: environment ## formatting, lint, types, order of imports
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(RUN) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+test: lint ## lint, and the tests without the slow ones
+	$(RUN) -m pytest -m "not slow"
+
+test-all: lint ## lint, and every test
+	$(RUN) -m pytest
+
+gpu: environment ## the kernels' tests, on the GPU where there is one
+	@$(RUN) -c "import torch; print('megasbp:', torch.cuda.get_device_name() if torch.cuda.is_available() else \
+	f'torch {torch.__version__} sees no CUDA device (needed: an NVIDIA GPU, its driver, a CUDA build of torch); CPU tests only')"
+	$(RUN) -m pytest tests/kernels
+
+clean: ## remove what was built; leaves the environment, corpora/ and runs/
+	rm -rf build dist megasbp.egg-info megasbp/_C.*.so .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """Builds megasbp._C with CMake and pybind11; everything else is in pyproject.toml."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,12 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+
+
+def find_tool(name: str) -> str | None:
+    """The path of a program; beside this interpreter first, for a virtual environment need not be active."""
+    beside = str(Path(sys.executable).parent)
+    return shutil.which(name, path=os.pathsep.join([beside, os.environ.get("PATH", os.defpath)]))
 
 
 class CMakeExtension(Extension):
@@ -23,31 +30,40 @@ class CMakeBuild(build_ext):
     """Runs CMake with this interpreter and its pybind11."""
 
     def build_extension(self, extension: Extension) -> None:
-        if shutil.which("cmake") is None:
-            raise SystemExit("megasbp: cmake is missing; install it (apt-get install cmake, or pip install cmake)")
-        compiler = os.environ.get("CXX", "c++")
-        if shutil.which(compiler) is None:
-            raise SystemExit(f"megasbp: no C++17 compiler ({compiler}); install one (apt-get install g++) or set CXX")
-        import pybind11
-
+        cmake, ninja = find_tool("cmake"), find_tool("ninja")
+        if cmake is None:
+            raise SystemExit("megasbp: cmake is missing; pip install cmake, or apt-get install cmake")
         output = Path(self.get_ext_fullpath(extension.name)).resolve()
-        # A CMake cache names the tools of the environment that wrote it; an isolated
-        # build's environment is gone afterwards, so each build starts from a clean folder.
+        # A CMake cache names the tools of the environment that wrote it, and an isolated build's environment
+        # is gone afterwards; ninja goes by times, the Makefile by contents. So each build starts clean.
         build = Path(self.build_temp).resolve() / "cmake"
         shutil.rmtree(build, ignore_errors=True)
         build.mkdir(parents=True)
         configure = [
-            "cmake",
+            cmake,
             str(ROOT),
             f"-DPython_EXECUTABLE={sys.executable}",
-            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output.parent}",
             "-DCMAKE_BUILD_TYPE=Release",
         ]
-        if shutil.which("ninja"):
-            configure += ["-G", "Ninja"]
-        subprocess.run(configure, cwd=build, check=True)
-        subprocess.run(["cmake", "--build", ".", "--parallel"], cwd=build, check=True)
+        try:
+            import pybind11
+
+            configure.append(f"-Dpybind11_DIR={pybind11.get_cmake_dir()}")
+        except ImportError:
+            pass  # CMake looks for the system's pybind11, and says so when there is none.
+        if ninja is not None:
+            configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
+        self._run(configure, build)
+        self._run([cmake, "--build", ".", "--parallel"], build)
+
+    def _run(self, command: list[str], folder: Path) -> None:
+        """Runs one step; under `-q` its output is shown only when it fails."""
+        quiet = self.distribution.verbose < 1
+        result = subprocess.run(command, cwd=folder, check=False, text=True, capture_output=quiet)
+        if result.returncode != 0:
+            output = result.stdout + result.stderr if quiet else ""
+            raise SystemExit(f"{output}megasbp: building megasbp._C failed in: {shlex.join(command)}")
 
 
 setup(ext_modules=[CMakeExtension("megasbp._C")], cmdclass={"build_ext": CMakeBuild})
