@@ -1,1 +1,1 @@
-"""How much text is shared: shingles, near-duplicate clusters, n-gram index."""
+"""How much texts share: shingles, near-duplicate clusters, an index of n-grams."""

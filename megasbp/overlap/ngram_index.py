@@ -1,0 +1,99 @@
+"""An index of all n-grams of a corpus: is this run of tokens anywhere in it?"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+import megasbp._C as core
+from megasbp.errors import InputError
+from megasbp.overlap.documents import DocumentSource, content_tokens, flat_batches, token_array
+from megasbp.overlap.shingles import checked_width
+from megasbp.storage import Manifest, publish_manifest, publishing_folder, read_manifest
+
+_STAGE = "n-gram index"
+_HASHES = "hashes.npy"
+
+
+class NgramIndex:
+    """The distinct shingle hashes of a corpus, sorted.
+
+    Membership is exact up to collisions of 64-bit hashes: a shingle of the corpus is always found; one that
+    is not there is reported with a chance of about (number of n-grams) / 2**64.
+
+    Attributes:
+        hashes: uint64 [n], ascending and distinct; memory-mapped when loaded.
+        width: tokens per n-gram.
+    """
+
+    def __init__(self, hashes: np.ndarray, width: int) -> None:
+        self.hashes = hashes
+        self.width = checked_width(width)
+
+    @classmethod
+    def build(cls, sources: Iterable[DocumentSource | np.ndarray], width: int) -> "NgramIndex":
+        """Indexes every document of datasets (without its bos and eos) or token arrays, one document each.
+
+        N-grams do not cross documents; a document shorter than the width adds none. Memory: up to 24 bytes
+        per distinct n-gram while building, 8 afterwards.
+        """
+        builder = core.NgramSetBuilder(checked_width(width))
+        for tokens, offsets in flat_batches(_documents(sources)):
+            builder.add(tokens, offsets)
+        return cls(builder.finish(), width)
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def contains(self, tokens: np.ndarray) -> np.ndarray:
+        """Whether each run of `width` tokens of a document is in the index, bool [max(n - width + 1, 0)]."""
+        return core.contains_shingles(self.hashes, token_array(tokens), self.width)
+
+    def coverage(self, tokens: np.ndarray) -> float:
+        """Share of a document's tokens that lie inside an n-gram of the index; 0 below the width."""
+        places = np.flatnonzero(self.contains(tokens))
+        if len(places) == 0:
+            return 0.0
+        # Each match covers `width` tokens, of which the next match takes over those from its own start on.
+        covered = self.width + np.minimum(np.diff(places), self.width).sum()
+        return float(covered / len(tokens))
+
+    def longest(self, tokens: np.ndarray) -> int:
+        """Tokens of the longest stretch whose every run of `width` tokens is in the index; 0 without one.
+
+        An upper bound of the longest copied passage: neighbouring n-grams may come from different places.
+        """
+        places = np.flatnonzero(self.contains(tokens))
+        if len(places) == 0:
+            return 0
+        ends = np.flatnonzero(np.diff(places, append=places[-1] + 2) != 1)
+        return int(np.diff(ends, prepend=-1).max()) + self.width - 1
+
+    def save(self, folder: Path) -> Manifest:
+        """Publishes the index as a folder: the hashes and a manifest."""
+        with publishing_folder(Path(folder)) as partial:
+            np.save(partial / _HASHES, self.hashes, allow_pickle=False)
+            facts = {"width": self.width, "ngrams": len(self)}
+            return publish_manifest(partial, _STAGE, inputs={}, settings={}, facts=facts)
+
+    @classmethod
+    def load(cls, folder: Path) -> "NgramIndex":
+        """Opens a saved index by memory map.
+
+        Raises:
+            InputError: the folder holds no whole index.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        if manifest is None or manifest.stage != _STAGE:
+            raise InputError(f"{folder}: no whole n-gram index; delete the folder and build it again")
+        hashes = np.load(folder / _HASHES, mmap_mode="r", allow_pickle=False)
+        return cls(hashes, manifest.facts["width"])
+
+
+def _documents(sources: Iterable[DocumentSource | np.ndarray]) -> Iterator[np.ndarray]:
+    for source in sources:
+        if isinstance(source, np.ndarray):
+            yield source
+        else:
+            yield from (content_tokens(source, index) for index in range(len(source)))
