@@ -1,0 +1,190 @@
+"""`megasbp doctor`: what this installation has, what it lacks, and the mend for each problem."""
+
+import importlib
+import os
+import shutil
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Iterable
+from importlib import metadata, util
+from pathlib import Path
+from types import ModuleType
+
+from packaging.requirements import Requirement
+
+import megasbp
+
+_PACKAGE = Path(megasbp.__file__).resolve().parent
+_BUILD = f"in {_PACKAGE.parent} run: python setup.py build_ext --inplace (or: pip install -e .)"
+_LEAST_FREE_BYTES = 2 * 10**9
+# bf16 matrix products need Ampere.
+_LEAST_CAPABILITY = (8, 0)
+
+
+class _Findings:
+    """Prints facts as they are found and counts the problems."""
+
+    def __init__(self) -> None:
+        self.problems = 0
+
+    def fact(self, name: str, value: str) -> None:
+        print(f"  {name:<24} {value}")
+
+    def problem(self, name: str, value: str, mend: str) -> None:
+        self.problems += 1
+        print(f"! {name:<24} {value}; {mend}")
+
+
+def doctor() -> int:
+    """Prints versions, the C++ extension, the kernels, GPUs, CPU threads and free disk.
+
+    Returns:
+        0 when a recipe can run here, 1 when there is a problem; each problem's line starts with "!" and ends
+        with its mend. What is merely absent (no GPU, an optional extra) is no problem.
+    """
+    findings = _Findings()
+    print(f"megasbp {megasbp.__version__} at {_PACKAGE}")
+    _check_python(findings)
+    _check_packages(findings)
+    _check_extension(findings)
+    _check_kernels(findings)
+    torch = _load_torch(findings)
+    if torch is not None:
+        _check_gpus(findings, torch)
+        _check_threads(findings, torch)
+    _check_disk(findings, Path.cwd())
+    print("no problem found" if findings.problems == 0 else f"problems: {findings.problems}")
+    return 1 if findings.problems else 0
+
+
+def _check_python(findings: _Findings) -> None:
+    version = f"{sys.version.split()[0]} at {sys.executable}"
+    if sys.version_info[:2] in {(3, 11), (3, 12)}:
+        findings.fact("python", version)
+    else:
+        findings.problem("python", version, "use 3.11 or 3.12")
+
+
+def _requirements() -> list[Requirement]:
+    """Of the installed package, or of the clone that is run without being installed."""
+    try:
+        return [Requirement(text) for text in metadata.requires("megasbp") or []]
+    except metadata.PackageNotFoundError:
+        pass
+    file = _PACKAGE.parent / "pyproject.toml"
+    project = tomllib.loads(file.read_text(encoding="utf-8"))["project"] if file.is_file() else {}
+    requirements = [Requirement(text) for text in project.get("dependencies", [])]
+    for extra, texts in project.get("optional-dependencies", {}).items():
+        requirements += [Requirement(f'{text}; extra == "{extra}"') for text in texts]
+    return requirements
+
+
+def _check_packages(findings: _Findings) -> None:
+    absent: dict[str, list[str]] = {}
+    for requirement in _requirements():
+        extra = _extra(requirement)
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            if extra is None:
+                findings.problem(requirement.name, "missing", f"pip install '{_bare(requirement)}'")
+            else:
+                absent.setdefault(extra, []).append(requirement.name)
+            continue
+        if requirement.specifier.contains(version, prereleases=True):
+            findings.fact(requirement.name, version)
+        else:
+            findings.problem(requirement.name, version, f"pip install '{_bare(requirement)}'")
+    for extra, names in absent.items():
+        findings.fact(f"extra [{extra}]", f"without {', '.join(names)}")
+
+
+def _extra(requirement: Requirement) -> str | None:
+    """The extra that a requirement belongs to: its marker reads `extra == "NAME"`."""
+    return str(requirement.marker).split('"')[-2] if requirement.marker else None
+
+
+def _bare(requirement: Requirement) -> str:
+    return f"{requirement.name}{requirement.specifier}"
+
+
+def _check_extension(findings: _Findings) -> None:
+    name = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+    try:
+        extension = importlib.import_module("megasbp._C")
+    except ImportError as error:
+        others = sorted(path.name for path in _PACKAGE.glob("_C.*") if path.name != name)
+        state = f"does not load ({error})" if (_PACKAGE / name).is_file() else f"no {name}"
+        state += f", only {', '.join(others)} of another Python" if others else ""
+        findings.problem("C++ extension", state, _BUILD)
+        return
+    findings.fact("C++ extension", f"{extension.__file__}, compiled by {extension.compiler}")
+
+
+def _check_kernels(findings: _Findings) -> None:
+    names = sorted(path.stem for path in (_PACKAGE / "kernels").glob("*.py") if path.stem != "__init__")
+    if not names:
+        mend = "the clone's symlink megasbp/kernels is broken: git checkout megasbp/kernels"
+        findings.problem("kernels", "none", mend)
+        return
+    findings.fact("kernels", f"PyTorch on every device: {', '.join(names)}")
+    triton = metadata.version("triton") if util.find_spec("triton") else "not installed"
+    findings.fact("triton", f"{triton} (no kernel of this version uses it)")
+
+
+def _load_torch(findings: _Findings) -> ModuleType | None:
+    """torch, imported here because its absence is one of the things to report."""
+    try:
+        return importlib.import_module("torch")
+    except (ImportError, OSError) as error:
+        findings.problem("torch", f"does not import ({error})", "pip install --force-reinstall torch")
+        return None
+
+
+def _check_gpus(findings: _Findings, torch: ModuleType) -> None:
+    if not torch.cuda.is_available():
+        if Path("/dev/nvidia0").exists() and torch.version.cuda is None:
+            mend = "install a CUDA build (pip install torch, without the CPU index)"
+            findings.problem("GPU", f"torch {torch.__version__} is a CPU build", mend)
+        elif Path("/dev/nvidia0").exists():
+            mend = "compare the driver's CUDA version in nvidia-smi, and CUDA_VISIBLE_DEVICES"
+            findings.problem("GPU", f"torch {torch.__version__} (CUDA {torch.version.cuda}) sees none", mend)
+        else:
+            findings.fact("GPU", "none; everything runs on the CPU")
+        return
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        capability = (properties.major, properties.minor)
+        text = (
+            f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, sm_{capability[0]}{capability[1]}"
+        )
+        if capability < _LEAST_CAPABILITY:
+            findings.problem(f"GPU {index}", text, "no bf16 there: set training.precision=fp32")
+        else:
+            findings.fact(f"GPU {index}", text)
+
+
+def _usable_cores() -> int:
+    affinity: Iterable[int] = (
+        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    )
+    return len(set(affinity))
+
+
+def _check_threads(findings: _Findings, torch: ModuleType) -> None:
+    cores, threads = _usable_cores(), torch.get_num_threads()
+    text = f"{cores} cores, torch uses {threads} threads"
+    if threads > cores:
+        findings.problem("CPU", text, f"set OMP_NUM_THREADS={cores}")
+    else:
+        findings.fact("CPU", text)
+
+
+def _check_disk(findings: _Findings, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    text = f"{free / 1e9:.1f} GB free at {folder}"
+    if free < _LEAST_FREE_BYTES:
+        findings.problem("disk", text, "free some, or set runs to a folder on another disk in the recipe")
+    else:
+        findings.fact("disk", text)
