@@ -1,0 +1,29 @@
+"""Writes everything the report draws beside the results it reads."""
+
+from pathlib import Path
+
+from megasbp.report.page import write_page
+from megasbp.report.picture import write_picture
+from megasbp.report.schema import read_results
+from megasbp.report.terminal import terminal_table, write_table
+
+
+def write_report(path: Path) -> str:
+    """Draws table.txt, report.html and, when there are learning curves, picture.svg beside `path`.
+
+    Args:
+        path: the run's results.json.
+
+    Returns:
+        The table as text.
+
+    Raises:
+        InputError: `path` is missing or holds no results of this schema.
+    """
+    results = read_results(path)
+    folder = Path(path).parent
+    write_table(results, folder / "table.txt")
+    write_page(results, folder / "report.html")
+    if any(seed["history"] for arm in results["arms"].values() for seed in arm["seeds"].values()):
+        write_picture(results, folder / "picture.svg")
+    return terminal_table(results)

@@ -1,0 +1,92 @@
+"""The whole method on a recipe of half a minute: once, again, and killed five times on the way."""
+
+import json
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import environment, megasbp_command
+from small_run import write_recipe
+
+KILLS = 5
+
+
+def published(folder: Path) -> dict[str, bytes]:
+    report = folder / "runs" / "small" / "report"
+    return {name: (report / name).read_bytes() for name in ("results.json", "table.txt", "report.html")}
+
+
+def test_every_arm_has_a_result_and_the_matched_budget(finished_run: Path) -> None:
+    results = json.loads(published(finished_run)["results.json"])
+    arms = results["arms"]
+    assert set(arms) == {"baseline", "sbp", "random_pairs", "oracle"}
+    assert len({sum(arm["plan"]["tokens_per_source"].values()) for arm in arms.values()}) == 1
+    assert arms["sbp"]["plan"]["epochs"]["synthetic"] <= 1
+    assert all(arm["test"]["low"] < arm["test"]["estimate"] < arm["test"]["high"] for arm in arms.values())
+
+
+def test_the_exact_plan_is_printed_before_the_first_training(finished_run: Path) -> None:
+    output = (finished_run / "output.txt").read_text()
+    assert 0 < output.index("token counts exact") < output.index("train-baseline: started")
+
+
+def test_a_second_run_keeps_every_stage_and_changes_nothing(finished_run: Path) -> None:
+    before = published(finished_run)
+    done = subprocess.run(
+        megasbp_command("run", str(finished_run / "small.toml")),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ": started" not in done.stdout
+    assert published(finished_run) == before
+
+
+def test_five_kills_change_no_byte_of_the_results(finished_run: Path, corpus: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, corpus)
+    moments = random.Random(0)
+    kills = 0
+    while kills < KILLS:
+        with open(tmp_path / "output.txt", "ab") as output:
+            run = subprocess.Popen(
+                megasbp_command("run", str(recipe)), env=environment(), stdout=output, stderr=output
+            )
+            # The interpreter and torch take some seconds to start; what follows is work.
+            time.sleep(moments.uniform(4, 9))
+            if run.poll() is not None:
+                break
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+            kills += 1
+    done = subprocess.run(
+        megasbp_command("run", str(recipe)), env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert kills >= 3, "the run ended before it could be killed often enough; make the recipe longer"
+    assert published(tmp_path) == published(finished_run)
+
+
+def test_clean_lists_only_what_the_results_do_not_need(finished_run: Path) -> None:
+    run = finished_run / "runs" / "small"
+    listed = subprocess.run(
+        megasbp_command("clean", str(run), "--dry-run"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert listed.stdout.strip().endswith("0.0 MB  would be freed")
+
+
+@pytest.mark.parametrize("verb", ["run", "plan", "train", "report", "clean", "doctor"])
+def test_help_teaches(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from megasbp.cli import main
+
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert f"megasbp {verb}" in capsys.readouterr().out
