@@ -11,8 +11,8 @@ from megasbp import __version__
 from megasbp.errors import InputError
 
 _DESCRIPTION = """\
-Synthetic Bootstrapped Pretraining: pair the documents of a corpus, tune a synthesizer p(d2 | d1) on the pairs,
-sample a synthetic corpus from it, and train on real + synthetic text against matched baselines.
+Synthetic Bootstrapped Pretraining: pair the documents of a corpus, tune a synthesizer p(d2 | d1) on the
+pairs, sample a synthetic corpus from it, and train on real + synthetic text against matched baselines.
 
   megasbp plan configs/demo.toml        what the recipe will do, by arithmetic
   megasbp run configs/demo.toml         all of it; a rerun does only what is missing or changed

@@ -1,7 +1,8 @@
 """Files that exist only when they are whole: atomic publication, manifests, hashes.
 
 A published path appears by one rename, after its bytes and then its folder entry are on disk; a kill at any
-moment leaves either the old state or the new one, and at most a `*.partial-*` leftover that the next run removes.
+moment leaves either the old state or the new one, and at most a `*.partial-*` leftover that the next run
+removes.
 """
 
 import ctypes
@@ -127,7 +128,7 @@ def publish_bytes(path: Path, data: bytes) -> None:
 
 
 def publish_json(path: Path, value: Any) -> None:
-    """Writes a JSON file atomically: sorted keys, two spaces, final newline, so equal values are equal bytes."""
+    """Writes a JSON file atomically; equal values give equal bytes (sorted keys, final newline)."""
     publish_bytes(path, (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode())
 
 

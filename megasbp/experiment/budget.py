@@ -49,10 +49,10 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int]) -> ArmPlan:
     """The plan of `arm`.
 
     Args:
-        tokens: tokens of "unique", "oracle" and, for arms with synthetic text, "synthetic", separators included.
+        tokens: tokens of "unique", "oracle" and, for arms with synthetic text, "synthetic"; separators count.
 
     Raises:
-        InputError: a source holds less than one sequence, or the synthetic corpus is too small to be seen once.
+        InputError: a source holds less than one sequence, or the synthetic corpus is too small.
     """
     total = _total_samples(recipe)
     length = recipe.training.sequence_length
@@ -73,7 +73,8 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int]) -> ArmPlan:
             )
     if "synthetic" in samples and samples["synthetic"] > tokens["synthetic"] // length:
         raise InputError(
-            f"{arm}: needs {samples['synthetic'] * length} synthetic tokens once, the corpus has {tokens['synthetic']}"
+            f"{arm}: needs {samples['synthetic'] * length} synthetic tokens, each seen once; "
+            f"the synthetic corpus has {tokens['synthetic']}"
         )
     drawn = {source: count * length for source, count in samples.items()}
     epochs = {source: count / tokens[source] for source, count in drawn.items()}

@@ -20,7 +20,7 @@ from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import StageResult, Workspace
 from megasbp.overlap.clusters import near_duplicate_clusters
 from megasbp.overlap.shingles import word_hashes
-from megasbp.pairing.passages import needs_passages, split_passages
+from megasbp.pairing.passages import border_strengths, longest_unit, needs_passages, split_passages
 from megasbp.storage import hash_file, publishing_file
 
 # Dataset -> the split codes that it holds: unique is part of the oracle.
@@ -31,12 +31,14 @@ DATASETS = {
     "test": ("test",),
 }
 _ENCODE_AT_ONCE = 1000
+# bos and eos around every stored document.
+_SEPARATORS = 2
 
 
 def split_stage(recipe: Recipe, workspace: Workspace) -> StageResult:
     """Reads the whole corpus once, sets bad documents aside, groups near-duplicates, assigns each document.
 
-    Writes documents.parquet (one row per good document, in reading order: id, cluster, split) and the quarantine.
+    Writes documents.parquet (a row per good document, in reading order) and the quarantine.
     """
     corpus = recipe.corpus
     files = corpus.files()
@@ -56,7 +58,6 @@ def split_stage(recipe: Recipe, workspace: Workspace) -> StageResult:
             threshold=corpus.duplicate_threshold,
             seed=corpus.seed,
         )
-        quarantine.close()
         splits = assign_splits(
             clusters,
             corpus.seed,
@@ -91,7 +92,8 @@ def tokenizer_stage(recipe: Recipe, workspace: Workspace, split: StageResult) ->
 
     def make(folder: Path) -> dict[str, Any]:
         if corpus.tokenizer is not None:
-            tokenizer = Tokenizer.load(corpus.tokenizer)
+            names = {"bos": corpus.bos_token, "eos": corpus.eos_token, "sep": corpus.sep_token}
+            tokenizer = Tokenizer.load(corpus.tokenizer, **names)
         else:
             unique = pq.read_table(split.folder / "documents.parquet", columns=["split"])["split"].to_numpy()
             wanted = unique == SPLITS.index("unique")
@@ -109,7 +111,11 @@ def tokenizer_stage(recipe: Recipe, workspace: Workspace, split: StageResult) ->
     inputs: dict[str, StageResult | str] = {"split": split}
     if corpus.tokenizer is not None:
         inputs["tokenizer"] = hash_file(corpus.tokenizer)
-    settings = {"vocabulary_size": corpus.vocabulary_size, "limit": recipe.model.vocabulary_size}
+    settings = {
+        "vocabulary_size": corpus.vocabulary_size,
+        "limit": recipe.model.vocabulary_size,
+        "specials": [corpus.bos_token, corpus.eos_token, corpus.sep_token],
+    }
     return workspace.stage("tokenizer", inputs=inputs, settings=settings, make=make)
 
 
@@ -139,8 +145,8 @@ def units_stage(
 ) -> StageResult:
     """The units that are paired: whole documents, or passages when too many documents would be cut.
 
-    Writes, for passages, a dataset per split and NAME.parquet with each passage's parent document; for documents
-    nothing, and the datasets themselves are the units.
+    For passages it writes a dataset per split and NAME.parquet with each passage's parent document; for
+    documents nothing: the datasets themselves are the units.
     """
     chosen = recipe.synthesizer.unit
     context = recipe.synthesizer.context
@@ -148,7 +154,9 @@ def units_stage(
     def make(folder: Path) -> dict[str, Any]:
         tokenizer = open_tokenizer(tokenizer_result)
         unique = open_dataset(datasets.folder / "unique", tokenizer)
-        passages = chosen == "passage" or (chosen == "auto" and needs_passages(unique.lengths, context))
+        passages = chosen == "passage" or (
+            chosen == "auto" and needs_passages(unique.lengths - _SEPARATORS, context)
+        )
         if not passages:
             return {"unit": "document"}
         for name in UNIT_SPLITS:
@@ -185,9 +193,13 @@ def _documents(recipe: Recipe, quarantine: Quarantine | None = None) -> Iterator
     )
 
 
+# Settings of the corpus that decide neither which documents there are nor where they go.
+_NOT_READING = {"paths", "tokenizer", "vocabulary_size", "source", "bos_token", "eos_token", "sep_token"}
+
+
 def _reading_settings(recipe: Recipe) -> dict[str, Any]:
     """What decides which documents there are and where they go (not where the files lie)."""
-    return recipe.corpus.model_dump(mode="json", exclude={"paths", "tokenizer", "vocabulary_size", "source"})
+    return recipe.corpus.model_dump(mode="json", exclude=_NOT_READING)
 
 
 def _write_dataset(
@@ -207,9 +219,9 @@ def _write_dataset(
             for (document, cluster), tokens in zip(
                 batch, tokenizer.encode_batch([document.text for document, _ in batch]), strict=True
             ):
-                writer.add_document(np.concatenate([[tokenizer.bos], tokens, [tokenizer.eos]]))
+                writer.add_document(_framed(tokens, tokenizer))
                 rows["id"].append(document.id)
-                rows["title"].append(document.metadata.get("title", ""))
+                rows["title"].append(document.metadata.get(recipe.corpus.title_field or "", ""))
                 rows["cluster"].append(cluster)
                 rows["bytes"].append(len(document.text.encode()))
             batch.clear()
@@ -227,13 +239,18 @@ def _write_dataset(
 def _write_passages(prefix: Path, source: Path, tokenizer: Tokenizer, context: int) -> None:
     dataset = open_dataset(source, tokenizer)
     parents: list[int] = []
-    limit = context // 2 - 2
+    strengths = border_strengths(tokenizer)
     with IndexedDatasetWriter(prefix, dataset.dtype, metadata=dict(dataset.metadata)) as writer:
         for document in range(len(dataset)):
-            for passage in split_passages(dataset.document(document)[1:-1], limit, tokenizer):
-                writer.add_document(np.concatenate([[tokenizer.bos], passage, [tokenizer.eos]]))
+            for passage in split_passages(dataset.document(document)[1:-1], longest_unit(context), strengths):
+                writer.add_document(_framed(passage, tokenizer))
                 parents.append(document)
     _write_table(prefix.with_suffix(".parquet"), pa.table({"parent": pa.array(parents, pa.int64())}))
+
+
+def _framed(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    """`bos document eos`, as every document is stored."""
+    return np.concatenate([[tokenizer.bos], tokens, [tokenizer.eos]]).astype(_token_dtype(tokenizer))
 
 
 def _dataset_metadata(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:

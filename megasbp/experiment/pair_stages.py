@@ -18,8 +18,8 @@ from megasbp.pairing.search import nearest_neighbours
 from megasbp.pairing.table import write_pairs
 from megasbp.storage import publishing_file
 
-# Pair table -> (split of the seed d1, split of the target d2). Only "train" is tuned on; "validation" chooses the
-# learning rate and the steps; the other two measure what a pair is worth on text no model was trained on.
+# Pair table -> (split of the seed d1, split of the target d2). Only "train" is tuned on; "validation" chooses
+# the learning rate and the steps; the other two measure what a pair is worth on text no model was trained on.
 PAIR_TABLES = {
     "train": ("unique", "unique"),
     "validation": ("unique", "validation"),
@@ -49,7 +49,11 @@ def embed_stage(context: Context, baseline: StageResult) -> StageResult:
             dimension = vectors.shape[1]
             with publishing_file(folder / f"{name}.npy") as partial, open(partial, "wb") as file:
                 np.save(file, vectors, allow_pickle=False)
-        return {"fingerprint": embedder.fingerprint, "dimension": dimension}
+        return {
+            "fingerprint": embedder.fingerprint,
+            "dimension": dimension,
+            "parameters": embedder.parameters,
+        }
 
     inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "units": corpus.units}
     if from_checkpoint:
@@ -128,7 +132,7 @@ def _select(
         jaccard,
         pairing,
         query_role=query_role,
-        parents=corpus.unit_parents(seed_split) if same else None,
+        forbidden_same=corpus.unit_parents(seed_split) if same else None,
     )
     return selection.table, selection.drops
 

@@ -69,7 +69,7 @@ def _tokens(recipe: Recipe) -> tuple[dict[str, int], bool]:
 
 
 def _generation(recipe: Recipe) -> dict[str, float]:
-    """Forward passes of the generation if every document were accepted: prefill of the seed, decoding of d2."""
+    """Prefill of the seeds and decoding, if seeds are as long as d2 and every document is accepted."""
     arms = sum(arm in SYNTHESIZER_OF_ARM for arm in recipe.budget.arms)
     need = synthetic_need(recipe)
     forward = flops_per_token(recipe.model, recipe.synthesizer.context, causal=True) / 3

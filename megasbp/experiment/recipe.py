@@ -1,4 +1,4 @@
-"""The recipe: one TOML file that states an experiment. Each room owns its section; this file composes them."""
+"""The recipe: one TOML file that states an experiment. Each room owns its section; they are composed here."""
 
 import difflib
 import json
@@ -34,7 +34,7 @@ class BudgetConfig(Section):
         tokens_per_arm: matched tokens; cut down to a whole number of optimiser steps.
         synthetic_share: share of those tokens that is synthetic in the sbp and random_pairs arms, seen once.
         arms: which arms run. The baseline is always among them: the synthesizer starts from it.
-        expected_tokens_per_document: used by `megasbp plan` until the corpus is tokenised; separators included.
+        expected_tokens_per_document: for `megasbp plan` until the corpus is tokenised; separators included.
     """
 
     tokens_per_arm: int = Field(gt=0)
@@ -131,14 +131,14 @@ class Recipe(Section):
         step = self.training.global_batch * self.training.sequence_length
         if self.budget.tokens_per_arm < step:
             raise ValueError(
-                f"budget.tokens_per_arm is {self.budget.tokens_per_arm}, below one optimiser step of {step} tokens "
-                f"(training.global_batch x training.sequence_length); set it to at least {step}"
+                f"budget.tokens_per_arm is {self.budget.tokens_per_arm}, below one optimiser step of {step} "
+                f"tokens (training.global_batch x training.sequence_length); set it to at least {step}"
             )
         longest = max(self.training.sequence_length, self.synthesizer.context)
         if longest > self.model.maximum_positions:
             raise ValueError(
-                f"model.maximum_positions is {self.model.maximum_positions}, below the longest sequence {longest}; "
-                f"set it to at least {longest}"
+                f"model.maximum_positions is {self.model.maximum_positions}, below the longest sequence "
+                f"{longest}; set it to at least {longest}"
             )
         if self.synthesizer.global_batch % self.synthesizer.micro_batch:
             raise ValueError(
@@ -171,11 +171,11 @@ class Recipe(Section):
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Reads a recipe and applies `section.key=value` overrides (values in TOML syntax; bare words are strings).
+    """Reads a recipe and applies `section.key=value` overrides (values are TOML; bare words are strings).
 
     Raises:
-        InputError: the file is missing or not TOML, a key is unknown, a value impossible; the message names the
-            key and the mend.
+        InputError: the file is missing or not TOML, a key unknown or a value impossible; the message names
+            the key and the mend.
     """
     path = Path(path)
     try:

@@ -48,7 +48,7 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "source": recipe.corpus.source.model_dump(mode="json"),
         "corpus": {
             "splits": {name: corpus.datasets.facts[name] for name in DATASETS},
-            "quarantine": corpus.split.facts["quarantine"],
+            "quarantine": corpus.split.facts["quarantine"]["reasons"],
             "near_duplicates": corpus.split.facts["near_duplicates"],
             "vocabulary_size": corpus.tokenizer.facts["vocabulary_size"],
             "unit": corpus.units.facts["unit"],
@@ -141,7 +141,7 @@ def _synthesizer(first: SeedResults, kind: str) -> dict[str, Any]:
     trials = [
         {
             "learning_rate": stage.facts["learning_rate"],
-            "best_validation_loss": stage.facts["best_validation_loss"],
+            "validation_loss": stage.facts["best_validation_loss"],
             "best_step": stage.facts["best_step"],
         }
         for name, stage in first.synthesizers.items()
@@ -159,7 +159,27 @@ def _synthesizer(first: SeedResults, kind: str) -> dict[str, Any]:
 
 def _pair_value(first: SeedResults) -> dict[str, Any]:
     tables = first.pair_value.facts["tables"]
-    return {"tables": {_TABLE_TITLES[name]: tables[name] for name in VALUE_TABLES}}
+    return {"tables": {_TABLE_TITLES[name]: _value_table(tables[name]) for name in VALUE_TABLES}}
+
+
+def _value_table(table: dict[str, Any]) -> dict[str, Any]:
+    contrasts = table["contrasts"]
+    return {
+        "pairs": table["pairs"],
+        "tokens": table["tokens"],
+        "losses": table["losses"],
+        "worth": contrasts["worth"],
+        "shuffled_gap": contrasts["shuffled"],
+        "bins": [
+            {
+                "low": part["low"],
+                "high": part["high"],
+                "pairs": part["pairs"],
+                "worth": part["contrasts"]["worth"]["estimate"],
+            }
+            for part in table["by_similarity"]
+        ],
+    }
 
 
 def _synthesis(first: SeedResults, arm: str) -> dict[str, Any]:
@@ -234,7 +254,7 @@ def _scope(recipe: Recipe, first: SeedResults) -> str:
     seeds = len(recipe.seeds)
     return (
         f"{parameters:.1f}M parameters, {unique / 1e6:.2f}M unique tokens, "
-        f"{recipe.budget.tokens_per_arm / 1e6:.2f}M training tokens per arm, {seeds} seed(s). A run of this size "
-        "shows that every part of the method works and what a pair is worth to this synthesizer. The paper's claim "
-        "is about models a thousand times larger; no result here confirms or refutes it."
+        f"{recipe.budget.tokens_per_arm / 1e6:.2f}M training tokens per arm, {seeds} seed(s). A run of this "
+        "size shows that every part of the method works and what a pair is worth to this synthesizer. The "
+        "paper's claim is about models a thousand times larger; no result here confirms or refutes it."
     )

@@ -53,7 +53,7 @@ def run_experiment(
 
     Args:
         announce: receives one line per stage.
-        announce_plan: receives the exact plan (`plan.plan`) once the corpus is tokenised, before any training.
+        announce_plan: receives the exact plan (`plan.plan`) when the corpus is tokenised, before training.
 
     Raises:
         InputError: a setting or an input is impossible; what was finished before stays.

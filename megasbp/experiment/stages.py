@@ -1,8 +1,8 @@
 """A stage is a function from inputs to a folder; a rerun does only what is missing or changed.
 
 A stage's folder is named by the hash of what its outputs depend on, so a changed recipe never overwrites an
-earlier result, and going back to an old setting finds it again. A folder without a manifest is unfinished work:
-the same stage with the same key continues in it.
+earlier result, and going back to an old setting finds it again. A folder without a manifest is unfinished
+work: the same stage with the same key continues in it.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from megasbp.errors import InputError
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import MANIFEST_NAME, Manifest, publish_manifest, read_manifest, remove_partials
 
-# Raised when the bytes that the stages write change their meaning, so that old folders are not taken for new ones.
+# Raised when the bytes that stages write change meaning: old folders must not be taken for new ones.
 FORMAT_VERSION = 1
 
 
@@ -83,8 +83,8 @@ class Workspace:
             name: stage name, with "/" for folders, e.g. "seed-0/train-sbp".
             inputs: what it reads: finished stages, or content hashes of outside files.
             settings: the configuration it depends on, JSON-serialisable.
-            make: writes the stage's files into the folder it is given and returns its facts. It may find there
-                what an interrupted earlier call left, and continue.
+            make: writes the stage's files into the folder it is given and returns its facts. It may find
+                there what an interrupted earlier call left, and continue.
             ignore: patterns of files that are not results (logs with times in them).
 
         Raises:
@@ -162,7 +162,7 @@ def run_lock(root: Path) -> Iterator[None]:
         except OSError:
             file.seek(0)
             raise InputError(
-                f"{root}: in use by process {file.read().strip() or '?'}; wait for it, or stop it and start again"
+                f"{root}: in use by process {file.read().strip() or '?'}; wait for it or stop it"
             ) from None
         file.seek(0)
         file.truncate()

@@ -105,7 +105,7 @@ def _tune(
     steps: int,
     random_pairs: bool = False,
 ) -> StageResult:
-    """One tuning. On true pairs held-out loss ends it and picks the weights; on random pairs the steps are given."""
+    """One tuning. On true pairs held-out loss picks the steps and weights; on random pairs they are given."""
     section = context.recipe.synthesizer
     training = TrainingConfig(
         **{

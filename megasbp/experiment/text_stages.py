@@ -26,8 +26,11 @@ def quality_stage(context: Context, name: str, synthesis: StageResult | None) ->
             units = corpus.open_units("unique")
             seeds = [units.document(row["seed_doc"])[1:-1] for row in _accepted(synthesis)]
         documents = [dataset.document(document)[1:-1] for document in range(len(dataset))]
+        texts = [tokenizer.decode(document) for document in documents]
         unique = corpus.open("unique")
-        return {"quality": quality(documents, seeds, lambda n: NgramIndex.build([unique], n), width)}
+        return {
+            "quality": quality(documents, seeds, lambda n: NgramIndex.build([unique], n), width, texts=texts)
+        }
 
     inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets}
     if synthesis is not None:

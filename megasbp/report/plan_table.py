@@ -36,7 +36,7 @@ def print_plan(plan: dict[str, Any], console: Console | None = None) -> None:
     if generation["arms"]:
         console.print(
             f"generation: {quantity(generation['tokens_per_arm'])} accepted tokens for each of "
-            f"{generation['arms']} arm(s), at least {quantity(generation['flops_per_arm_at_least'])} FLOP each"
+            f"{generation['arms']} arm(s), {quantity(generation['flops_per_arm_at_least'])} FLOP each or more"
         )
     disk = plan["disk"]
     parts = ", ".join(f"{name} {quantity(disk[name])}B" for name in disk if name != "total")
