@@ -1,1 +1,1 @@
-"""Reads text, sets bad documents aside, splits by cluster and tokenises."""
+"""From files of text to documents and tokens: readers, quarantine, tokenizer, splits."""

@@ -88,10 +88,8 @@ def test_large_sets_are_searched_right():
 
     index = NgramIndex.build(np.array_split(tokens, 3), 2)
 
-    assert np.array_equal(
-        index.hashes,
-        np.unique(np.concatenate([shingle_hashes(part, 2) for part in np.array_split(tokens, 3)])),
-    )
+    hashes = np.sort(np.concatenate([shingle_hashes(part, 2) for part in np.array_split(tokens, 3)]))
+    assert np.array_equal(index.hashes, hashes[np.diff(hashes, prepend=np.uint64(0)) > 0])
     assert index.contains(inside).all()
     known = set(index.hashes.tolist())
     assert index.contains(outside).tolist() == [
