@@ -1,0 +1,63 @@
+"""The recipe's [synthesis] section: sampler, compute shape of the engine, filters."""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class SynthesisConfig(BaseModel):
+    """How synthetic documents are sampled and which of them are kept.
+
+    The first group decides the draws, the second the compute shape (see `provenance.Origin`), the third the
+    filters. Shares lie in [0, 1]; a document is dropped when its share is *above* the maximum, so 1 switches
+    a filter off and 0 allows none.
+
+    Attributes:
+        temperature: of the softmax; 0 takes the most probable token.
+        top_p: smallest probability mass that the sampled tokens must hold; 1 keeps the whole vocabulary.
+        maximum_tokens: tokens after which a document ends with "length"; the context may end it earlier.
+        slots: documents decoded together.
+        prefill_slots: prompts read together; prefill starts when so many slots are free.
+        prefill_chunk: tokens of each prompt read per step; must divide the context.
+        shard_documents: requests per shard, the unit of publication: a kill loses at most about one shard.
+        minimum_tokens: shortest document kept, in tokens of its text.
+        maximum_repeated_share: share of the document's shingles that occur earlier in it.
+        maximum_seed_copy: share of the document's tokens inside a shingle of its own seed document.
+        maximum_corpus_copy: share of the document's tokens inside a shingle of any corpus document.
+        maximum_held_out_copy: share of the document's tokens inside a shingle of validation or test text.
+        drop_duplicates: drops a document that equals an earlier accepted one.
+        minimum_acceptance: share of the requests that must be accepted; below it the run stops and says why.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: float = Field(1.0, ge=0, le=10, allow_inf_nan=False)
+    top_p: float = Field(0.9, gt=0, le=1)
+    maximum_tokens: int = Field(256, ge=1)
+
+    slots: int = Field(64, ge=1, le=65536)
+    prefill_slots: int = Field(8, ge=1)
+    prefill_chunk: int = Field(64, ge=1)
+    shard_documents: int = Field(1024, ge=1)
+
+    minimum_tokens: int = Field(16, ge=0)
+    maximum_repeated_share: float = Field(0.0, ge=0, le=1)
+    maximum_seed_copy: float = Field(0.5, ge=0, le=1)
+    maximum_corpus_copy: float = Field(0.5, ge=0, le=1)
+    maximum_held_out_copy: float = Field(0.0, ge=0, le=1)
+    drop_duplicates: bool = True
+    minimum_acceptance: float = Field(0.05, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _values_agree(self) -> Self:
+        if self.prefill_slots > self.slots:
+            raise ValueError(
+                f"synthesis.prefill_slots is {self.prefill_slots}; "
+                f"allowed: 1 to synthesis.slots ({self.slots})"
+            )
+        if self.minimum_tokens >= self.maximum_tokens:
+            raise ValueError(
+                f"synthesis.minimum_tokens is {self.minimum_tokens}; allowed: 0 to "
+                f"{self.maximum_tokens - 1}, below synthesis.maximum_tokens"
+            )
+        return self

@@ -1,0 +1,21 @@
+import pytest
+from pydantic import ValidationError
+
+from megasbp.synthesis.config import SynthesisConfig
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"top_p": 0.0}, "greater than 0"),
+        ({"top_p": 1.1}, "less than or equal to 1"),
+        ({"temperature": -0.1}, "greater than or equal to 0"),
+        ({"temperature": float("nan")}, "finite|greater"),
+        ({"slots": 4, "prefill_slots": 5}, r"prefill_slots is 5; allowed: 1 to synthesis.slots \(4\)"),
+        ({"maximum_tokens": 16, "minimum_tokens": 16}, "minimum_tokens is 16; allowed: 0 to 15"),
+        ({"slotz": 4}, "not permitted"),
+    ],
+)
+def test_an_impossible_setting_is_refused_with_what_is_allowed(setting, message):
+    with pytest.raises(ValidationError, match=message):
+        SynthesisConfig(**setting)
