@@ -54,7 +54,7 @@ def test_wheel_holds_modules_kernels_types_and_extension(clone):
 
     # A wheel tagged for any Python would install everywhere and import in one.
     assert f"-cp{sys.version_info[0]}{sys.version_info[1]}-" in wheel.name
-    assert expected_modules() | {"megasbp/py.typed", f"megasbp/{EXTENSION}"} <= names
+    assert expected_modules() | {"megasbp/py.typed", "megasbp/_C.pyi", f"megasbp/{EXTENSION}"} <= names
     assert not [name for name in names if name.startswith(("tests/", "tools/", "kernels/"))]
 
 
@@ -68,6 +68,14 @@ def test_sdist_holds_what_a_build_needs(clone):
     sources = {f"csrc/{path.name}" for path in (ROOT / "csrc").iterdir()}
     others = {"megasbp/py.typed", "CMakeLists.txt", "setup.py", "LICENSE", "NOTICE"}
     assert expected_modules() | sources | others <= names
+
+
+def test_missing_extension_says_how_to_build_it(clone):
+    result = subprocess.run(
+        [sys.executable, "-c", "import megasbp._C"], cwd=clone, capture_output=True, text=True, check=False
+    )
+
+    assert "ImportError" in result.stderr and "python setup.py build_ext --inplace" in result.stderr
 
 
 def interpreter(version: str) -> str:

@@ -83,7 +83,7 @@ def check_current_interpreter(project):
     from importlib import metadata  # Here, after check_interpreter(): Python 3.7 has none.
 
     lacking = []
-    for requirement in [*project["build-system"]["requires"], *wanted_packages(project)]:
+    for requirement in dict.fromkeys([*project["build-system"]["requires"], *wanted_packages(project)]):
         name = re.match(r"[\w.-]+", requirement).group()
         try:
             version = metadata.version(name)

@@ -119,7 +119,11 @@ def _check_extension(findings: _Findings) -> None:
         state += f", only {', '.join(others)} of another Python" if others else ""
         findings.problem("C++ extension", state, _BUILD)
         return
-    findings.fact("C++ extension", f"{extension.__file__}, compiled by {extension.compiler}")
+    compiler = getattr(extension, "compiler", None)
+    if compiler is None:
+        findings.problem("C++ extension", f"{extension.__file__} is of an older version", _BUILD)
+    else:
+        findings.fact("C++ extension", f"{extension.__file__}, compiled by {compiler}")
 
 
 def _check_kernels(findings: _Findings) -> None:
