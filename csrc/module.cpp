@@ -6,13 +6,18 @@ namespace py = pybind11;
 
 void register_indexed_dataset(py::module_ &module);
 void register_order(py::module_ &module);
+void register_mixture(py::module_ &module);
+void register_packing(py::module_ &module);
 void register_samples(py::module_ &module);
 void register_shingles(py::module_ &module);
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "C++ core of megasbp: indexed dataset, sample order, batches, shingles.";
+  module.attr("compiler") = __VERSION__;  // for `megasbp doctor`
   register_indexed_dataset(module);
   register_order(module);
+  register_mixture(module);
+  register_packing(module);
   register_samples(module);
   register_shingles(module);
 }

@@ -1,5 +1,122 @@
-#include <pybind11/pybind11.h>
+#include "samples.h"
 
-namespace py = pybind11;
+#include <algorithm>
+#include <stdexcept>
+#include <string>
 
-void register_samples(py::module_ &) {}
+namespace megasbp {
+
+int64_t *Row::extend(int64_t count) {
+  if (count < 0 || count > room()) {
+    throw std::out_of_range(std::to_string(count) + " tokens in a row with room for " + std::to_string(room()));
+  }
+  int64_t *place = tokens_ + filled_;
+  filled_ += count;
+  return place;
+}
+
+void Row::end_segment(int64_t unlabelled) {
+  const int64_t last = filled_ - 1;
+  for (int64_t i = start_; i < filled_; ++i) positions_[i] = i - start_;
+  std::fill(segments_ + start_, segments_ + filled_, segment_);
+  const int64_t labelled = std::min(start_ + unlabelled, std::max(last, start_));
+  std::fill(labels_ + start_, labels_ + labelled, kNoLabel);
+  for (int64_t i = labelled; i < last; ++i) labels_[i] = tokens_[i + 1];
+  if (last >= start_) labels_[last] = kNoLabel;
+  start_ = filled_;
+  ++segment_;
+}
+
+void Row::pad(int64_t token) {
+  std::fill(tokens_ + filled_, tokens_ + length_, token);
+  std::fill(labels_ + filled_, labels_ + length_, kNoLabel);
+  std::fill(positions_ + filled_, positions_ + length_, int64_t{0});
+  std::fill(segments_ + filled_, segments_ + length_, kPaddingSegment);
+  filled_ = start_ = length_;
+}
+
+void fill_window(const IndexedDataset &dataset, int64_t start, Row &row) {
+  int64_t token = start;
+  int64_t document = dataset.document_at(token);
+  while (true) {
+    const int64_t end = dataset.document_start(document) + dataset.document_length(document);
+    const int64_t count = std::min(end - token, row.room());
+    dataset.copy(token, count, row.extend(count));
+    row.end_segment();
+    if (row.room() == 0) return;
+    token = end;
+    if (token == dataset.tokens()) {
+      token = 0;
+      document = -1;
+    }
+    do {
+      ++document;
+      if (dataset.document_start(document) != token) {
+        dataset.damaged("document " + std::to_string(document) + " does not start where the one before it ends");
+      }
+    } while (dataset.document_length(document) == 0);
+  }
+}
+
+void fill_pieces(const IndexedDataset &dataset, const Pieces &pieces, int64_t first, int64_t last, int64_t capacity,
+                 int64_t padding, Row &row) {
+  if (first < 0 || last < first || last > pieces.count) throw std::out_of_range("row bounds outside the pieces");
+  for (int64_t piece = first; piece < last; ++piece) {
+    const int64_t document = pieces.documents[piece];
+    const int64_t offset = pieces.starts[piece];
+    const int64_t length = dataset.document_length(document);
+    if (offset < 0 || offset >= length) throw std::out_of_range("piece outside its document");
+    const int64_t count = std::min(length - offset, capacity);
+    dataset.copy(dataset.document_start(document) + offset, count, row.extend(count));
+    row.end_segment();
+  }
+  row.pad(padding);
+}
+
+namespace {
+
+// Tokens of a document without its bos and eos.
+struct Inside {
+  int64_t start;
+  int64_t count;
+};
+
+Inside inside(const IndexedDataset &dataset, int64_t document, int64_t bos, int64_t eos, const char *role) {
+  const int64_t start = dataset.document_start(document);
+  const int64_t length = dataset.document_length(document);
+  bool framed = length >= 2;
+  if (framed) {
+    int64_t first;
+    int64_t last;
+    dataset.copy(start, 1, &first);
+    dataset.copy(start + length - 1, 1, &last);
+    framed = first == bos && last == eos;
+  }
+  if (!framed) {
+    throw std::invalid_argument(std::string(role) + " document " + std::to_string(document) +
+                                " is not stored as `bos document eos`; write the dataset again with both");
+  }
+  return {start + 1, length - 2};
+}
+
+}  // namespace
+
+void fill_pair(const Pairs &pairs, int64_t pair, Row &row) {
+  if (pair < 0 || pair >= pairs.count) throw std::out_of_range("pair " + std::to_string(pair));
+  const Inside seed = inside(*pairs.seed_dataset, pairs.seeds[pair], pairs.bos, pairs.eos, "seed");
+  const Inside target = inside(*pairs.target_dataset, pairs.targets[pair], pairs.bos, pairs.eos, "target");
+  const int64_t seed_count = std::min(seed.count, pairs.capacity / 2 - 2);
+  const int64_t room = pairs.capacity - 2 - seed_count;
+  const bool whole = target.count + 1 <= room;
+  const int64_t target_count = whole ? target.count : room;
+
+  *row.extend(1) = pairs.bos;
+  pairs.seed_dataset->copy(seed.start, seed_count, row.extend(seed_count));
+  *row.extend(1) = pairs.separator;
+  pairs.target_dataset->copy(target.start, target_count, row.extend(target_count));
+  if (whole) *row.extend(1) = pairs.eos;
+  // bos and d1 predict nothing; the separator predicts the first token of d2.
+  row.end_segment(1 + seed_count);
+}
+
+}  // namespace megasbp

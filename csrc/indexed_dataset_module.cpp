@@ -1,0 +1,102 @@
+// Python classes of the indexed dataset.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <memory>
+
+#include "indexed_dataset.h"
+#include "indexed_dataset_writer.h"
+
+namespace py = pybind11;
+
+namespace megasbp {
+namespace {
+
+py::dtype numpy_type(TokenType type) {
+  switch (type) {
+    case TokenType::kUint8: return py::dtype::of<uint8_t>();
+    case TokenType::kInt8: return py::dtype::of<int8_t>();
+    case TokenType::kInt16: return py::dtype::of<int16_t>();
+    case TokenType::kUint16: return py::dtype::of<uint16_t>();
+    case TokenType::kInt32: return py::dtype::of<int32_t>();
+    case TokenType::kInt64: return py::dtype::of<int64_t>();
+  }
+  throw std::logic_error("token type");
+}
+
+TokenType token_type(const py::dtype &dtype) {
+  for (const TokenType type : {TokenType::kUint8, TokenType::kInt8, TokenType::kInt16, TokenType::kUint16,
+                               TokenType::kInt32, TokenType::kInt64}) {
+    if (dtype.equal(numpy_type(type))) return type;
+  }
+  throw std::invalid_argument("dtype " + py::str(static_cast<py::object>(dtype)).cast<std::string>() +
+                              " is not one of uint8, int8, int16, uint16, int32, int64");
+}
+
+// A read-only array over mapped memory; it keeps the dataset, and so the mapping, alive.
+py::array view(const py::object &owner, const py::dtype &dtype, int64_t count, const char *address) {
+  py::array array(dtype, {count}, {dtype.itemsize()}, address, owner);
+  py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+  return array;
+}
+
+void translate_file_error(std::exception_ptr pointer) {
+  try {
+    if (pointer) std::rethrow_exception(pointer);
+  } catch (const FileError &error) {
+    errno = error.code();
+    PyErr_SetFromErrnoWithFilename(PyExc_OSError, error.path().c_str());
+  }
+}
+
+}  // namespace
+}  // namespace megasbp
+
+void register_indexed_dataset(py::module_ &module) {
+  using megasbp::IndexedDataset;
+  using megasbp::IndexedDatasetWriter;
+  py::register_local_exception_translator(&megasbp::translate_file_error);
+
+  py::class_<IndexedDataset, std::shared_ptr<IndexedDataset>>(module, "IndexedDataset")
+      .def(py::init<const std::string &, const std::string &>(), py::arg("bin_path"), py::arg("idx_path"))
+      .def("__len__", &IndexedDataset::documents)
+      .def_property_readonly("tokens", &IndexedDataset::tokens)
+      .def_property_readonly("dtype", [](const IndexedDataset &self) { return megasbp::numpy_type(self.type()); })
+      .def_property_readonly("lengths",
+                             [](const py::object &self) {
+                               const auto &dataset = self.cast<const IndexedDataset &>();
+                               return megasbp::view(self, py::dtype::of<int32_t>(), dataset.documents(),
+                                                    dataset.lengths());
+                             })
+      .def("document_start", &IndexedDataset::document_start, py::arg("document"))
+      .def("document",
+           [](const py::object &self, int64_t document) {
+             const auto &dataset = self.cast<const IndexedDataset &>();
+             const int64_t start = dataset.document_start(document);
+             const int64_t length = dataset.document_length(document);
+             return megasbp::view(self, megasbp::numpy_type(dataset.type()), length, dataset.address(start, length));
+           },
+           py::arg("document"))
+      .def("stream",
+           [](const py::object &self, int64_t start, int64_t count) {
+             const auto &dataset = self.cast<const IndexedDataset &>();
+             return megasbp::view(self, megasbp::numpy_type(dataset.type()), count, dataset.address(start, count));
+           },
+           py::arg("start"), py::arg("count"))
+      .def("verify", &IndexedDataset::verify, py::call_guard<py::gil_scoped_release>());
+
+  py::class_<IndexedDatasetWriter>(module, "IndexedDatasetWriter")
+      .def(py::init([](const std::string &bin_path, const std::string &idx_path, const py::dtype &dtype) {
+             return std::make_unique<IndexedDatasetWriter>(bin_path, idx_path, megasbp::token_type(dtype));
+           }),
+           py::arg("bin_path"), py::arg("idx_path"), py::arg("dtype"))
+      .def("add",
+           [](IndexedDatasetWriter &self, const py::array_t<int64_t, py::array::c_style> &tokens) {
+             if (tokens.ndim() != 1) throw std::invalid_argument("tokens must have one dimension");
+             self.add(tokens.data(), tokens.size());
+           },
+           py::arg("tokens").noconvert())
+      .def("finish", &IndexedDatasetWriter::finish, py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("documents", &IndexedDatasetWriter::documents)
+      .def_property_readonly("tokens", &IndexedDatasetWriter::tokens);
+}

@@ -1,0 +1,53 @@
+"""A .npy file whose length is known only at its end."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from megasbp.data.native import named_errors
+
+
+class ArrayFile:
+    """Writes a one-dimensional int64 .npy file piece by piece; a context manager.
+
+    NumPy pads the header so that the first axis can grow without moving the data; the header is written again
+    with the final length on a clean exit.
+
+    Raises:
+        OSError: a failed write, with errno and the file's name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(path)
+        self._length = 0
+
+    def __enter__(self) -> Self:
+        with named_errors(self._path):
+            self._file = open(self._path, "wb")
+            self._data_offset = self._write_header()
+        return self
+
+    def append(self, values: np.ndarray) -> None:
+        """Appends int64 values."""
+        with named_errors(self._path):
+            self._file.write(np.ascontiguousarray(values, dtype="<i8").data)
+        self._length += len(values)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with named_errors(self._path), self._file:
+            if kind is None:
+                self._file.seek(0)
+                end = self._write_header()
+                assert end == self._data_offset, "the header's length changed with the array's"
+
+    def _write_header(self) -> int:
+        header = {"descr": "<i8", "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+        return self._file.tell()

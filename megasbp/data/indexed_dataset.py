@@ -1,0 +1,293 @@
+"""Tokenised documents on disk: Megatron's .bin/.idx with a NAME.json beside them that is published last.
+
+NAME.json holds the dtype, the counts, the size and SHA-256 of both files, and the writer's own metadata
+(tokenizer hash, special tokens, source). A dataset without it was not finished, or comes from another tool;
+`describe_dataset` writes it for the latter.
+"""
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+import megasbp._C as core
+from megasbp.data.native import named_errors, native_errors
+from megasbp.errors import InputError
+from megasbp.storage import hash_file, hash_object, publish_json, publishing_file, read_json, sync_file
+
+_FORMAT = "megasbp indexed dataset 1"
+_FIELDS = {"format", "dtype", "documents", "tokens", "files", "metadata"}
+_SUFFIXES = (".bin", ".idx", ".json")
+_SCAN_TOKENS = 1 << 22
+
+
+def dataset_files(prefix: Path) -> tuple[Path, Path, Path]:
+    """Paths of a dataset's .bin, .idx and .json; the suffix is added, so that the prefix may hold dots."""
+    prefix = Path(prefix)
+    bin_path, idx_path, json_path = (prefix.with_name(prefix.name + suffix) for suffix in _SUFFIXES)
+    return bin_path, idx_path, json_path
+
+
+class IndexedDataset:
+    """A dataset opened for reading, memory-mapped; opening takes the same time for any size.
+
+    Document i is the i-th 1-D array added; `bos doc eos` by this package's convention. Every access is
+    checked against the files' bounds.
+
+    Args:
+        prefix: the dataset's path without .bin, .idx or .json.
+
+    Raises:
+        InputError: a file is missing, truncated, of another kind, or not of the size that NAME.json or the
+            index announces; the message names the file and the mend.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = Path(prefix)
+        bin_path, idx_path, json_path = dataset_files(self.prefix)
+        self._description = _read_description(self.prefix, json_path)
+        self.native = _open_native(bin_path, idx_path)
+        for path in (bin_path, idx_path):
+            announced = self._description["files"][path.suffix]["bytes"]
+            if path.stat().st_size != announced:
+                raise InputError(
+                    f"{path}: {path.stat().st_size} bytes, {json_path.name} announces {announced}; "
+                    "restore the file or write the dataset again"
+                )
+
+    def __len__(self) -> int:
+        """Number of documents."""
+        return len(self.native)
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens of all documents."""
+        return int(self.native.tokens)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Integer type in which tokens are stored."""
+        return self.native.dtype
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int32 [documents], tokens of each document; a read-only view of the index."""
+        return self.native.lengths
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A copy of what the writer was given: tokenizer, bos, eos, source, ..."""
+        return dict(self._description["metadata"])
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the contents and the metadata; equal datasets have equal fingerprints wherever they lie."""
+        return hash_object(self._description)
+
+    def document(self, document: int) -> np.ndarray:
+        """Tokens of one document, 1-D of `dtype`; a read-only view of the file.
+
+        Raises:
+            IndexError: outside 0..len(self) - 1.
+        """
+        return self.native.document(document)
+
+    def stream(self, start: int, count: int) -> np.ndarray:
+        """Tokens [start, start + count) of all documents one after another; a read-only view of the file.
+
+        Raises:
+            IndexError: not within 0..tokens.
+        """
+        return self.native.stream(start, count)
+
+    def special_token(self, name: str) -> int:
+        """A special token's id from the metadata ("bos", "eos").
+
+        Raises:
+            InputError: the metadata do not name it.
+        """
+        token = self._description["metadata"].get(name)
+        if not isinstance(token, int):
+            raise InputError(
+                f"{dataset_files(self.prefix)[2]}: metadata name no {name!r} token; "
+                "write the dataset again with one"
+            )
+        return token
+
+    def verify(self, vocabulary_size: int | None = None) -> None:
+        """Reads everything: both content hashes, every index entry and, given its size, every token.
+
+        Raises:
+            InputError: at the first thing that is not as it should be.
+        """
+        for path in dataset_files(self.prefix)[:2]:
+            if hash_file(path) != self._description["files"][path.suffix]["sha256"]:
+                raise InputError(
+                    f"{path}: SHA-256 differs from {self.prefix.name}.json; "
+                    "restore the file or write the dataset again"
+                )
+        with native_errors(str(self.prefix)):
+            self.native.verify()
+        counts = {"documents": len(self), "tokens": self.tokens, "dtype": self.dtype.name}
+        for name, value in counts.items():
+            if self._description[name] != value:
+                raise InputError(
+                    f"{self.prefix}.json: {name} is {self._description[name]}, the files hold {value}; "
+                    "write the dataset again"
+                )
+        if vocabulary_size is not None:
+            self._verify_tokens(vocabulary_size)
+
+    def _verify_tokens(self, vocabulary_size: int) -> None:
+        for start in range(0, self.tokens, _SCAN_TOKENS):
+            block = self.stream(start, min(_SCAN_TOKENS, self.tokens - start))
+            outside = (block < 0) | (block >= vocabulary_size)
+            if outside.any():
+                first = int(outside.argmax())
+                raise InputError(
+                    f"{self.prefix}.bin: token {start + first} is {block[first]}, the vocabulary has "
+                    f"{vocabulary_size}; use the tokenizer it was written with"
+                )
+
+
+class IndexedDatasetWriter:
+    """Writes a dataset document by document; a context manager that publishes it on a clean exit only.
+
+    Until then, and after any failure, an existing dataset of the same name stays as it was. Memory use does
+    not grow with the number of documents.
+
+    Args:
+        prefix: path without suffix; its folder is made.
+        dtype: uint8, int8, int16, uint16, int32 or int64.
+        metadata: JSON-serialisable, kept in NAME.json: tokenizer hash, bos, eos, source.
+
+    Raises:
+        InputError: the dtype, or a token that does not fit it.
+        OSError: a failed write, with errno and the file's name.
+    """
+
+    def __init__(self, prefix: Path, dtype: DTypeLike, *, metadata: Mapping[str, Any] | None = None) -> None:
+        self.prefix = Path(prefix)
+        self._dtype = np.dtype(dtype)
+        self._metadata = dict(metadata or {})
+        self._publication = ExitStack()
+
+    def __enter__(self) -> Self:
+        bin_path, idx_path, json_path = dataset_files(self.prefix)
+        # Left in the opposite order: .json is published last.
+        with ExitStack() as stack:
+            self._json_partial = stack.enter_context(publishing_file(json_path))
+            self._bin_partial = stack.enter_context(publishing_file(bin_path))
+            self._idx_partial = stack.enter_context(publishing_file(idx_path))
+            with native_errors(str(self.prefix)):
+                self._native = core.IndexedDatasetWriter(
+                    os.fspath(self._bin_partial), os.fspath(self._idx_partial), self._dtype
+                )
+            self._publication = stack.pop_all()
+        return self
+
+    @property
+    def documents(self) -> int:
+        """Documents added so far."""
+        return self._native.documents
+
+    @property
+    def tokens(self) -> int:
+        """Tokens added so far."""
+        return self._native.tokens
+
+    def add_document(self, tokens: np.ndarray) -> None:
+        """Appends one document.
+
+        Args:
+            tokens: integers [n], 0 <= n < 2**31, each within the dtype.
+        """
+        tokens = np.asarray(tokens)
+        if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
+            raise InputError(
+                f"{self.prefix}: document {self.documents} is {tokens.dtype} of shape {list(tokens.shape)}, "
+                "must be integers of one dimension"
+            )
+        with native_errors(str(self.prefix)):
+            self._native.add(np.ascontiguousarray(tokens, dtype=np.int64))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with self._publication as publication:
+            if kind is not None:
+                publication.__exit__(kind, error, traceback)
+                return
+            self._native.finish()
+            paths = {".bin": self._bin_partial, ".idx": self._idx_partial}
+            description = _describe(paths, self._dtype, self.documents, self.tokens, self._metadata)
+            json_path = dataset_files(self.prefix)[2]
+            with named_errors(json_path):
+                publish_json(self._json_partial, description)
+            # All bytes are on disk. Without its .json a dataset counts as unfinished, so a kill between the
+            # following renames cannot leave old and new files that pass for one dataset.
+            if json_path.exists():
+                json_path.unlink()
+                sync_file(json_path.parent)
+
+
+def describe_dataset(prefix: Path, metadata: Mapping[str, Any]) -> None:
+    """Writes NAME.json for .bin/.idx files of another tool (Megatron-LM), after reading all of both.
+
+    Raises:
+        InputError: the files are damaged, or hold several sequences per document.
+    """
+    bin_path, idx_path, json_path = dataset_files(prefix)
+    native = _open_native(bin_path, idx_path)
+    with native_errors(str(prefix)):
+        native.verify()
+    paths = {".bin": bin_path, ".idx": idx_path}
+    publish_json(json_path, _describe(paths, native.dtype, len(native), native.tokens, metadata))
+
+
+def _describe(
+    paths: Mapping[str, Path], dtype: np.dtype, documents: int, tokens: int, metadata: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "dtype": dtype.name,
+        "documents": documents,
+        "tokens": tokens,
+        "files": {
+            suffix: {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+            for suffix, path in paths.items()
+        },
+        "metadata": dict(metadata),
+    }
+
+
+def _open_native(bin_path: Path, idx_path: Path) -> Any:
+    try:
+        with native_errors(str(idx_path)):
+            return core.IndexedDataset(os.fspath(bin_path), os.fspath(idx_path))
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such file; restore it or write the dataset again") from None
+
+
+def _read_description(prefix: Path, json_path: Path) -> dict[str, Any]:
+    if not json_path.is_file():
+        if prefix.suffix in _SUFFIXES and dataset_files(prefix.with_suffix(""))[0].is_file():
+            raise InputError(f"{prefix}: is one file of a dataset; give the prefix {prefix.with_suffix('')}")
+        raise InputError(
+            f"{json_path}: no such file, so {prefix} is no finished dataset; write it again, "
+            "or describe files of another tool with tools/inspect_dataset.py --describe"
+        )
+    description = read_json(json_path)
+    # The format names the fields; who edits the file by hand may still lose one.
+    whole = isinstance(description, dict) and description.keys() >= _FIELDS
+    if not whole or description["format"] != _FORMAT:
+        raise InputError(f"{json_path}: not a description of format {_FORMAT!r}; write the dataset again")
+    return description

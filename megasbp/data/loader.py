@@ -1,0 +1,93 @@
+"""Batches in order, prepared ahead by threads."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from megasbp.data.batch import Batch
+from megasbp.data.sources import SampleSource
+from megasbp.errors import InputError
+
+# The C++ core fills rows on several threads without the GIL; two Python threads hide what is left between
+# batches.
+_MOST_WORKERS = 2
+
+
+class Loader:
+    """One rank's part of each global batch.
+
+    Global batch b is samples [indices.start + b * batch_size, ... + batch_size); rank r of W takes the r-th
+    of W equal contiguous slices. The batches are a pure function of the arguments: neither the number of
+    ranks nor the depth of prefetching changes a sample. Resuming is another start.
+
+    Iterating starts the threads anew and stops them when the iteration ends, is closed, or fails; an
+    exception of the source is raised at its own batch. A last batch may be short; then slices differ by at
+    most one row, and a rank's may be empty, so that each rank sees the same number of batches.
+
+    Args:
+        source: its `batch` is called from several threads.
+        indices: sample indices, of step 1.
+        batch_size: rows of the global batch.
+        rank, world_size: 0 <= rank < world_size, which divides batch_size.
+        prefetch: batches prepared ahead; 0 prepares each when it is asked for, without threads.
+
+    Raises:
+        InputError: an argument outside these bounds.
+    """
+
+    def __init__(
+        self,
+        source: SampleSource,
+        indices: range,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        prefetch: int = 2,
+    ) -> None:
+        if indices.step != 1 or indices.start < 0:
+            raise InputError(f"indices are {indices}, must begin at 0 or later and have step 1")
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank is {rank} of {world_size}, must be in 0..{world_size - 1}")
+        if batch_size < 1 or batch_size % world_size:
+            raise InputError(
+                f"a global batch of {batch_size} rows over {world_size} ranks; make it a multiple"
+            )
+        if prefetch < 0:
+            raise InputError(f"prefetch is {prefetch}, must be at least 0")
+        self.source = source
+        self.indices = indices
+        self.batch_size = batch_size
+        self.rank = rank
+        self.world_size = world_size
+        self.prefetch = prefetch
+
+    def __len__(self) -> int:
+        """Number of batches, a short last one included."""
+        return (len(self.indices) + self.batch_size - 1) // self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.prefetch == 0:
+            return map(self._load, range(len(self)))
+        return self._iterate_ahead()
+
+    def _load(self, number: int) -> Batch:
+        whole = self.indices[number * self.batch_size : (number + 1) * self.batch_size]
+        first = len(whole) * self.rank // self.world_size
+        last = len(whole) * (self.rank + 1) // self.world_size
+        return self.source.batch(np.arange(whole.start + first, whole.start + last, dtype=np.int64))
+
+    def _iterate_ahead(self) -> Iterator[Batch]:
+        ahead: deque[Future[Batch]] = deque()
+        numbers = iter(range(len(self)))
+        pool = ThreadPoolExecutor(min(self.prefetch, _MOST_WORKERS), thread_name_prefix="loader")
+        try:
+            for number in numbers:
+                ahead.append(pool.submit(self._load, number))
+                if len(ahead) > self.prefetch:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
