@@ -4,11 +4,11 @@ import errno
 import resource
 from contextlib import contextmanager
 
-import megasbp._C as core
 import numpy as np
 import pytest
 from data_reference import write_dataset
 
+import megasbp._C as core
 from megasbp.data import indexed_dataset
 from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megasbp.errors import InputError

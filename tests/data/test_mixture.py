@@ -3,11 +3,11 @@
 import math
 from fractions import Fraction
 
-import megasbp._C as core
 import numpy as np
 import pytest
 from data_reference import batch_rows, random_documents, same_batch, write_dataset
 
+import megasbp._C as core
 from megasbp.data.mixture import MixtureSource
 from megasbp.data.windows import WindowSource
 from megasbp.errors import InputError

@@ -1,9 +1,10 @@
 """Sample order: frozen, bijective, uniform over keys, different in each epoch."""
 
-import megasbp._C as core
 import numpy as np
 import pytest
 from scipy.stats import chisquare
+
+import megasbp._C as core
 
 MASK = 2**64 - 1
 # The keys are fixed, so a test always passes or always fails; a right order fails for one choice in 10,000.

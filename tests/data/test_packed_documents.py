@@ -3,11 +3,11 @@
 from collections import Counter
 from itertools import pairwise
 
-import megasbp._C as core
 import numpy as np
 import pytest
 from data_reference import EOS, batch_rows, random_documents, reference_row, same_batch, write_dataset
 
+import megasbp._C as core
 from megasbp.data import packing
 from megasbp.data.documents import PackedDocuments
 from megasbp.errors import InputError
