@@ -44,8 +44,7 @@ def pair_value(
         clusters: integers [n], near-duplicate cluster of each target; whole clusters are resampled, because
             pairs of one target or of alike targets are not independent.
         similarity: floats [n]; gives the table by similarity too.
-        bin_edges: ascending edges of the similarity bins [low, high), the last one closed; quartiles by
-            default.
+        bin_edges: ascending edges of the similarity bins [low, high), the last closed; default: quartiles.
         resamples: bootstrap resamples.
         level: nominal coverage of the intervals.
         seed: addresses the bootstrap.

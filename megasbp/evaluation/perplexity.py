@@ -52,7 +52,7 @@ def document_losses(
 
     Args:
         model: on `device`.
-        source: its epoch 0 is read.
+        source: its epoch 0 is read; row r must be sample r, so a `PairSource` must have no seed.
         items: number of items; every `row_items` value lies below it.
         batch_size: rows per forward pass.
         device: where the batches go.
@@ -78,10 +78,10 @@ def document_losses(
             if owners.size and not 0 <= owners.min() <= owners.max() < items:
                 raise ValueError(f"row {row} holds item {owners.max()}, items must lie in 0..{items - 1}")
             valid = valid_BS[position]
-            predicted = owners[segments_BS[position][valid]]
+            segments, losses = segments_BS[position][valid], wide_BS[position][valid]
             # bincount adds in the order of the tokens, so the sum does not depend on threads.
-            nats += np.bincount(predicted, weights=wide_BS[position][valid], minlength=items)
-            tokens += np.bincount(predicted, minlength=items)
+            np.add.at(nats, owners, np.bincount(segments, weights=losses, minlength=len(owners)))
+            np.add.at(tokens, owners, np.bincount(segments, minlength=len(owners)))
     return DocumentLosses(nats, tokens)
 
 

@@ -3,10 +3,12 @@
 import faiss
 import numpy as np
 
-# Similarities are rounded to this grid before they are compared. The order of summation inside a matrix
-# product depends on where a row falls in a tile, so equal vectors may get similarities that differ in the
-# last bits; float32 sums of a few hundred products of unit vectors differ by about 1e-7.
-_GRID = np.float32(2**20)
+# Similarities are compared on this grid, so that equal vectors tie whatever the order of summation was.
+_GRID = 2.0**20
+# By how much a float32 matrix product of unit vectors may be wrong; its bits change with tiles and threads.
+# Over a few hundred dimensions the error is about 1e-7.
+_SEARCH_ERROR = 4 / _GRID
+_ELEMENTS_AT_ONCE = 1 << 24
 
 
 def nearest_neighbours(
@@ -14,22 +16,22 @@ def nearest_neighbours(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k corpus rows of largest inner product with each query, largest first, ties by lower index.
 
-    Exact (faiss IndexFlatIP). Two similarities tie when they round to the same multiple of 2**-20.
+    Exact, and the same at any number of threads: faiss (IndexFlatIP) proposes, inner products in float64
+    decide, rounded to multiples of 2**-20. What ties there is ordered by index.
 
     Args:
         queries: float32 [n, d], unit rows for cosine similarity.
         corpus: float32 [m, d].
         k: neighbours per query.
-        exclude_same_row: corpus row i is no neighbour of query row i (queries and corpus are the same
-            documents).
+        exclude_same_row: corpus row i is no neighbour of query row i: both are the same documents.
 
     Returns:
         similarity float32 [n, k], rounded to the grid, and index int64 [n, k]. Where fewer than k neighbours
         exist the similarity is -inf and the index -1.
 
     Raises:
-        ValueError: the arrays are not float32 matrices of one width, hold a value that is not finite, or k <
-            1.
+        ValueError: the arrays are no float32 matrices of one width, hold a value that is not finite, or
+            k < 1.
     """
     for name, array in (("queries", queries), ("corpus", corpus)):
         if array.ndim != 2 or array.dtype != np.float32:
@@ -49,26 +51,38 @@ def nearest_neighbours(
     flat.add(np.ascontiguousarray(corpus))
 
     pending = np.arange(len(queries))
-    # One more than needed shows whether the last place was decided among equals that faiss left out.
+    # One more than needed shows how near the candidates are that faiss left out.
     width = k + 1 + int(exclude_same_row)
     while pending.size:
         width = min(width, len(corpus))
-        found_similarity, found = flat.search(np.ascontiguousarray(queries[pending]), width)
-        found_similarity = (np.round(found_similarity * _GRID) / _GRID).astype(np.float32)
+        proposed, found = flat.search(np.ascontiguousarray(queries[pending]), width)
+        exact = _rounded_products(queries, corpus, pending, found)
         if exclude_same_row:
             own = found == pending[:, None]
-            found_similarity[own] = -np.inf
-            found[own] = -1
-        order = np.lexsort((found, -found_similarity), axis=-1)
-        found_similarity = np.take_along_axis(found_similarity, order, axis=-1)
-        found = np.take_along_axis(found, order, axis=-1)
-        size = min(k, width)
-        similarity[pending, :size] = found_similarity[:, :size]
-        index[pending, :size] = found[:, :size]
+            exact[own], found[own] = -np.inf, -1
+        order = np.lexsort((found, -exact), axis=-1)[:, :k]
+        size = order.shape[1]
+        similarity[pending, :size] = np.take_along_axis(exact, order, axis=-1)
+        index[pending, :size] = np.take_along_axis(found, order, axis=-1)
         if width == len(corpus):
             break
-        # The own row, if found, was sorted to the end; the smallest similarity found lies just before it.
-        last = np.where(found[:, -1] < 0, found_similarity[:, -2], found_similarity[:, -1])
-        pending = pending[last == found_similarity[:, k - 1]]
+        # Rows whose last place could belong to a candidate that was left out look again among more.
+        unsure = proposed.min(axis=1) + _SEARCH_ERROR >= similarity[pending, k - 1]
+        pending = pending[unsure]
         width *= 2
     return similarity, index
+
+
+def _rounded_products(
+    queries: np.ndarray, corpus: np.ndarray, rows: np.ndarray, found: np.ndarray
+) -> np.ndarray:
+    """float64 [n, w]: queries[rows[i]] . corpus[found[i, j]], rounded to the grid."""
+    products = np.empty(found.shape)
+    step = max(1, _ELEMENTS_AT_ONCE // (found.shape[1] * queries.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        # einsum adds in an order of its own; BLAS's would depend on the number of threads.
+        products[part] = np.einsum(
+            "nd,nwd->nw", queries[rows[part]].astype(np.float64), corpus[found[part]].astype(np.float64)
+        )
+    return np.round(products * _GRID) / _GRID
