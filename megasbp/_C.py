@@ -1,4 +1,4 @@
-"""Stands in where the C++ extension is not built. Python prefers `_C.*.so`, beside which this file never runs."""
+"""Stands in where the C++ extension is not built; Python prefers `_C.*.so`, and then this file never runs."""
 
 import sysconfig
 from pathlib import Path
