@@ -12,7 +12,6 @@ import torch
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.errors import InputError
 from megasbp.model.config import ModelConfig
-from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
 from megasbp.pairing.checkpoint_embedder import CheckpointEmbedder
 from megasbp.pairing.embedders import Embedder, open_embedder
@@ -54,10 +53,17 @@ def small_model(tokenizer: Tokenizer, seed: int = 0) -> Transformer:
         kv_heads=1,
         head_dim=16,
         feed_forward=64,
+        rope_theta=10000.0,
+        norm_epsilon=1e-6,
+        qk_norm=True,
+        tied=True,
         maximum_positions=64,
     )
     model = Transformer(config)
-    initialize(model, seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1 + float(weight.dim() == 1))
     return model
 
 
