@@ -119,9 +119,10 @@ class DuplicateFinder {
   void join_if_similar(std::size_t a, std::size_t b, double threshold) {
     if (root(a) == root(b)) return;
     const SetView set_a = set_of(a), set_b = set_of(b);
-    const auto [smaller, larger] = std::minmax(set_a.size(), set_b.size());
     // The similarity is at most the ratio of the sizes.
-    if (static_cast<double>(smaller) / static_cast<double>(larger) < threshold) return;
+    const auto smaller = static_cast<double>(std::min(set_a.size(), set_b.size()));
+    const auto larger = static_cast<double>(std::max(set_a.size(), set_b.size()));
+    if (smaller / larger < threshold) return;
     if (jaccard_of_sets(set_a, set_b) >= threshold) join(a, b);
   }
 

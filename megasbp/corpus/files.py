@@ -1,9 +1,8 @@
 """Which files a corpus consists of, in which order, and of which kind.
 
 Kinds by suffix: .jsonl, .ndjson and .json hold one JSON object per line, plain or as .gz or .zst; .parquet
-    holds one
-row per document; a .txt file is one document. A folder stands for all such files below it, sorted by path;
-files of other kinds and hidden files in it are passed over.
+holds one row per document; a .txt file is one document. A folder stands for all such files below it, sorted
+by path; files of other kinds and hidden files in it are passed over.
 """
 
 import os
@@ -48,7 +47,7 @@ def corpus_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def file_kind(path: Path) -> str | None:
-    """ "lines", "parquet", "text", or None when the suffix says nothing known."""
+    """The kind of a file by its suffix: "lines", "parquet", "text", or None when unknown."""
     name = path.name.lower()
     for compression in _COMPRESSIONS:
         if name.endswith(compression):

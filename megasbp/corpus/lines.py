@@ -27,8 +27,7 @@ def open_lines(path: Path) -> BinaryIO:
 
 
 def bounded_lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, int, bytes | None]]:
-    """Yields (offset, size, line) of each line; a line of more than `limit` bytes comes as None, never held
-    whole.
+    """Yields (offset, size, line) of each line; above `limit` bytes the line is None and never held whole.
 
     Offsets and sizes are in bytes of the decompressed stream, sizes with the line's end.
     """

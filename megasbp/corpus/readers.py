@@ -23,7 +23,7 @@ class Document:
     """One document.
 
     Attributes:
-        id: from the corpus, or "file:line" where it gives none.
+        id: from the corpus, or "file:line", "file:row" or "file" where it gives none.
         text: valid Unicode, not blank; the title, if asked for, is its first line.
         metadata: the wanted fields as strings, "" where missing; the title under its field's name.
         position: file and line or row.
@@ -67,11 +67,12 @@ def read_documents(
 ) -> Iterator[Document]:
     """Reads every document of files and folders, in order, one at a time.
 
-    A bad document never stops the reading: a line that is not a JSON object, is not UTF-8 or is longer than
-        any
-    allowed document (it is not held in memory), a text that is missing, no string, blank, too long or not
-    valid Unicode, a compressed stream that is cut or damaged (what follows in that file is lost, and counts
-    as one).
+    A bad document never stops the reading. Bad are: a line that is not a JSON object, is not UTF-8, or is
+    longer than any allowed document (it is not held in memory); a text that is missing, no string, blank, too
+    long or not valid Unicode; a cut or damaged compressed stream, or a damaged row group of a Parquet file
+    (what follows in the stream or group is lost and counts as one).
+
+    Memory: a line, or 256 rows of a Parquet file and its compressed pages.
 
     Args:
         paths: see `megasbp.corpus.files`.

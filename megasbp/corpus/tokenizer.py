@@ -79,9 +79,8 @@ class Tokenizer:
     def train(cls, texts: Iterator[str], vocabulary_size: int) -> "Tokenizer":
         """Trains a byte-level BPE; the same texts in the same order give the same tokenizer.
 
-        The vocabulary holds the three special tokens, the 256 bytes, and merges of pairs seen at least twice:
-            a
-        small corpus gives fewer than `vocabulary_size` entries.
+        The vocabulary holds the three special tokens, the 256 bytes, and merges of pairs seen at least twice;
+        a small corpus gives fewer than `vocabulary_size` entries.
 
         Raises:
             InputError: the vocabulary cannot hold the bytes and the special tokens.
