@@ -29,7 +29,6 @@ environment: ## make or update the Python environment and the C++ extension
 demo: environment ## the whole method on a small real corpus, on a CPU; ends with the report
 	@$(RUN) tools/fetch_demo_corpus.py corpora/demo
 	@$(RUN) -m megasbp run configs/demo.toml
-	@echo "The report: $(CURDIR)/runs/demo/report/report.html"
 
 lint: environment ## formatting, lint, types, order of imports
 	$(RUN) -m ruff check .

@@ -123,7 +123,9 @@ def _check_extension(findings: _Findings) -> None:
     if compiler is None:
         findings.problem("C++ extension", f"{extension.__file__} is of an older version", _BUILD)
     else:
-        findings.fact("C++ extension", f"{extension.__file__}, compiled by {compiler}")
+        # __VERSION__ of GCC is a bare number; clang's names itself.
+        named = f"GCC {compiler}" if compiler[:1].isdigit() else compiler
+        findings.fact("C++ extension", f"{extension.__file__}, compiled by {named}")
 
 
 def _check_kernels(findings: _Findings) -> None:

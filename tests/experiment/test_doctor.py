@@ -1,0 +1,88 @@
+"""`megasbp doctor`: a sound installation passes, and each problem comes with its mend."""
+
+from collections import namedtuple
+from importlib import metadata
+
+import pytest
+
+from megasbp.experiment import doctor as module
+
+
+def run_doctor(capsys) -> tuple[int, list[str]]:
+    status = module.doctor()
+    return status, [line for line in capsys.readouterr().out.splitlines() if line.startswith("!")]
+
+
+@pytest.fixture(autouse=True)
+def enough_threads_and_disk(monkeypatch):
+    """What the machine that runs the tests has to spare must not decide them."""
+    monkeypatch.setattr(module, "_usable_cores", lambda: 10_000)
+    monkeypatch.setattr(module, "_LEAST_FREE_BYTES", 0)
+
+
+def test_this_installation_is_sound(capsys):
+    assert run_doctor(capsys) == (0, [])
+
+
+def test_missing_requirement_is_named_with_the_command_that_installs_it(capsys, monkeypatch):
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name == "safetensors":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+
+    status, problems = run_doctor(capsys)
+
+    assert status == 1
+    assert len(problems) == 1 and "safetensors" in problems[0] and "pip install 'safetensors>=" in problems[0]
+
+
+def test_requirement_that_is_too_old_is_a_problem(capsys, monkeypatch):
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "1.0" if name == "torch" else real(name))
+
+    _, problems = run_doctor(capsys)
+
+    assert len(problems) == 1 and "torch" in problems[0] and "1.0" in problems[0]
+
+
+def test_missing_extension_is_a_problem_with_the_build_command(capsys, monkeypatch):
+    real = module.importlib.import_module
+
+    def import_module(name: str):
+        if name == "megasbp._C":
+            raise ImportError(name)
+        return real(name)
+
+    monkeypatch.setattr(module.importlib, "import_module", import_module)
+
+    _, problems = run_doctor(capsys)
+
+    assert len(problems) == 1 and "python setup.py build_ext --inplace" in problems[0]
+
+
+def test_full_disk_is_a_problem(capsys, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(module, "_LEAST_FREE_BYTES", 2 * 10**9)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda folder: usage(10**10, 10**10 - 10**6, 10**6))
+
+    _, problems = run_doctor(capsys)
+
+    assert len(problems) == 1 and problems[0].startswith("! disk")
+
+
+def test_gpu_without_bf16_is_a_problem(capsys, monkeypatch):
+    torch = pytest.importorskip("torch")
+    properties = namedtuple("properties", "name total_memory major minor")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: properties("Tesla V100", 16 * 2**30, 7, 0)
+    )
+
+    _, problems = run_doctor(capsys)
+
+    assert len(problems) == 1 and "training.precision=fp32" in problems[0]
