@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from megasbp.report.page import write_page
-from megasbp.report.picture import write_picture
-from megasbp.report.schema import read_results
+from megasbp.report.picture import has_curves, write_picture
+from megasbp.report.schema import check_results, read_results
 from megasbp.report.terminal import terminal_table, write_table
 
 
@@ -24,6 +24,6 @@ def write_report(path: Path) -> str:
     folder = Path(path).parent
     write_table(results, folder / "table.txt")
     write_page(results, folder / "report.html")
-    if any(seed["history"] for arm in results["arms"].values() for seed in arm["seeds"].values()):
+    if has_curves(check_results(results)):
         write_picture(results, folder / "picture.svg")
     return terminal_table(results)

@@ -187,6 +187,16 @@ def test_fieller_set_of_exact_estimates_is_their_ratio():
     assert fieller_set(1.0, 0.0, np.zeros((2, 2)), 2.0) == ("line", None, None)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_fieller_bounds_keep_their_digits_under_cancellation(sign):
+    # a = 1, b = sign, c = 1e-10: the textbook formula leaves six digits of the bound near zero.
+    covariance = np.array([[1 - 1e-10, 0.0], [0.0, 0.0]])
+    c = 1.0 - covariance[0, 0]
+    _, low, high = fieller_set(sign, 1.0, covariance, 1.0)
+    near = low if sign > 0 else high
+    assert near == pytest.approx(sign * c / (1 + math.sqrt(1 - c)), rel=1e-12)
+
+
 def shares(gain, oracle_gain, noise):
     """Oracle share of arms with exactly these mean gains per document and independent noise on each."""
     generator = np.random.default_rng(7)

@@ -1,0 +1,101 @@
+"""How names and numbers are written in the report, alike in the terminal and on the page."""
+
+from collections.abc import Iterable
+
+from megasbp.report.schema import Interval
+
+MINUS = "\N{MINUS SIGN}"
+NOTHING = "\N{EN DASH}"
+ARM_ORDER = ("baseline", "sbp", "random_pairs", "oracle")
+ARM_NAMES = {"baseline": "Baseline", "sbp": "SBP", "random_pairs": "Random pairs", "oracle": "Oracle"}
+ARM_MEANINGS = {
+    "baseline": "the unique text, repeated to fill the budget",
+    "sbp": "synthetic text once, the unique text repeated for the rest",
+    "random_pairs": "as SBP, but the synthesizer was tuned on unrelated pairs",
+    "oracle": "more unique text instead of repetition",
+}
+_FLOPS_UNITS = (
+    (1e21, "ZFLOP"),
+    (1e18, "EFLOP"),
+    (1e15, "PFLOP"),
+    (1e12, "TFLOP"),
+    (1e9, "GFLOP"),
+    (1.0, "FLOP"),
+)
+
+
+def arm_name(arm: str) -> str:
+    """The name of an arm as the report prints it."""
+    return ARM_NAMES.get(arm, label(arm))
+
+
+def arms_in_order(arms: Iterable[str]) -> list[str]:
+    """Baseline, SBP, its controls, oracle; arms the report has never heard of come last, by name."""
+    place = {arm: position for position, arm in enumerate(ARM_ORDER)}
+    return sorted(arms, key=lambda arm: (place.get(arm, len(place)), arm))
+
+
+def label(key: str) -> str:
+    """A key of the results as words: "seed_copy" -> "Seed copy"."""
+    words = key.replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def number(value: float | None, decimals: int = 4) -> str:
+    """A fixed number of decimals, so that columns align; a dash for a missing value."""
+    if value is None:
+        return NOTHING
+    return f"{value:,.{decimals}f}".replace("-", MINUS)
+
+
+def signed(value: float | None, decimals: int = 4) -> str:
+    """As `number`, with the sign always shown."""
+    if value is None:
+        return NOTHING
+    return f"{value:+,.{decimals}f}".replace("-", MINUS)
+
+
+def count(value: int) -> str:
+    """A whole number with thousands apart."""
+    return f"{value:,}".replace("-", MINUS)
+
+
+def share(value: float | None, decimals: int = 1) -> str:
+    """A share as a percentage."""
+    return NOTHING if value is None else f"{100 * value:.{decimals}f}%".replace("-", MINUS)
+
+
+def value_text(value: object) -> str:
+    """Any scalar of the results, numbers in at most four significant decimals."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return count(value)
+    if isinstance(value, float):
+        return f"{value:,.4g}".replace("-", MINUS)
+    return NOTHING if value is None else str(value)
+
+
+def p_value(value: float | None) -> str:
+    """A p-value; below one in a thousand only that."""
+    if value is None:
+        return NOTHING
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def interval(low: float | None, high: float | None, decimals: int = 4, *, sign: bool = False) -> str:
+    """The bounds of an interval."""
+    show = signed if sign else number
+    return NOTHING if low is None or high is None else f"{show(low, decimals)} to {show(high, decimals)}"
+
+
+def flops_unit(largest: float) -> tuple[float, str]:
+    """The unit in which a column up to `largest` operations reads well."""
+    return next(unit for unit in _FLOPS_UNITS if largest >= unit[0] or unit[0] == 1.0)
+
+
+def interval_text(found: Interval, *, sign: bool = False) -> str:
+    """An estimate with its bounds in brackets."""
+    show = signed if sign else number
+    bounds = interval(found.low, found.high, sign=sign)
+    return show(found.estimate) if bounds == NOTHING else f"{show(found.estimate)} ({bounds})"

@@ -1,0 +1,303 @@
+"""The shape of results.json: what the report reads and refuses; explained in docs/results-schema.md."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from megasbp.errors import InputError
+from megasbp.storage import read_json
+
+SCHEMA_VERSION = 1
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """A part of the results. Keys that the report does not draw may stand beside those it does."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Source(Part):
+    """Where the text comes from; printed in the page's footer."""
+
+    name: str
+    licence: str = ""
+    url: str = ""
+
+
+class Split(Part):
+    """Size of one split; tokens include the separators of documents."""
+
+    documents: Count
+    tokens: Count
+    bytes: Count
+
+
+class Quarantine(Part):
+    """Documents read, and those set aside by reason."""
+
+    accepted: Count
+    rejected: Count
+    reasons: dict[str, Count] = {}
+
+
+class Corpus(Part):
+    """Splits, bad documents, near-duplicates beyond the first of each cluster, and the vocabulary.
+
+    `unit` is what is paired: "document" or "passage".
+    """
+
+    splits: dict[str, Split]
+    quarantine: Quarantine | None = None
+    near_duplicates: Count | None = None
+    vocabulary_size: Count
+    unit: str = "document"
+
+
+class Histogram(Part):
+    """Counts between n + 1 edges."""
+
+    edges: list[Finite]
+    counts: list[Count]
+
+
+class Pairing(Part):
+    """The pair table that the synthesizer is tuned on."""
+
+    embedder: str
+    pairs: Count
+    drops: dict[str, Count] = {}
+    similarity_histogram: Histogram | None = None
+    hubness: dict[str, Any] = {}
+
+
+class Trial(Part):
+    """One setting of a grid and the validation loss it reached, in nats per token."""
+
+    learning_rate: Finite
+    weight_decay: Finite | None = None
+    validation_loss: Finite
+
+
+class Setting(Part):
+    """The chosen setting of a grid."""
+
+    learning_rate: Finite
+    weight_decay: Finite | None = None
+
+
+class Tuning(Part):
+    """Grid of the baseline."""
+
+    trials: list[Trial] = []
+    chosen: Setting | None = None
+
+
+class Point(Part):
+    """A point of a learning curve: validation loss in nats per token after `tokens` input tokens."""
+
+    step: Count
+    tokens: Count
+    validation_loss: Finite
+
+
+class SynthesizerTrial(Part):
+    """One learning rate of a synthesizer and the best held-out pair loss it reached, in nats per token."""
+
+    learning_rate: Finite
+    best_validation_loss: Finite
+    best_step: Count | None = None
+
+
+class Synthesizer(Part):
+    """The tuning of one synthesizer."""
+
+    learning_rate: Finite
+    steps: Count
+    pairs: Count
+    best_validation_loss: Finite | None = None
+    trials: list[SynthesizerTrial] = []
+    history: list[Point] = []
+
+
+class Interval(Part):
+    """An estimate with the bounds of its interval; null where there is none."""
+
+    estimate: Finite | None
+    low: Finite | None = None
+    high: Finite | None = None
+    level: Finite = 0.95
+    label: str = ""
+
+
+class PairLosses(Part):
+    """Losses of held-out targets d2 in nats per token; differences are positive when the true seed helps."""
+
+    pairs: Count
+    tokens: Count
+    losses: dict[str, Finite]
+    contrasts: dict[str, Interval]
+
+
+class SimilarityBin(PairLosses):
+    """The same for the pairs of one band of similarity."""
+
+    low: Finite
+    high: Finite
+
+
+class PairTable(PairLosses):
+    """The same for all pairs of a table and for each band."""
+
+    by_similarity: list[SimilarityBin] = []
+
+
+class PairValue(Part):
+    """What a pair is worth, by how new its documents are."""
+
+    tables: dict[str, PairTable] = {}
+
+
+class Synthesis(Part):
+    """Generation for one arm: requests, what the filters accepted, what each of them dropped."""
+
+    requests: Count
+    accepted: Count
+    acceptance: Finite
+    tokens: Count
+    drops: dict[str, Count] = {}
+
+
+class Plan(Part):
+    """What an arm is trained on."""
+
+    steps: Count
+    tokens_per_source: dict[str, Count]
+    epochs: dict[str, Finite] = {}
+    synthetic_share: Finite = 0.0
+
+
+class Ledger(Part):
+    """Both ledgers: matched tokens, and floating-point operations from end to end."""
+
+    matched_tokens: Count
+    flops: dict[str, Finite] = {}
+    total_flops_owned: Finite
+    total_flops_counted: Finite
+
+
+class SeedResult(Part):
+    """One seed of one arm."""
+
+    test_nats_per_byte: Finite
+    test_nats_per_token: Finite
+    best_validation_loss: Finite | None = None
+    final_validation_loss: Finite | None = None
+    history: list[Point] = []
+
+
+class Arm(Part):
+    """One arm. `test` is its loss in nats per byte over the seeds."""
+
+    plan: Plan
+    ledger: Ledger
+    test: Interval | None = None
+    seeds: dict[str, SeedResult]
+
+
+class Contrast(Part):
+    """What `treatment` gains over `reference`, in nats per byte."""
+
+    treatment: str
+    reference: str
+    estimate: Finite
+    low: Finite
+    high: Finite
+    level: Finite = 0.95
+    p: Finite | None = None
+    p_holm: Finite | None = None
+    seeds: list[int]
+    label: str
+
+
+class OracleShare(Part):
+    """The share of the oracle's gain that SBP reaches: a Fieller set."""
+
+    kind: Literal["interval", "complement", "line", "no gain"]
+    estimate: Finite | None
+    low: Finite | None
+    high: Finite | None
+    level: Finite = 0.95
+    label: str = ""
+
+
+class Triple(Part):
+    """A seed document, its most similar true neighbour, and a document synthesised from it."""
+
+    seed_title: str = ""
+    seed: str
+    neighbour: str
+    synthetic: str
+    similarity: Finite | None = None
+    arm: str = ""
+    filters: dict[str, bool | Finite | str] = {}
+    accepted: bool = True
+
+
+class Results(Part):
+    """results.json."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str
+    recipe_hash: str
+    recipe: dict[str, Any] = {}
+    source: Source
+    corpus: Corpus
+    model: dict[str, Any] = {}
+    pairing: Pairing | None = None
+    tuning: Tuning | None = None
+    synthesizer: dict[str, Synthesizer] = {}
+    pair_value: PairValue | None = None
+    synthesis: dict[str, Synthesis] = {}
+    arms: dict[str, Arm]
+    contrasts: dict[str, Contrast] = {}
+    oracle_share: OracleShare | None = None
+    quality: dict[str, dict[str, Any]] = {}
+    triples: list[Triple] = []
+    what_this_run_can_show: str = ""
+
+
+def check_results(results: dict[str, Any]) -> Results:
+    """The results as typed parts.
+
+    Raises:
+        InputError: a key is missing or a value is not of the documented kind; the message names it.
+    """
+    try:
+        return Results.model_validate(results)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"results: {place}: {first['msg']} (schema {SCHEMA_VERSION}); see docs/results-schema.md, "
+            "and run `megasbp run` with this version to write the results again"
+        ) from None
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Reads and checks a results.json.
+
+    Raises:
+        InputError: the file is missing, not JSON, or not results of this schema.
+    """
+    results = read_json(path)
+    if not isinstance(results, dict):
+        raise InputError(f"{path}: holds no results; it must be a JSON object, see docs/results-schema.md")
+    try:
+        check_results(results)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return results

@@ -1,0 +1,345 @@
+"""The sections of the page, from the verdict to the footer."""
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from megasbp.report import tables, text_tables
+from megasbp.report.charts import Line, Range, figure, histogram, interval_chart, line_chart
+from megasbp.report.formats import ARM_NAMES, arm_name, arms_in_order, count, number, value_text
+from megasbp.report.glossary import GLOSSARY
+from megasbp.report.markup import Markup, element, join
+from megasbp.report.schema import Contrast, Histogram, Point, Results, Triple
+from megasbp.report.units import quantity
+from megasbp.report.verdict import verdict
+
+# Differences of the pair value that the page draws: key, words, style.
+PAIR_GAINS = (
+    ("worth", "worth", "arm-sbp"),
+    ("shuffled", "over another's seed", "arm-baseline"),
+)
+
+
+def header(results: Results) -> Markup:
+    """The run's name and recipe."""
+    recipe = element("span", "recipe ", element("code", results.recipe_hash[:12]), class_="soft")
+    return element("header", element("h1", results.name), recipe)
+
+
+def verdict_card(results: Results) -> Markup:
+    """The verdict, the gains with their intervals, and how far the run speaks."""
+    found = verdict(results)
+    details = element("ul", *(element("li", detail) for detail in found.details)) if found.details else None
+    evidence = element("span", f" {found.evidence}.".replace(" .", "."), class_="evidence")
+    headline = element("p", found.finding, evidence, class_="headline")
+    parts = [element("section", headline, details, class_=f"verdict {found.outcome}", id="verdict")]
+    ranges = [_gain(one) for one in results.contrasts.values()]
+    if ranges:
+        draw = partial(
+            _draw_intervals, ranges, "gain, nats per byte of held-out text", "Gains with their intervals"
+        )
+        caption = (
+            "Gain of the first arm over the second with its interval. Right of the line the first arm "
+            "predicts held-out text better; an interval across the line is compatible with no difference."
+        )
+        parts.append(figure(draw, caption))
+    if results.what_this_run_can_show:
+        title = element("h2", "What this run can and cannot show")
+        parts.append(element("section", title, element("p", results.what_this_run_can_show), class_="scope"))
+    return join(parts)
+
+
+def arms(results: Results) -> Markup:
+    """Losses, contrasts and learning curves of the arms."""
+    parts = [element("h2", "Arms"), table(tables.arms_table(results))]
+    curves = [
+        Line(arm_name(name), _style(name), _points(one.history))
+        for name in arms_in_order(results.arms)
+        for one in results.arms[name].seeds.values()
+        if one.history
+    ]
+    if curves:
+        several = any(len(arm.seeds) > 1 for arm in results.arms.values())
+        caption = (
+            "Validation loss over the matched budget, lower is better"
+            + (", one line per seed" if several else "")
+            + ". Compare whole curves: synthetic text may be behind early and ahead late. The steep first "
+            "third is cut so that differences show."
+        )
+        parts.append(figure(partial(_draw_curves, curves, "Learning curves of the arms"), caption))
+    if results.contrasts:
+        parts.append(table(tables.contrasts_table(results)))
+    return _section("arms", parts)
+
+
+def pairs(results: Results) -> Markup | None:
+    """What a pair is worth, and how the pairs were found."""
+    parts: list[Markup] = []
+    if results.pair_value and results.pair_value.tables:
+        ranges = [
+            Range(f"{words}, {name.replace('_', ' ')}", style, one.estimate, one.low, one.high)
+            for name, entry in results.pair_value.tables.items()
+            for key, words, style in PAIR_GAINS
+            if (one := entry.contrasts.get(key)) is not None
+            and one.estimate is not None
+            and one.low is not None
+            and one.high is not None
+        ]
+        if ranges:
+            draw = partial(_draw_intervals, ranges, "nats per token of the target", "What a pair is worth")
+            caption = (
+                "What the true seed saves on a held-out target. An interval right of the line: the "
+                "synthesizer has learned a relation between documents, and not only how documents look."
+            )
+            parts.append(figure(draw, caption))
+        parts.append(table(text_tables.pair_value_table(results)))
+        bins = [
+            text_tables.similarity_table(name, entry)
+            for name, entry in results.pair_value.tables.items()
+            if entry.by_similarity
+        ]
+        if bins:
+            parts.append(element("div", *(table(one) for one in bins), class_="pair"))
+    if results.pairing:
+        pairing = results.pairing
+        facts = f"{count(pairing.pairs)} pairs of {results.corpus.unit}s, found with {pairing.embedder}."
+        parts += [element("h3", "How the pairs were found"), element("p", facts)]
+        if pairing.similarity_histogram and any(pairing.similarity_histogram.counts):
+            draw = partial(_draw_histogram, pairing.similarity_histogram)
+            parts.append(
+                figure(
+                    draw, "Similarity of seed and target in the pair table: inner product of unit vectors."
+                )
+            )
+        side = (
+            [table(tables.drops_table("Candidates that became no pair", pairing.drops))]
+            if pairing.drops
+            else []
+        )
+        if pairing.hubness:
+            side.append(table(text_tables.hubness_table(pairing.hubness)))
+        parts.append(element("div", *side, class_="pair"))
+    return _section("pairs", [element("h2", "What a pair is worth"), *parts]) if parts else None
+
+
+def synthetic_text(results: Results) -> Markup | None:
+    """Filters and quality, beside the paper's rates."""
+    parts = []
+    if results.synthesis:
+        parts.append(table(text_tables.synthesis_table(results)))
+    if results.quality:
+        parts += [table(text_tables.quality_table(results)), table(text_tables.paper_table())]
+    return _section("synthetic", [element("h2", "Synthetic text"), *parts]) if parts else None
+
+
+def triples(results: Results) -> Markup | None:
+    """A browser of (seed, true neighbour, synthetic) texts."""
+    if not results.triples:
+        return None
+    choices = [("", "All"), ("accepted", "Accepted"), ("dropped", "Dropped")]
+    controls = element(
+        "div",
+        element("button", "\N{LEFTWARDS ARROW} Previous", type="button", id="previous"),
+        element("span", id="place", aria_live="polite"),
+        element("button", "Next \N{RIGHTWARDS ARROW}", type="button", id="next"),
+        element(
+            "select",
+            *(element("option", words, value=value) for value, words in choices),
+            id="verdict-filter",
+            aria_label="Filter by verdict",
+        ),
+        element(
+            "input",
+            type="search",
+            id="text-filter",
+            placeholder="Find in the texts",
+            aria_label="Find in the texts",
+        ),
+        id="controls",
+        class_="controls",
+        hidden=True,
+    )
+    words = (
+        "A seed, its most similar true neighbour, and what the synthesizer wrote from the seed. A good "
+        "document shares the seed's subject and copies neither text."
+    )
+    shown = [_triple(one) for one in results.triples]
+    browser = element("div", controls, join(shown), id="browser")
+    return _section(
+        "triples", [element("h2", "Read it yourself"), element("p", words, class_="soft"), browser]
+    )
+
+
+def ledgers(results: Results) -> Markup:
+    """Both ledgers."""
+    shown = [table(tables.plans_table(results)), table(tables.flops_table(results))]
+    return _section("cost", [element("h2", "What it cost: two ledgers"), *shown])
+
+
+def setting(results: Results) -> Markup:
+    """Corpus, model, tuning and configuration."""
+    parts = [element("h2", "Setting"), table(tables.splits_table(results))]
+    corpus = results.corpus
+    reading = [f"Vocabulary of {count(corpus.vocabulary_size)} tokens."]
+    if corpus.near_duplicates is not None:
+        reading.append(f"{count(corpus.near_duplicates)} documents are near-duplicates of another one.")
+    if corpus.quarantine:
+        read = corpus.quarantine.accepted + corpus.quarantine.rejected
+        reading.append(
+            f"{count(corpus.quarantine.rejected)} of {count(read)} documents were set aside as bad."
+        )
+    parts.append(element("p", " ".join(reading)))
+    if corpus.quarantine and corpus.quarantine.reasons:
+        parts.append(table(tables.drops_table("Bad documents", corpus.quarantine.reasons)))
+    if results.model:
+        parts.append(table(tables.facts_table("Model", results.model)))
+    trials = tables.trials_table(results)
+    if trials.rows:
+        parts.append(table(trials))
+    curves = [
+        Line(
+            f"{kind.capitalize()} pairs",
+            "arm-sbp" if kind == "true" else "arm-random_pairs",
+            _points(part.history),
+        )
+        for kind, part in results.synthesizer.items()
+        if part.history
+    ]
+    if curves:
+        caption = "Tuning of the synthesizers: loss of held-out targets given their seed, lower is better."
+        parts.append(figure(partial(_draw_curves, curves, "Learning curves of the synthesizers"), caption))
+    if results.recipe:
+        terms = [
+            part
+            for key, value in _flatten(results.recipe)
+            for part in (element("dt", element("code", key)), element("dd", element("code", value)))
+        ]
+        parts.append(element("details", element("summary", "The whole recipe"), element("dl", *terms)))
+    return _section("setting", parts)
+
+
+def glossary() -> Markup:
+    """The terms of the page."""
+    terms = [part for term, words in GLOSSARY.items() for part in (element("dt", term), element("dd", words))]
+    return _section("terms", [element("h2", "Terms"), element("dl", *terms)])
+
+
+def footer(results: Results) -> Markup:
+    """Where the texts come from and under which licence they stand."""
+    source = results.source
+    # A link only to the web: any other scheme could run code.
+    web = source.url.startswith(("https://", "http://"))
+    name = element("a", source.name, href=source.url, rel="noreferrer") if web else source.name
+    licence = f", {source.licence}" if source.licence else ""
+    return element(
+        "footer",
+        element("p", "Texts on this page are from, or were synthesised from, ", name, f"{licence}."),
+        element(
+            "p", "Drawn by megasbp from results.json of recipe ", element("code", results.recipe_hash), "."
+        ),
+    )
+
+
+def table(content: tables.Table) -> Markup:
+    """A table with its title and note."""
+
+    def classes(column: int) -> str | None:
+        return "words" if column < content.text_columns else None
+
+    head = element(
+        "tr",
+        *(
+            element("th", name, scope="col", class_=classes(place))
+            for place, name in enumerate(content.header)
+        ),
+    )
+    first_total = len(content.rows) - content.total_rows
+    rows = []
+    for position, row in enumerate(content.rows):
+        kind = (
+            None if position < first_total else ("total total-first" if position == first_total else "total")
+        )
+        cells = (element("td", cell, class_=classes(place)) for place, cell in enumerate(row))
+        rows.append(element("tr", *cells, class_=kind))
+    drawn = element(
+        "table", element("caption", content.title), element("thead", head), element("tbody", join(rows))
+    )
+    note = element("p", content.note, class_="note") if content.note else None
+    return element("div", element("div", drawn, class_="scroll"), note)
+
+
+def _section(anchor: str, parts: list[Markup]) -> Markup:
+    return element("section", join(parts), id=anchor)
+
+
+def _style(arm: str) -> str:
+    return f"arm-{arm}" if arm in ARM_NAMES else "arm-other"
+
+
+def _gain(one: Contrast) -> Range:
+    name = f"{arm_name(one.treatment)} over {arm_name(one.reference).lower()}"
+    return Range(name, _style(one.treatment), one.estimate, one.low, one.high)
+
+
+def _points(history: Iterable[Point]) -> list[tuple[float, float]]:
+    return [(point.tokens, point.validation_loss) for point in history]
+
+
+def _draw_intervals(ranges: list[Range], x_label: str, title: str, width: int) -> Markup:
+    return interval_chart(ranges, width, x_label=x_label, title=title)
+
+
+def _draw_curves(curves: list[Line], title: str, width: int) -> Markup:
+    labels = {"x_label": "training tokens", "y_label": "validation loss, nats per token"}
+    return line_chart(curves, width, x_text=quantity, title=title, **labels)
+
+
+def _draw_histogram(shown: Histogram, width: int) -> Markup:
+    # Only from the first to the last filled bin: similarities fill a small part of [-1, 1].
+    filled = [position for position, size in enumerate(shown.counts) if size]
+    first, last = filled[0], filled[-1]
+    edges, counts = shown.edges[first : last + 2], shown.counts[first : last + 1]
+    return histogram(edges, counts, width, x_label="similarity", title="Similarity of the pairs")
+
+
+def _triple(one: Triple) -> Markup:
+    chips = [
+        element(
+            "span",
+            "accepted" if one.accepted else "dropped",
+            class_=f"chip {'yes' if one.accepted else 'no'}",
+        )
+    ]
+    if one.arm:
+        chips.append(element("span", arm_name(one.arm), class_="chip"))
+    if one.similarity is not None:
+        chips.append(element("span", f"similarity {number(one.similarity, 3)}", class_="chip"))
+    for name, result in one.filters.items():
+        kind = {True: "chip yes", False: "chip no"}[result] if isinstance(result, bool) else "chip"
+        words = {True: "passed", False: "failed"}[result] if isinstance(result, bool) else value_text(result)
+        chips.append(element("span", f"{name.replace('_', ' ')}: {words}", class_=kind))
+    texts = [
+        ("Seed", one.seed, None),
+        ("True neighbour", one.neighbour, None),
+        ("Synthetic", one.synthetic, "made"),
+    ]
+    columns = [
+        element("div", element("h4", name), element("p", words), class_=kind) for name, words, kind in texts
+    ]
+    return element(
+        "article",
+        element("h3", one.seed_title or "Untitled seed"),
+        element("div", *chips),
+        element("div", *columns, class_="texts"),
+        class_="triple",
+        data_verdict="accepted" if one.accepted else "dropped",
+    )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)

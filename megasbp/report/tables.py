@@ -1,0 +1,205 @@
+"""Tables of arms, ledgers and setting as plain cells, shared by the terminal and the page."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from megasbp.report.formats import (
+    NOTHING,
+    arm_name,
+    arms_in_order,
+    count,
+    flops_unit,
+    interval,
+    label,
+    number,
+    p_value,
+    share,
+    signed,
+    value_text,
+)
+from megasbp.report.schema import Results, SynthesizerTrial, Trial
+from megasbp.report.units import quantity
+from megasbp.report.verdict import find_contrast
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text: the first `text_columns` columns are words, the others numbers (set flush right).
+
+    Attributes:
+        title: what the table shows.
+        header: one name per column.
+        rows: cells of each row.
+        note: how to read it; may be empty.
+        text_columns: columns of words, from the left.
+        total_rows: rows at the end that sum up the others.
+    """
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    note: str = ""
+    text_columns: int = 1
+    total_rows: int = 0
+
+
+def arms_table(results: Results) -> Table:
+    """Loss of each arm and its gain over the baseline."""
+    rows, level = [], _level(results)
+    for name in arms_in_order(results.arms):
+        arm = results.arms[name]
+        gain = find_contrast(results, name, "baseline")
+        test = arm.test
+        losses = ", ".join(number(one.test_nats_per_byte) for one in arm.seeds.values())
+        rows.append(
+            [
+                arm_name(name),
+                number(test.estimate) if test else losses,
+                interval(test.low, test.high) if test else NOTHING,
+                signed(gain.estimate) if gain else NOTHING,
+                interval(gain.low, gain.high, sign=True) if gain else NOTHING,
+                str(len(arm.seeds)),
+            ]
+        )
+    return Table(
+        "Held-out loss of each arm",
+        ["Arm", "Nats per byte", f"{level} interval", "Gain", f"{level} interval of gain", "Seeds"],
+        rows,
+        "Lower loss is better; the gain is over the baseline. Compare arms by the gain: it is paired by seed "
+        "and document, so its interval is narrower than the losses' own intervals suggest.",
+    )
+
+
+def contrasts_table(results: Results) -> Table:
+    """The contrasts that were fixed before the run."""
+    rows = [
+        [
+            _contrast_name(name, one.treatment, one.reference),
+            signed(one.estimate),
+            interval(one.low, one.high, sign=True),
+            p_value(one.p),
+            p_value(one.p_holm),
+            one.label,
+        ]
+        for name, one in results.contrasts.items()
+    ]
+    return Table(
+        "Contrasts, nats per byte",
+        ["Contrast", "Gain", f"{_level(results)} interval", "p", "p, Holm", "Interval"],
+        rows,
+        "Gain of the first arm over the second, positive when the first predicts held-out text better.",
+    )
+
+
+def plans_table(results: Results) -> Table:
+    """What each arm was trained on."""
+    rows = []
+    for name in arms_in_order(results.arms):
+        plan = results.arms[name].plan
+        sources = ", ".join(
+            f"{quantity(size)} {source}"
+            + (f" ({number(plan.epochs[source], 1)})" if source in plan.epochs else "")
+            for source, size in plan.tokens_per_source.items()
+        )
+        matched = results.arms[name].ledger.matched_tokens
+        rows.append([arm_name(name), sources, count(plan.steps), count(matched), share(plan.synthetic_share)])
+    return Table(
+        "First ledger: matched training tokens",
+        ["Arm", "Tokens per source (epochs)", "Steps", "Matched tokens", "Synthetic"],
+        rows,
+        "Non-padding input tokens of the final model, separators included: equal for every arm.",
+        text_columns=2,
+    )
+
+
+def flops_table(results: Results) -> Table:
+    """Operations of each arm from end to end, in one unit."""
+    arms = arms_in_order(results.arms)
+    ledgers = [results.arms[name].ledger for name in arms]
+    size, unit = flops_unit(max((ledger.total_flops_counted for ledger in ledgers), default=1.0))
+    stages = list(dict.fromkeys(stage for ledger in ledgers for stage in ledger.flops))
+
+    def cell(value: float | None) -> str:
+        return NOTHING if not value else number(value / size, 2)
+
+    rows = [[label(stage), *(cell(ledger.flops.get(stage)) for ledger in ledgers)] for stage in stages]
+    rows.append(
+        ["Total, initial model already owned", *(cell(ledger.total_flops_owned) for ledger in ledgers)]
+    )
+    rows.append(["Total, initial model counted", *(cell(ledger.total_flops_counted) for ledger in ledgers)])
+    return Table(
+        f"Second ledger: operations from end to end, {unit}",
+        ["Stage", *(arm_name(name) for name in arms)],
+        rows,
+        "The first ledger hides what the synthetic text costs. The two totals differ in whether the model "
+        "that the synthesizer starts from is counted or already owned.",
+        total_rows=2,
+    )
+
+
+def drops_table(title: str, drops: Mapping[str, int], note: str = "") -> Table:
+    """Counts by reason."""
+    return Table(
+        title, ["Reason", "Count"], [[label(reason), count(size)] for reason, size in drops.items()], note
+    )
+
+
+def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
+    """Named values, nested ones under their path."""
+    rows = [[label(name), value_text(value)] for name, value in flatten(facts)]
+    return Table(title, ["", "Value"], rows)
+
+
+def splits_table(results: Results) -> Table:
+    """Sizes of the splits."""
+    rows = [
+        [label(name), count(split.documents), count(split.tokens), count(split.bytes)]
+        for name, split in results.corpus.splits.items()
+    ]
+    return Table(
+        "Splits",
+        ["Split", "Documents", "Tokens", "Bytes"],
+        rows,
+        "Whole clusters of near-duplicates go to one split; the unique text is part of the oracle's.",
+    )
+
+
+def trials_table(results: Results) -> Table:
+    """Every setting that was tried, baseline and synthesizers."""
+    groups: list[tuple[str, Sequence[Trial | SynthesizerTrial]]] = []
+    if results.tuning:
+        groups.append(("baseline", results.tuning.trials))
+    groups += [(f"synthesizer, {name} pairs", part.trials) for name, part in results.synthesizer.items()]
+    rows = []
+    for name, trials in groups:
+        for one in trials:
+            if isinstance(one, Trial):
+                decay, loss = value_text(one.weight_decay), one.validation_loss
+            else:
+                decay, loss = NOTHING, one.best_validation_loss
+            rows.append([name, value_text(one.learning_rate), decay, number(loss)])
+    header = ["For", "Learning rate", "Weight decay", "Validation loss, nats per token"]
+    return Table("Settings tried", header, rows, "Every setting that was tried; the lowest loss was taken.")
+
+
+def _level(results: Results) -> str:
+    """Nominal coverage of the intervals, the same for all of them."""
+    levels = [one.level for one in results.contrasts.values()]
+    levels += [arm.test.level for arm in results.arms.values() if arm.test]
+    return share(levels[0] if levels else 0.95, 0)
+
+
+def _contrast_name(key: str, treatment: str, reference: str) -> str:
+    names = f"{arm_name(treatment)} over {arm_name(reference).lower()}"
+    hypothesis = key.partition(" ")[0]
+    return f"{hypothesis}: {names}" if hypothesis[:1] == "H" and hypothesis[1:].isdigit() else names
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """The values below nested keys, each with its path: "length: mean"."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}: ")
+        else:
+            yield f"{prefix}{key}", value

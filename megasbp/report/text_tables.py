@@ -1,0 +1,178 @@
+"""Tables of what a pair is worth and of the synthetic text, as plain cells."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from megasbp.report.formats import (
+    NOTHING,
+    arm_name,
+    arms_in_order,
+    count,
+    interval_text,
+    label,
+    number,
+    share,
+    value_text,
+)
+from megasbp.report.paper import PAPER_QUALITY, PAPER_SCALES
+from megasbp.report.schema import PairLosses, PairTable, Results
+from megasbp.report.tables import Table, flatten
+
+LOSS_NAMES = {
+    "true": "true seed",
+    "random": "true seed, synthesizer tuned on random pairs",
+    "shuffled": "another document's seed",
+    "none": "no seed, untuned model",
+}
+GAIN_NAMES = {
+    "worth": "Worth of the relation",
+    "shuffled": "True over another's seed",
+    "untuned": "True seed over no seed, untuned",
+}
+HUBNESS_NAMES = {
+    "skewness": "Skewness of pairs per target",
+    "maximum": "Most pairs of one target",
+    "mean": "Mean pairs per document",
+    "never": "Share that is never a target",
+}
+QUALITY_NAMES = {
+    "length_tokens": "Tokens per document",
+    "length_characters": "Characters per document",
+    "repeated_share": "Documents that repeat a passage",
+    "near_duplicate_share": "Near-duplicates within the set",
+    "distinct": "Distinct n-grams, n",
+    "seed_copy": "Copied from the seed",
+    "corpus_copy": "Copied from the corpus",
+    "novel": "N-grams new to the corpus, n",
+}
+FIGURE_NAMES = {
+    "p5": "5% quantile",
+    "p25": "25% quantile",
+    "p50": "median",
+    "p75": "75% quantile",
+    "p95": "95% quantile",
+    "mean_coverage": "mean share of its tokens",
+    "copied_share": "documents mostly copied",
+    "longest": "longest stretch in tokens",
+}
+# Which figures of quality are shares, by their last key or by their group.
+_SHARES = ("_share", "mean_coverage")
+_SHARE_GROUPS = ("distinct", "novel")
+
+
+def pair_value_table(results: Results) -> Table:
+    """Held-out losses of d2 by what the model reads before it, and their differences."""
+    tables = results.pair_value.tables if results.pair_value else {}
+    losses = list(dict.fromkeys(name for one in tables.values() for name in one.losses))
+    gains = list(dict.fromkeys(name for one in tables.values() for name in one.contrasts))
+    rows = [
+        [LOSS_NAMES.get(name, label(name)), *(number(one.losses.get(name)) for one in tables.values())]
+        for name in losses
+    ]
+    rows += [
+        [GAIN_NAMES.get(name, label(name)), *(_gain_text(one, name) for one in tables.values())]
+        for name in gains
+    ]
+    columns = [f"{label(name)}, {count(one.pairs)} pairs" for name, one in tables.items()]
+    return Table(
+        "What a pair is worth: loss of the target document, nats per token",
+        ["The model reads first", *columns],
+        rows,
+        "Worth, the primary measure: what tuning on true rather than random pairs saves, both reading the "
+        "true seed. The other differences also count what a misleading seed costs and what tuning alone "
+        "brings. Positive: the true seed helps.",
+        total_rows=len(gains),
+    )
+
+
+def similarity_table(name: str, table: PairTable) -> Table:
+    """Worth of pairs by their similarity."""
+    rows = [
+        [f"{number(one.low, 2)} to {number(one.high, 2)}", count(one.pairs), _gain_text(one, "worth")]
+        for one in table.by_similarity
+    ]
+    title = f"Worth by similarity: {name.replace('_', ' ')}"
+    return Table(title, ["Similarity", "Pairs", "Worth, nats per token"], rows)
+
+
+def hubness_table(hubness: Mapping[str, Any]) -> Table:
+    """How unequally often documents are targets."""
+    rows = [[HUBNESS_NAMES.get(name, label(name)), value_text(value)] for name, value in flatten(hubness)]
+    return Table("Hubs among the targets", ["", "Value"], rows)
+
+
+def synthesis_table(results: Results) -> Table:
+    """Requests, acceptance and what each filter dropped."""
+    arms = arms_in_order(results.synthesis)
+    parts = [results.synthesis[name] for name in arms]
+    reasons = list(dict.fromkeys(reason for part in parts for reason in part.drops))
+    rows = [
+        ["Documents requested", *(count(part.requests) for part in parts)],
+        *(
+            [f"Dropped: {reason.replace('_', ' ')}", *(count(part.drops.get(reason, 0)) for part in parts)]
+            for reason in reasons
+        ),
+        ["Accepted", *(count(part.accepted) for part in parts)],
+        ["Acceptance", *(share(part.acceptance) for part in parts)],
+        ["Accepted tokens", *(count(part.tokens) for part in parts)],
+    ]
+    return Table(
+        "Synthesis and its filters",
+        ["", *(arm_name(name) for name in arms)],
+        rows,
+        "A document counts under the first filter that dropped it.",
+        total_rows=3,
+    )
+
+
+def quality_table(results: Results) -> Table:
+    """Figures of the text, real and synthetic."""
+    order = ["real", *arms_in_order(name for name in results.quality if name != "real")]
+    columns = {name: dict(flatten(results.quality[name])) for name in order if name in results.quality}
+    # What no column has is left out: "seed_copy" is a group for synthetic text and null for real text.
+    known = {path for values in columns.values() for path, value in values.items() if value is not None}
+    paths = [
+        path for path in dict.fromkeys(p for values in columns.values() for p in values) if path in known
+    ]
+    rows = [
+        [_quality_name(path), *(_quality_text(path, values.get(path)) for values in columns.values())]
+        for path in paths
+    ]
+    return Table(
+        "Quality of the text",
+        ["Measure", *("Real" if name == "real" else arm_name(name) for name in columns)],
+        rows,
+        "Real text is held-out text: what it shares with the corpus is what any new document would. Distinct "
+        "n-grams and near-duplicates depend on the size of the set.",
+    )
+
+
+def paper_table() -> Table:
+    """The rates that the paper publishes for its own, much larger models."""
+    rows = [
+        [name, *(NOTHING if rate is None else f"{rate:.1f}%" for rate in rates)]
+        for name, rates in PAPER_QUALITY.items()
+    ]
+    return Table(
+        "The paper's own rates, at its own scale",
+        ["Measure", *PAPER_SCALES],
+        rows,
+        "From Yang et al., Synthetic bootstrapped pretraining (arXiv 2509.15248): models of 3B and 6B "
+        "parameters, judged by its own methods. For orientation: not measured here, and not comparable "
+        "number by number.",
+    )
+
+
+def _gain_text(losses: PairLosses, name: str) -> str:
+    return interval_text(losses.contrasts[name], sign=True) if name in losses.contrasts else NOTHING
+
+
+def _quality_name(path: str) -> str:
+    group, *rest = path.split(": ")
+    words = [QUALITY_NAMES.get(group, label(group))]
+    return ": ".join(words + [FIGURE_NAMES.get(part, part.replace("_", " ")) for part in rest])
+
+
+def _quality_text(path: str, value: Any) -> str:
+    is_share = path.endswith(_SHARES) or path.partition(": ")[0] in _SHARE_GROUPS
+    return share(value) if is_share else value_text(value)

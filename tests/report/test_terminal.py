@@ -1,0 +1,67 @@
+"""The table as text: deterministic, of fixed width, and safe against markup in the data."""
+
+from io import StringIO
+
+import pytest
+from fixture import fake_results
+from rich.console import Console
+
+from megasbp.report.terminal import WIDTH, print_report, terminal_table, write_table
+
+
+def test_equal_results_give_equal_bytes_whatever_the_terminal(monkeypatch):
+    first = terminal_table(fake_results())
+    for name, value in {"COLUMNS": "40", "FORCE_COLOR": "1", "TERM": "dumb", "TTY_COMPATIBLE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert terminal_table(fake_results()) == first
+
+
+def test_it_is_plain_text_of_fixed_width():
+    text = terminal_table(fake_results())
+    assert "\x1b" not in text
+    assert max(len(line) for line in text.splitlines()) <= WIDTH
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SBP beat the baseline: it saves 0.0073 nats per byte of held-out text",
+        "SBP                   1.3069   1.2905 to 1.3233   +0.0073     +0.0027 to +0.0119       3",
+        "Worth of the relation                          +0.0310 (+0.0190 to +0.0430)",
+        "Dropped: no end         1,104            970",
+        "Total, initial model counted            54.00   149.21         149.21    54.00",
+    ],
+)
+def test_it_holds_the_numbers_of_the_results(line):
+    assert line in terminal_table(fake_results())
+
+
+def test_brackets_in_the_data_are_not_markup():
+    results = fake_results() | {"name": "[bold]demo[/bold]", "what_this_run_can_show": ":smile: [/nothing]"}
+    results["synthesis"]["sbp"]["drops"] = {"[red]reason[/red]": 3}
+    text = terminal_table(results)
+    assert "[bold]demo[/bold]" in text
+    assert "Dropped: [red]reason[/red]" in text
+    assert ":smile: [/nothing]" in text
+
+
+def test_a_run_with_the_baseline_alone_is_drawn():
+    results = fake_results() | {"contrasts": {}, "oracle_share": None, "quality": {}, "synthesis": {}}
+    results["arms"] = {"baseline": results["arms"]["baseline"]}
+    del results["pair_value"]
+    text = terminal_table(results)
+    assert "This run did not compare SBP with the baseline." in text
+    assert "Contrasts" not in text
+
+
+def test_the_printed_report_says_the_same():
+    buffer = StringIO()
+    print_report(fake_results(), Console(file=buffer, width=WIDTH))
+    printed = [line.rstrip() for line in buffer.getvalue().splitlines()]
+    assert printed == terminal_table(fake_results()).splitlines()
+
+
+def test_the_file_is_the_text(tmp_path):
+    write_table(fake_results(), tmp_path / "table.txt")
+    assert (tmp_path / "table.txt").read_text(encoding="utf-8") == terminal_table(fake_results())
