@@ -1,7 +1,7 @@
 """Batches in order, prepared ahead by threads."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -67,9 +67,10 @@ class Loader:
         """Number of batches, a short last one included."""
         return (len(self.indices) + self.batch_size - 1) // self.batch_size
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
+        """The batches; `close()` on what this returns ends an iteration early."""
         if self.prefetch == 0:
-            return map(self._load, range(len(self)))
+            return (self._load(number) for number in range(len(self)))
         return self._iterate_ahead()
 
     def _load(self, number: int) -> Batch:
@@ -78,7 +79,7 @@ class Loader:
         last = len(whole) * (self.rank + 1) // self.world_size
         return self.source.batch(np.arange(whole.start + first, whole.start + last, dtype=np.int64))
 
-    def _iterate_ahead(self) -> Iterator[Batch]:
+    def _iterate_ahead(self) -> Generator[Batch, None, None]:
         ahead: deque[Future[Batch]] = deque()
         numbers = iter(range(len(self)))
         pool = ThreadPoolExecutor(min(self.prefetch, _MOST_WORKERS), thread_name_prefix="loader")
