@@ -17,10 +17,6 @@ from megasbp.storage import publishing_file
 INK, SOFT, RULE = "#1c1f24", "#5b616b", "#dcdcd6"
 ARM_COLOURS = {"baseline": "#6b7280", "sbp": "#1d5fd1", "random_pairs": "#b45309", "oracle": "#0f766e"}
 ARM_DASHES = {"oracle": (0, (5, 2.5)), "random_pairs": (0, (1.2, 1.6))}
-PAIR_GAINS = (
-    ("worth", "worth of the relation", ARM_COLOURS["sbp"]),
-    ("shuffled", "true over another's seed", ARM_COLOURS["baseline"]),
-)
 _OTHER = "#7c3aed"
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",
@@ -119,10 +115,12 @@ def _draw_curves(axes: Axes, results: Results) -> None:
 def _draw_pair_value(axes: Axes, tables: dict[str, PairTable]) -> None:
     """Bars of both differences with their intervals."""
     rows = [
-        (f"{words}\n{name.replace('_', ' ')}", colour, table.contrasts[key])
+        (f"{words}\n{name.replace('_', ' ')}", colour, one)
         for name, table in tables.items()
-        for key, words, colour in PAIR_GAINS
-        if key in table.contrasts
+        for words, colour, one in (
+            ("worth of the relation", ARM_COLOURS["sbp"], table.worth),
+            ("true over another's seed", ARM_COLOURS["baseline"], table.shuffled_gap),
+        )
     ]
     for position, (_, colour, one) in enumerate(rows):
         if one.estimate is None:

@@ -36,22 +36,14 @@ class Split(Part):
     bytes: Count
 
 
-class Quarantine(Part):
-    """Documents read, and those set aside by reason."""
-
-    accepted: Count
-    rejected: Count
-    reasons: dict[str, Count] = {}
-
-
 class Corpus(Part):
-    """Splits, bad documents, near-duplicates beyond the first of each cluster, and the vocabulary.
+    """Splits, bad documents by reason, near-duplicates beyond the first of each cluster, the vocabulary.
 
     `unit` is what is paired: "document" or "passage".
     """
 
     splits: dict[str, Split]
-    quarantine: Quarantine | None = None
+    quarantine: dict[str, Count] = {}
     near_duplicates: Count | None = None
     vocabulary_size: Count
     unit: str = "document"
@@ -104,14 +96,6 @@ class Point(Part):
     validation_loss: Finite
 
 
-class SynthesizerTrial(Part):
-    """One learning rate of a synthesizer and the best held-out pair loss it reached, in nats per token."""
-
-    learning_rate: Finite
-    best_validation_loss: Finite
-    best_step: Count | None = None
-
-
 class Synthesizer(Part):
     """The tuning of one synthesizer."""
 
@@ -119,7 +103,7 @@ class Synthesizer(Part):
     steps: Count
     pairs: Count
     best_validation_loss: Finite | None = None
-    trials: list[SynthesizerTrial] = []
+    trials: list[Trial] = []
     history: list[Point] = []
 
 
@@ -133,26 +117,24 @@ class Interval(Part):
     label: str = ""
 
 
-class PairLosses(Part):
+class SimilarityBin(Part):
+    """What the pairs of one band of similarity are worth, in nats per token."""
+
+    low: Finite
+    high: Finite
+    pairs: Count
+    worth: Finite | None
+
+
+class PairTable(Part):
     """Losses of held-out targets d2 in nats per token; differences are positive when the true seed helps."""
 
     pairs: Count
     tokens: Count
     losses: dict[str, Finite]
-    contrasts: dict[str, Interval]
-
-
-class SimilarityBin(PairLosses):
-    """The same for the pairs of one band of similarity."""
-
-    low: Finite
-    high: Finite
-
-
-class PairTable(PairLosses):
-    """The same for all pairs of a table and for each band."""
-
-    by_similarity: list[SimilarityBin] = []
+    worth: Interval
+    shuffled_gap: Interval
+    bins: list[SimilarityBin] = []
 
 
 class PairValue(Part):

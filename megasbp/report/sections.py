@@ -14,12 +14,6 @@ from megasbp.report.schema import Contrast, Histogram, Point, Results, Triple
 from megasbp.report.units import quantity
 from megasbp.report.verdict import verdict
 
-# Differences of the pair value that the page draws: key, words, style.
-PAIR_GAINS = (
-    ("worth", "worth", "arm-sbp"),
-    ("shuffled", "over another's seed", "arm-baseline"),
-)
-
 
 def header(results: Results) -> Markup:
     """The run's name and recipe."""
@@ -80,11 +74,11 @@ def pairs(results: Results) -> Markup | None:
         ranges = [
             Range(f"{words}, {name.replace('_', ' ')}", style, one.estimate, one.low, one.high)
             for name, entry in results.pair_value.tables.items()
-            for key, words, style in PAIR_GAINS
-            if (one := entry.contrasts.get(key)) is not None
-            and one.estimate is not None
-            and one.low is not None
-            and one.high is not None
+            for words, style, one in (
+                ("worth", "arm-sbp", entry.worth),
+                ("over another's seed", "arm-baseline", entry.shuffled_gap),
+            )
+            if one.estimate is not None and one.low is not None and one.high is not None
         ]
         if ranges:
             draw = partial(_draw_intervals, ranges, "nats per token of the target", "What a pair is worth")
@@ -97,7 +91,7 @@ def pairs(results: Results) -> Markup | None:
         bins = [
             text_tables.similarity_table(name, entry)
             for name, entry in results.pair_value.tables.items()
-            if entry.by_similarity
+            if entry.bins
         ]
         if bins:
             parts.append(element("div", *(table(one) for one in bins), class_="pair"))
@@ -184,14 +178,9 @@ def setting(results: Results) -> Markup:
     reading = [f"Vocabulary of {count(corpus.vocabulary_size)} tokens."]
     if corpus.near_duplicates is not None:
         reading.append(f"{count(corpus.near_duplicates)} documents are near-duplicates of another one.")
-    if corpus.quarantine:
-        read = corpus.quarantine.accepted + corpus.quarantine.rejected
-        reading.append(
-            f"{count(corpus.quarantine.rejected)} of {count(read)} documents were set aside as bad."
-        )
     parts.append(element("p", " ".join(reading)))
-    if corpus.quarantine and corpus.quarantine.reasons:
-        parts.append(table(tables.drops_table("Bad documents", corpus.quarantine.reasons)))
+    if corpus.quarantine:
+        parts.append(table(tables.drops_table("Bad documents, set aside", corpus.quarantine)))
     if results.model:
         parts.append(table(tables.facts_table("Model", results.model)))
     trials = tables.trials_table(results)

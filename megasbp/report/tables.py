@@ -1,6 +1,6 @@
 """Tables of arms, ledgers and setting as plain cells, shared by the terminal and the page."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from megasbp.report.formats import (
     signed,
     value_text,
 )
-from megasbp.report.schema import Results, SynthesizerTrial, Trial
+from megasbp.report.schema import Results
 from megasbp.report.units import quantity
 from megasbp.report.verdict import find_contrast
 
@@ -167,18 +167,13 @@ def splits_table(results: Results) -> Table:
 
 def trials_table(results: Results) -> Table:
     """Every setting that was tried, baseline and synthesizers."""
-    groups: list[tuple[str, Sequence[Trial | SynthesizerTrial]]] = []
-    if results.tuning:
-        groups.append(("baseline", results.tuning.trials))
+    groups = [("baseline", results.tuning.trials)] if results.tuning else []
     groups += [(f"synthesizer, {name} pairs", part.trials) for name, part in results.synthesizer.items()]
-    rows = []
-    for name, trials in groups:
-        for one in trials:
-            if isinstance(one, Trial):
-                decay, loss = value_text(one.weight_decay), one.validation_loss
-            else:
-                decay, loss = NOTHING, one.best_validation_loss
-            rows.append([name, value_text(one.learning_rate), decay, number(loss)])
+    rows = [
+        [name, value_text(one.learning_rate), value_text(one.weight_decay), number(one.validation_loss)]
+        for name, trials in groups
+        for one in trials
+    ]
     header = ["For", "Learning rate", "Weight decay", "Validation loss, nats per token"]
     return Table("Settings tried", header, rows, "Every setting that was tried; the lowest loss was taken.")
 

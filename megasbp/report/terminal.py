@@ -27,7 +27,7 @@ def terminal_table(results: dict[str, Any]) -> str:
     buffer = StringIO()
     # Nothing of the terminal or the environment may show in the text: no colour, no measured width.
     console = Console(file=buffer, width=WIDTH, color_system=None, force_terminal=False, _environ={})
-    console.print(_report(check_results(results)), markup=False, highlight=False, emoji=False)
+    print_report(results, console)
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
@@ -38,7 +38,7 @@ def print_report(results: dict[str, Any], console: Console | None = None) -> Non
         InputError: `results` are not of the documented schema.
     """
     report = _report(check_results(results))
-    (console or Console()).print(report, markup=False, highlight=False, emoji=False)
+    (console or Console()).print(report)
 
 
 def write_table(results: dict[str, Any], path: Path) -> None:
@@ -78,6 +78,6 @@ def _rich_table(table: tables.Table) -> RichTable:
         drawn.add_column(Text(name), justify="left" if words else "right", overflow="fold")
     for position, row in enumerate(table.rows):
         last = position == len(table.rows) - table.total_rows - 1 and table.total_rows > 0
-        # Text objects: a cell may hold square brackets, which rich would take for markup in a plain string.
+        # Text objects: in a plain string rich would take square brackets for markup and colons for emoji.
         drawn.add_row(*(Text(cell) for cell in row), end_section=last)
     return drawn

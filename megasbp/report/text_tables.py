@@ -12,10 +12,11 @@ from megasbp.report.formats import (
     label,
     number,
     share,
+    signed,
     value_text,
 )
 from megasbp.report.paper import PAPER_QUALITY, PAPER_SCALES
-from megasbp.report.schema import PairLosses, PairTable, Results
+from megasbp.report.schema import PairTable, Results
 from megasbp.report.tables import Table, flatten
 
 LOSS_NAMES = {
@@ -23,11 +24,6 @@ LOSS_NAMES = {
     "random": "true seed, synthesizer tuned on random pairs",
     "shuffled": "another document's seed",
     "none": "no seed, untuned model",
-}
-GAIN_NAMES = {
-    "worth": "Worth of the relation",
-    "shuffled": "True over another's seed",
-    "untuned": "True seed over no seed, untuned",
 }
 HUBNESS_NAMES = {
     "skewness": "Skewness of pairs per target",
@@ -64,32 +60,31 @@ def pair_value_table(results: Results) -> Table:
     """Held-out losses of d2 by what the model reads before it, and their differences."""
     tables = results.pair_value.tables if results.pair_value else {}
     losses = list(dict.fromkeys(name for one in tables.values() for name in one.losses))
-    gains = list(dict.fromkeys(name for one in tables.values() for name in one.contrasts))
     rows = [
         [LOSS_NAMES.get(name, label(name)), *(number(one.losses.get(name)) for one in tables.values())]
         for name in losses
     ]
-    rows += [
-        [GAIN_NAMES.get(name, label(name)), *(_gain_text(one, name) for one in tables.values())]
-        for name in gains
-    ]
+    rows.append(["Worth of the relation", *(interval_text(one.worth, sign=True) for one in tables.values())])
+    rows.append(
+        ["True over another's seed", *(interval_text(one.shuffled_gap, sign=True) for one in tables.values())]
+    )
     columns = [f"{label(name)}, {count(one.pairs)} pairs" for name, one in tables.items()]
     return Table(
         "What a pair is worth: loss of the target document, nats per token",
         ["The model reads first", *columns],
         rows,
         "Worth, the primary measure: what tuning on true rather than random pairs saves, both reading the "
-        "true seed. The other differences also count what a misleading seed costs and what tuning alone "
-        "brings. Positive: the true seed helps.",
-        total_rows=len(gains),
+        "true seed. The difference to another document's seed also counts what a misleading seed costs. "
+        "Positive: the true seed helps.",
+        total_rows=2,
     )
 
 
 def similarity_table(name: str, table: PairTable) -> Table:
     """Worth of pairs by their similarity."""
     rows = [
-        [f"{number(one.low, 2)} to {number(one.high, 2)}", count(one.pairs), _gain_text(one, "worth")]
-        for one in table.by_similarity
+        [f"{number(one.low, 2)} to {number(one.high, 2)}", count(one.pairs), signed(one.worth)]
+        for one in table.bins
     ]
     title = f"Worth by similarity: {name.replace('_', ' ')}"
     return Table(title, ["Similarity", "Pairs", "Worth, nats per token"], rows)
@@ -161,10 +156,6 @@ def paper_table() -> Table:
         "parameters, judged by its own methods. For orientation: not measured here, and not comparable "
         "number by number.",
     )
-
-
-def _gain_text(losses: PairLosses, name: str) -> str:
-    return interval_text(losses.contrasts[name], sign=True) if name in losses.contrasts else NOTHING
 
 
 def _quality_name(path: str) -> str:

@@ -194,7 +194,7 @@ def test_fieller_bounds_keep_their_digits_under_cancellation(sign):
     c = 1.0 - covariance[0, 0]
     _, low, high = fieller_set(sign, 1.0, covariance, 1.0)
     near = low if sign > 0 else high
-    assert near == pytest.approx(sign * c / (1 + math.sqrt(1 - c)), rel=1e-12)
+    assert near == pytest.approx(sign * c / (1 + math.sqrt(1 - c)), rel=1e-12, abs=0)
 
 
 def shares(gain, oracle_gain, noise):

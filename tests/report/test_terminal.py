@@ -39,10 +39,10 @@ def test_it_holds_the_numbers_of_the_results(line):
 
 def test_brackets_in_the_data_are_not_markup():
     results = fake_results() | {"name": "[bold]demo[/bold]", "what_this_run_can_show": ":smile: [/nothing]"}
-    results["synthesis"]["sbp"]["drops"] = {"[red]reason[/red]": 3}
+    results["synthesis"]["sbp"]["drops"] = {"[red]reason[/red] :smile:": 3}
     text = terminal_table(results)
     assert "[bold]demo[/bold]" in text
-    assert "Dropped: [red]reason[/red]" in text
+    assert "Dropped: [red]reason[/red] :smile:" in text
     assert ":smile: [/nothing]" in text
 
 
