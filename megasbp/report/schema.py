@@ -96,6 +96,13 @@ class Point(Part):
     validation_loss: Finite
 
 
+class SynthesizerTrial(Part):
+    """One learning rate of a synthesizer and the best held-out pair loss it reached, in nats per token."""
+
+    learning_rate: Finite
+    best_validation_loss: Finite
+
+
 class Synthesizer(Part):
     """The tuning of one synthesizer."""
 
@@ -103,7 +110,7 @@ class Synthesizer(Part):
     steps: Count
     pairs: Count
     best_validation_loss: Finite | None = None
-    trials: list[Trial] = []
+    trials: list[SynthesizerTrial] = []
     history: list[Point] = []
 
 

@@ -167,12 +167,19 @@ def splits_table(results: Results) -> Table:
 
 def trials_table(results: Results) -> Table:
     """Every setting that was tried, baseline and synthesizers."""
-    groups = [("baseline", results.tuning.trials)] if results.tuning else []
-    groups += [(f"synthesizer, {name} pairs", part.trials) for name, part in results.synthesizer.items()]
     rows = [
-        [name, value_text(one.learning_rate), value_text(one.weight_decay), number(one.validation_loss)]
-        for name, trials in groups
-        for one in trials
+        ["baseline", value_text(one.learning_rate), value_text(one.weight_decay), number(one.validation_loss)]
+        for one in (results.tuning.trials if results.tuning else [])
+    ]
+    rows += [
+        [
+            f"synthesizer, {kind} pairs",
+            value_text(one.learning_rate),
+            NOTHING,
+            number(one.best_validation_loss),
+        ]
+        for kind, part in results.synthesizer.items()
+        for one in part.trials
     ]
     header = ["For", "Learning rate", "Weight decay", "Validation loss, nats per token"]
     return Table("Settings tried", header, rows, "Every setting that was tried; the lowest loss was taken.")

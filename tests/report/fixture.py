@@ -233,7 +233,7 @@ def fake_results(
         "synthesizer": {
             "true": {
                 **tuning,
-                "trials": [{"learning_rate": 3e-4, "validation_loss": 4.453, "best_step": 210}],
+                "trials": [{"learning_rate": 3e-4, "best_validation_loss": 4.453, "best_step": 210}],
                 "history": curve,
             },
             "random": {
