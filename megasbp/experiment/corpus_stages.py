@@ -92,8 +92,7 @@ def tokenizer_stage(recipe: Recipe, workspace: Workspace, split: StageResult) ->
 
     def make(folder: Path) -> dict[str, Any]:
         if corpus.tokenizer is not None:
-            names = {"bos": corpus.bos_token, "eos": corpus.eos_token, "sep": corpus.sep_token}
-            tokenizer = Tokenizer.load(corpus.tokenizer, **names)
+            tokenizer = _given_tokenizer(recipe)
         else:
             unique = pq.read_table(split.folder / "documents.parquet", columns=["split"])["split"].to_numpy()
             wanted = unique == SPLITS.index("unique")
@@ -110,13 +109,16 @@ def tokenizer_stage(recipe: Recipe, workspace: Workspace, split: StageResult) ->
 
     inputs: dict[str, StageResult | str] = {"split": split}
     if corpus.tokenizer is not None:
-        inputs["tokenizer"] = hash_file(corpus.tokenizer)
-    settings = {
-        "vocabulary_size": corpus.vocabulary_size,
-        "limit": recipe.model.vocabulary_size,
-        "specials": [corpus.bos_token, corpus.eos_token, corpus.sep_token],
-    }
+        # The tokenizer's own hash, because the file alone does not say which tokens are bos, eos and sep.
+        inputs["tokenizer"] = _given_tokenizer(recipe).hash
+    settings = {"vocabulary_size": corpus.vocabulary_size, "limit": recipe.model.vocabulary_size}
     return workspace.stage("tokenizer", inputs=inputs, settings=settings, make=make)
+
+
+def _given_tokenizer(recipe: Recipe) -> Tokenizer:
+    corpus = recipe.corpus
+    assert corpus.tokenizer is not None
+    return Tokenizer.load(corpus.tokenizer, bos=corpus.bos_token, eos=corpus.eos_token, sep=corpus.sep_token)
 
 
 def datasets_stage(

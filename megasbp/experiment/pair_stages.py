@@ -13,7 +13,8 @@ from megasbp.experiment.context import UNIT_SPLITS, Context, Corpus, best_checkp
 from megasbp.experiment.stages import StageResult
 from megasbp.overlap.shingles import jaccard_pairs
 from megasbp.pairing.embedders import open_embedder
-from megasbp.pairing.pairs import hubness, permute_seeds, select_pairs, similarity_histogram
+from megasbp.pairing.pairs import hubness, select_pairs, similarity_histogram
+from megasbp.pairing.permutation import permute_seeds
 from megasbp.pairing.search import nearest_neighbours
 from megasbp.pairing.table import write_pairs
 from megasbp.storage import publishing_file
@@ -113,7 +114,7 @@ def _texts(corpus: Corpus, name: str, tokenizer: Tokenizer) -> list[str]:
 def _select(
     context: Context, vectors: dict[str, np.ndarray], seed_split: str, target_split: str
 ) -> tuple[pa.Table, dict[str, int]]:
-    pairing, corpus = context.pairing, context.corpus
+    pairing, corpus = context.recipe.pairing, context.corpus
     seeds_dataset, targets_dataset = corpus.open_units(seed_split), corpus.open_units(target_split)
     # The held-out target looks for its seed; within one split either direction finds the same neighbours.
     same = seed_split == target_split

@@ -122,15 +122,14 @@ def _tune(
     )
     name = context.name("synthesizer-random" if random_pairs else "synthesizer-true")
     patience = None if random_pairs else section.patience
+    order = derive_key(context.seed, "pair order")
 
     def make(folder: Path) -> dict[str, Any]:
         job = TrainingJob(
             name=name,
             model=context.recipe.model,
             training=training,
-            source=_pair_source(
-                context, pairs, "train", random_pairs, derive_key(context.seed, "pair order")
-            ),
+            source=_pair_source(context, pairs, "train", random_pairs, order, folder / "plan"),
             steps=steps,
             seed=context.seed,
             folder=folder,
@@ -169,7 +168,12 @@ def _table(pairs: StageResult, name: str, random_pairs: bool) -> Any:
 
 
 def _pair_source(
-    context: Context, pairs: StageResult, name: str, random_pairs: bool = False, seed: int | None = None
+    context: Context,
+    pairs: StageResult,
+    name: str,
+    random_pairs: bool = False,
+    seed: int | None = None,
+    plan_folder: Path | None = None,
 ) -> PairSource:
     """Pair sequences of a table; in plan order without a seed."""
     table = _table(pairs, name, random_pairs)
@@ -184,6 +188,7 @@ def _pair_source(
         separator_token=corpus.open_tokenizer().sep,
         seed=seed,
         name=f"pairs/{name}",
+        plan_folder=plan_folder,
     )
 
 
