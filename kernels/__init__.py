@@ -1,1 +1,1 @@
-"""Kernels: one idea a file, a PyTorch reference beside each. Local tensors only; imports nothing of megasbp."""
+"""Kernels: one idea a file, with a PyTorch reference. Local tensors only; imports nothing of megasbp."""

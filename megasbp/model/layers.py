@@ -1,0 +1,56 @@
+"""Leaf modules: each holds fp32 parameters and computes in the type of its input."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from megasbp.kernels.rms_norm import rms_norm
+
+
+class Linear(nn.Module):
+    """x @ weight.T, without a bias.
+
+    Attributes:
+        weight: fp32 [outputs, inputs].
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., inputs] -> [..., outputs], in the type of `x`."""
+        return functional.linear(x, self.weight.to(x.dtype))
+
+
+class Embedding(nn.Module):
+    """Rows of a table.
+
+    Attributes:
+        weight: fp32 [vocabulary, width].
+    """
+
+    def __init__(self, vocabulary_size: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocabulary_size, width))
+
+    def forward(self, tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """int64 [B, S] -> `dtype` [B, S, D]."""
+        return functional.embedding(tokens, self.weight).to(dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last dimension.
+
+    Attributes:
+        weight: fp32 [size].
+    """
+
+    def __init__(self, size: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(size))
+        self.epsilon = epsilon
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., size], shape and type kept."""
+        return rms_norm(x, self.weight, self.epsilon)

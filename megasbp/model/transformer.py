@@ -1,0 +1,208 @@
+"""The transformer: Llama blocks, optionally with QK-norm. Knows nothing of ranks, meshes or collectives.
+
+Shapes: B batch, S sequence, D width, H query heads, K key-value heads, E head dimension, V vocabulary;
+in decoding N lanes, T tokens of each, C capacity of a cache.
+"""
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from megasbp.kernels.attention import Segments, attention, prepare_segments
+from megasbp.kernels.decode_attention import decode_attention, visible_positions
+from megasbp.kernels.linear_cross_entropy import linear_cross_entropy
+from megasbp.kernels.rope import rotate, rotation_table
+from megasbp.kernels.swiglu import swiglu
+from megasbp.model.cache import KeyValueCache, Lanes
+from megasbp.model.config import ModelConfig
+from megasbp.model.layers import Embedding, Linear, RMSNorm
+
+__all__ = ["KeyValueCache", "Transformer"]
+
+IGNORED_LABEL = -100
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.query = Linear(config.width, config.heads * config.head_dim)
+        self.key = Linear(config.width, config.kv_heads * config.head_dim)
+        self.value = Linear(config.width, config.kv_heads * config.head_dim)
+        self.output = Linear(config.heads * config.head_dim, config.width)
+        self.query_norm = RMSNorm(config.head_dim, config.norm_epsilon) if config.qk_norm else None
+        self.key_norm = RMSNorm(config.head_dim, config.norm_epsilon) if config.qk_norm else None
+
+    def forward(self, x_BSD: torch.Tensor, rotation: torch.Tensor, segments: Segments | None) -> torch.Tensor:
+        q_BSHE, k_BSKE, v_BSKE = self._project(x_BSD, rotation)
+        return self.output(attention(q_BSHE, k_BSKE, v_BSKE, segments).flatten(2))
+
+    def decode(
+        self,
+        x_NTD: torch.Tensor,
+        rotation: torch.Tensor,
+        cache: KeyValueCache,
+        layer: int,
+        lanes: Lanes,
+        visible: torch.Tensor,
+    ) -> torch.Tensor:
+        q_NTHE, k_NTKE, v_NTKE = self._project(x_NTD, rotation)
+        keys_NKCE, values_NKCE = cache.update(layer, lanes, k_NTKE, v_NTKE)
+        return self.output(decode_attention(q_NTHE, keys_NKCE, values_NKCE, visible).flatten(2))
+
+    def _project(
+        self, x_BSD: torch.Tensor, rotation: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        heads = (-1, self.head_dim)
+        q_BSHE = self.query(x_BSD).unflatten(-1, heads)
+        k_BSKE = self.key(x_BSD).unflatten(-1, heads)
+        v_BSKE = self.value(x_BSD).unflatten(-1, heads)
+        if self.query_norm is not None and self.key_norm is not None:
+            q_BSHE, k_BSKE = self.query_norm(q_BSHE), self.key_norm(k_BSKE)
+        return rotate(q_BSHE, rotation), rotate(k_BSKE, rotation), v_BSKE
+
+
+class FeedForward(nn.Module):
+    """down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = Linear(config.width, config.feed_forward)
+        self.up = Linear(config.width, config.feed_forward)
+        self.down = Linear(config.feed_forward, config.width)
+
+    def forward(self, x_BSD: torch.Tensor) -> torch.Tensor:
+        return self.down(swiglu(self.gate(x_BSD), self.up(x_BSD)))
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.attention = Attention(config)
+        self.feed_forward_norm = RMSNorm(config.width, config.norm_epsilon)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, x_BSD: torch.Tensor, rotation: torch.Tensor, segments: Segments | None) -> torch.Tensor:
+        x_BSD = x_BSD + self.attention(self.attention_norm(x_BSD), rotation, segments)
+        return x_BSD + self.feed_forward(self.feed_forward_norm(x_BSD))
+
+    def decode(
+        self,
+        x_NTD: torch.Tensor,
+        rotation: torch.Tensor,
+        cache: KeyValueCache,
+        layer: int,
+        lanes: Lanes,
+        visible: torch.Tensor,
+    ) -> torch.Tensor:
+        attended = self.attention.decode(self.attention_norm(x_NTD), rotation, cache, layer, lanes, visible)
+        x_NTD = x_NTD + attended
+        return x_NTD + self.feed_forward(self.feed_forward_norm(x_NTD))
+
+
+class Transformer(nn.Module):
+    """A decoder-only language model. Its weights are unset until `initialize` or a checkpoint fills them.
+
+    Attributes:
+        compute_dtype: torch.float32, or torch.bfloat16. Parameters stay fp32; activations and the casts of the
+            weights have this type; norms, softmax and logits are fp32 inside.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = torch.float32
+        self.embedding = Embedding(config.vocabulary_size, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_epsilon)
+        self.output = None if config.tied else Linear(config.width, config.vocabulary_size)
+
+    @property
+    def output_weight(self) -> torch.Tensor:
+        """[V, D], of the output layer: the embedding's when tied."""
+        return self.embedding.weight if self.output is None else self.output.weight
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        segments: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        reduction: Literal["sum", "none"] = "sum",
+    ) -> torch.Tensor:
+        """The loss, or without labels the logits.
+
+        Args:
+            tokens: int64 [B, S].
+            positions: int64 [B, S], restarting at each segment.
+            segments: int64 [B, S]: tokens see the tokens before them in their own run of equal numbers. None: a
+                row is one segment.
+            labels: int64 [B, S], the token to be predicted at each place, -100 where there is no loss.
+            reduction: of the loss: "sum" over the labelled tokens, or "none".
+
+        Returns:
+            fp32: nats, a scalar or [B, S] with zeros where there is no label; or logits [B, S, V].
+        """
+        hidden = self.hidden(tokens, positions, segments)
+        if labels is None:
+            return self.logits(hidden)
+        return linear_cross_entropy(hidden, self.output_weight, labels, IGNORED_LABEL, reduction)
+
+    def hidden(
+        self, tokens: torch.Tensor, positions: torch.Tensor, segments: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """States after the final norm, `compute_dtype` [B, S, D]; arguments as of `forward`."""
+        rotation = rotation_table(positions, self.config.head_dim, self.config.rope_theta)
+        prepared = None if segments is None else prepare_segments(segments)
+        x_BSD = self.embedding(tokens, self.compute_dtype)
+        for block in self.blocks:
+            x_BSD = block(x_BSD, rotation, prepared)
+        return self.norm(x_BSD)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """fp32 [..., V] of states [..., D]: products of values of the states' type, summed in fp32."""
+        weight = self.output_weight.to(hidden.dtype)
+        return functional.linear(hidden.to(torch.float32), weight.to(torch.float32))
+
+    @torch.no_grad()
+    def decode(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        cache: KeyValueCache,
+        slots: torch.Tensor,
+        valid: torch.Tensor,
+    ) -> torch.Tensor:
+        """Reads T new tokens of each of N documents and keeps their keys and values.
+
+        Args:
+            tokens, positions: int64 [N, T]; every position before a valid one was written earlier or is written
+                by this call.
+            cache: of this model and type; written at [slot, position].
+            slots: int64 [N], different slots.
+            valid: bool [N, T]; what is not valid is padding: nothing is written and its state means nothing.
+
+        Returns:
+            States after the final norm, `compute_dtype` [N, T, D]. Everything is computed over the full
+            capacity, so at one (N, T, capacity) a row's bits depend neither on the other rows nor on its place:
+            docs in tests/model/test_row_independence.py.
+
+        Raises:
+            ValueError: a slot or position lies outside the cache.
+        """
+        lanes = cache.lanes(slots, positions, valid)
+        group = self.config.heads // self.config.kv_heads
+        visible = visible_positions(positions, cache.capacity, group, self.compute_dtype)
+        rotation = rotation_table(positions, self.config.head_dim, self.config.rope_theta)
+        x_NTD = self.embedding(tokens, self.compute_dtype)
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            x_NTD = block.decode(x_NTD, rotation, cache, layer, lanes, visible)
+        return self.norm(x_NTD)
