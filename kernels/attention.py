@@ -1,8 +1,8 @@
 """Causal attention within segments, with grouped queries.
 
 A row of a batch holds several documents. On the CPU their tokens are regrouped, so that documents of similar
-length stand side by side, padded at the end: causal attention then needs no mask, and a document costs what it
-would cost alone. Elsewhere a boolean mask does it.
+length stand side by side, padded at the end: causal attention then needs no mask, and a document costs what
+it would cost alone. Elsewhere a boolean mask does it.
 """
 
 from dataclasses import dataclass

@@ -36,8 +36,8 @@ def rotation_table(positions: torch.Tensor, head_dim: int, theta: float) -> torc
         positions: int64 [B, S].
 
     Returns:
-        fp32 [2, B, S, 1, E]: cosines, and sines with the sign of the half they are multiplied with. The angles
-        are taken in float64: at position 100,000 an fp32 angle is wrong by 0.004.
+        fp32 [2, B, S, 1, E]: cosines, and sines with the sign of the half they are multiplied with. The
+        angles are taken in float64: at position 100,000 an fp32 angle is wrong by up to 0.004.
 
     Raises:
         ValueError: the head dimension is odd.

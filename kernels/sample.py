@@ -1,7 +1,8 @@
 """Sampling whose noise has an address: the token drawn for a row is a function of the row alone.
 
-The draw is an exponential race, which is Gumbel-max without its second logarithm: with independent exponential
-E[v], argmax p[v] / E[v] is distributed as p. E[v] is a function of (key, seed document, draw, position, v).
+The draw is an exponential race, which is Gumbel-max without its second logarithm: with independent
+exponential E[v], argmax p[v] / E[v] is distributed as p. E[v] is a function of (key, seed document, draw,
+position, v).
 """
 
 import math
@@ -10,11 +11,11 @@ import torch
 
 from .philox import philox_4x32
 
-# Probabilities in units of 2**-40: sums of integers are exact, so that the cut does not depend on the order in
-# which anybody adds. Probabilities below the unit count as nothing.
+# Probabilities in units of 2**-40: sums of integers are exact, so that the cut does not depend on the order
+# in which anybody adds. Probabilities below the unit count as nothing.
 _UNITS = 2.0**40
-# The cut is first found among bins of equal sign, exponent and leading mantissa bits of an fp32 number: 32 bins
-# for each factor of two, the first for p = 1, the last for everything below the unit.
+# The cut is first found among bins of equal exponent and leading mantissa bits of an fp32 number: 32 bins for
+# each factor of two, the first for p = 1, the last for everything below the unit.
 _BIN_SHIFT = 18
 _ONE_BITS = 0x3F800000 >> _BIN_SHIFT
 _BINS = 32 * 40 + 2
@@ -29,17 +30,17 @@ def sample(
 ) -> torch.Tensor:
     """Draws one token a row from softmax(logits / temperature) cut to its nucleus.
 
-    The nucleus is the shortest prefix of the tokens, in the order of (probability descending, token ascending),
-    whose probabilities reach `top_p` of their sum. Probabilities are fp32; each is counted as a whole number of
-    2**-40, rounded down, and those are added exactly.
+    The nucleus is the shortest prefix of the tokens, in the order of (probability descending, token
+    ascending), whose probabilities reach `top_p` of the sum of all. Probabilities are fp32; each is counted
+    as a whole number of 2**-40, rounded down, and those are added exactly.
 
     Args:
         logits: [N, V], any floating type; used in fp32.
         temperature: 0 or more. 0 takes the token of the highest logit, the lowest of equal ones.
         top_p: in (0, 1]; 1 cuts nothing.
         key: of the run, in [0, 2**64).
-        address: int64 [N, 3]: seed document, draw and position of each row, each in [0, 2**32) (checked on the
-            CPU only: elsewhere looking would wait for the device).
+        address: int64 [N, 3]: seed document, draw and position of each row, each in [0, 2**32) (checked on
+            the CPU only: elsewhere looking would wait for the device).
 
     Returns:
         int64 [N]. A row's token does not depend on the other rows, their number or their order.
@@ -76,7 +77,7 @@ def exponential_noise(key: int, address: torch.Tensor, size: int) -> torch.Tenso
     seed_document, draw, position = (column[:, None] for column in address.unbind(1))
     words = philox_4x32(key, (blocks, position, draw, seed_document))
     uniform = torch.stack([word.to(torch.float32) for word in words], -1).flatten(1)
-    # In (0, 1): halves of 2**-32 near zero, where the winners of the race come from, 1 - 2**-24 at the other end.
+    # In (0, 1), finest near zero, where the winners of the race come from.
     uniform.add_(0.5).mul_(2.0**-32).clamp_(max=1 - 2.0**-24)
     # One call a few rows: an element's place among vectors and threads is then its place in its row.
     for part in uniform.split(max(1, (_UNSPLIT - 1) // max(1, uniform.shape[1]))):

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-# Elements treated at a time on the CPU. The fp32 copies then stay in the second-level cache and below the size
-# from which the allocator asks the kernel for fresh pages: whole copies were three times slower.
+# Elements treated at a time on the CPU. The fp32 copies then stay in the second-level cache, and below the
+# size from which the allocator asks for fresh pages: whole copies were three times slower.
 _CPU_ELEMENTS = 2**17
 
 
@@ -63,8 +63,7 @@ class _SwiGLU(torch.autograd.Function):
 def _parts(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
     """Equal slices of rows of all tensors, so few rows at a time that their copies stay in the cache."""
     width = tensors[0].shape[-1]
-    rows = [
-        tensor.reshape(-1, width) if tensor.is_contiguous() else tensor.flatten(0, -2) for tensor in tensors
-    ]
-    step = max(1, _CPU_ELEMENTS // max(1, width)) if tensors[0].device.type == "cpu" else max(1, len(rows[0]))
-    return zip(*(tensor.split(step) for tensor in rows), strict=True)
+    rows = [tensor.reshape(-1, width) for tensor in tensors]
+    count = len(rows[0])
+    step = _CPU_ELEMENTS // max(1, width) if tensors[0].device.type == "cpu" else count
+    return zip(*(tensor.split(max(1, step)) for tensor in rows), strict=True)

@@ -18,7 +18,7 @@ def parameter_count(config: ModelConfig, embedding: bool = True) -> int:
 
 
 def flops_per_token(config: ModelConfig, sequence_length: int, causal: bool) -> float:
-    """Floating-point operations of forward and backward pass per token of a sequence, multiply and add as two.
+    """Floating-point operations of forward and backward pass per token; a multiply-add counts as two.
 
     Three times the forward pass: 6 for each weight of a matrix product (the output layer counts, tied or not;
     the embedding is a look-up), and 12 * layers * heads * head_dim * sequence_length for attention's two

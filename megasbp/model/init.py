@@ -23,12 +23,10 @@ def initialize(model: Transformer, seed: int) -> None:
     """
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            flat = parameter.view(-1)
-            for start in range(0, len(flat), _CHUNK):
-                part = flat[start : start + _CHUNK]
-                part.copy_(
-                    initial_values(name, start, start + len(part), seed, model.config.layers, flat.device)
-                )
+            for number, part in enumerate(parameter.view(-1).split(_CHUNK)):
+                start = number * _CHUNK
+                stop = start + len(part)
+                part.copy_(initial_values(name, start, stop, seed, model.config.layers, part.device))
 
 
 def initial_values(

@@ -111,8 +111,8 @@ class Transformer(nn.Module):
     """A decoder-only language model. Its weights are unset until `initialize` or a checkpoint fills them.
 
     Attributes:
-        compute_dtype: torch.float32, or torch.bfloat16. Parameters stay fp32; activations and the casts of the
-            weights have this type; norms, softmax and logits are fp32 inside.
+        compute_dtype: torch.float32, or torch.bfloat16. Parameters stay fp32; activations and the casts of
+            the weights have this type; norms, softmax and logits are fp32 inside.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -142,8 +142,8 @@ class Transformer(nn.Module):
         Args:
             tokens: int64 [B, S].
             positions: int64 [B, S], restarting at each segment.
-            segments: int64 [B, S]: tokens see the tokens before them in their own run of equal numbers. None: a
-                row is one segment.
+            segments: int64 [B, S]: tokens see the tokens before them in their own run of equal numbers. None:
+                a row is one segment.
             labels: int64 [B, S], the token to be predicted at each place, -100 where there is no loss.
             reduction: of the loss: "sum" over the labelled tokens, or "none".
 
@@ -183,16 +183,15 @@ class Transformer(nn.Module):
         """Reads T new tokens of each of N documents and keeps their keys and values.
 
         Args:
-            tokens, positions: int64 [N, T]; every position before a valid one was written earlier or is written
-                by this call.
+            tokens, positions: int64 [N, T]; every position before a valid one was written earlier or is
+                written by this call.
             cache: of this model and type; written at [slot, position].
             slots: int64 [N], different slots.
             valid: bool [N, T]; what is not valid is padding: nothing is written and its state means nothing.
 
         Returns:
-            States after the final norm, `compute_dtype` [N, T, D]. Everything is computed over the full
-            capacity, so at one (N, T, capacity) a row's bits depend neither on the other rows nor on its place:
-            docs in tests/model/test_row_independence.py.
+            States after the final norm, `compute_dtype` [N, T, D]. Attention runs over the full capacity, so
+            that at one (N, T, capacity) a row's bits depend neither on the other rows nor on its place.
 
         Raises:
             ValueError: a slot or position lies outside the cache.
