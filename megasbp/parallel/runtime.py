@@ -1,0 +1,98 @@
+"""Who this process is among the ranks, and the few collectives that the trainer calls itself."""
+
+import os
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from megasbp.errors import InputError
+
+DATA_SHARD = "dp_shard"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One process of a run.
+
+    Attributes:
+        rank: 0 <= rank < world_size.
+        world_size: processes of the run.
+        device: where this process computes.
+        mesh: the ranks by axis, None for one process. Its only axis is `dp_shard` (FSDP2); callers ask for
+            axes by name and for `data_rank` and `data_ranks`, so that further axes change nothing for them.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+    mesh: DeviceMesh | None = None
+
+    @classmethod
+    def start(cls) -> Self:
+        """Joins torchrun's process group, or is one plain process when torchrun did not start this one.
+
+        Collectives of CPU tensors go through gloo on every machine, so that agreeing on counts and on
+        stopping never waits for an accelerator; those of CUDA tensors go through NCCL.
+
+        Raises:
+            InputError: more processes on this host than it has GPUs.
+        """
+        world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        device = torch.device("cpu")
+        if torch.cuda.is_available():
+            if local_rank >= torch.cuda.device_count():
+                raise InputError(
+                    f"torchrun --nproc-per-node: {local_rank + 1} or more processes for "
+                    f"{torch.cuda.device_count()} GPUs; set it to at most {torch.cuda.device_count()}"
+                )
+            device = torch.device("cuda", local_rank)
+            torch.cuda.set_device(device)
+        if world_size == 1:
+            return cls(0, 1, device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        mesh = init_device_mesh(device.type, (world_size,), mesh_dim_names=(DATA_SHARD,))
+        return cls(dist.get_rank(), world_size, device, mesh)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank writes files and speaks."""
+        return self.rank == 0
+
+    @property
+    def data_rank(self) -> int:
+        """Which slice of each global batch this rank reads, in [0, data_ranks)."""
+        return 0 if self.mesh is None else self.mesh.get_local_rank(DATA_SHARD)
+
+    @property
+    def data_ranks(self) -> int:
+        """Number of slices that a global batch is cut into."""
+        return 1 if self.mesh is None else self.mesh[DATA_SHARD].size()
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sums `tensor` over all ranks, in place; returns it."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def broadcast(self, text: str) -> str:
+        """The main rank's `text`, on every rank. As bytes: nothing is pickled."""
+        if self.world_size == 1:
+            return text
+        data = text.encode()
+        length = int(self.sum(torch.tensor(len(data) if self.is_main else 0)))
+        buffer = torch.tensor(list(data if self.is_main else bytes(length)), dtype=torch.uint8)
+        dist.broadcast(buffer, src=0)
+        return bytes(buffer.tolist()).decode()
+
+    def barrier(self) -> None:
+        """Returns when every rank has called it."""
+        self.sum(torch.zeros(1))
+
+    def close(self) -> None:
+        """Leaves the process group."""
+        if self.world_size > 1:
+            dist.destroy_process_group()

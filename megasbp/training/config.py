@@ -1,0 +1,69 @@
+"""The recipe's section [training]."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class TrainingConfig(BaseModel):
+    """How one model is trained; what it is trained on is its source.
+
+    Attributes:
+        sequence_length: tokens of a sample.
+        global_batch: samples of an optimiser step, over all ranks.
+        micro_batch: samples of a forward pass on one rank. Changes rounding and memory, nothing else.
+        learning_rate: peak.
+        minimum_learning_rate_ratio: the cosine's last step has this share of the peak.
+        warmup_share: share of the steps over which the rate grows linearly to the peak.
+        schedule: after warm-up, "cosine" falls to the minimum; "constant" stays at the peak.
+        weight_decay: decoupled (times the learning rate), of the matrices inside the blocks and an untied
+            output head; norms and embeddings have none.
+        beta1, beta2, epsilon: of AdamW.
+        gradient_clip: largest global gradient norm.
+        precision: type of activations and matrix products; parameters, gradient sums and optimiser are fp32.
+        validations: validations of a run, evenly spaced, the last at its end.
+        checkpoints: scheduled checkpoints of a run, evenly spaced, the last at its end. A validation that
+            is the best so far writes one too.
+        keep_checkpoints: newest ones that are kept, beside the best.
+        log_every: steps after which the losses are read from the device and written; every step has a row.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sequence_length: int = Field(512, ge=2)
+    global_batch: int = Field(16, ge=1)
+    micro_batch: int = Field(16, ge=1)
+    learning_rate: float = Field(3e-3, gt=0, allow_inf_nan=False)
+    minimum_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
+    warmup_share: float = Field(0.05, ge=0, lt=1)
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = Field(0.1, ge=0, allow_inf_nan=False)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0, allow_inf_nan=False)
+    gradient_clip: float = Field(1.0, gt=0, allow_inf_nan=False)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    validations: int = Field(10, ge=1)
+    checkpoints: int = Field(4, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    log_every: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        problem = batch_problem(self.global_batch, self.micro_batch, ranks=1)
+        if problem:
+            raise ValueError(problem)
+        return self
+
+
+def batch_problem(global_batch: int, micro_batch: int, ranks: int) -> str | None:
+    """Why the global batch is no whole number of micro-batches on each rank, and the nearest that is."""
+    unit = micro_batch * ranks
+    if global_batch % unit == 0:
+        return None
+    nearest = max(1, round(global_batch / unit)) * unit
+    over = f" x {ranks} ranks" if ranks > 1 else ""
+    return (
+        f"global_batch is {global_batch}, not a multiple of micro_batch {micro_batch}{over}; "
+        f"set global_batch to {nearest}, or a smaller micro_batch"
+    )

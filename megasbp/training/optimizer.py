@@ -1,0 +1,106 @@
+"""AdamW, what it decays, and one step that skips itself when something is not finite."""
+
+import torch
+from torch import nn
+
+from megasbp.model.layers import Embedding
+from megasbp.parallel.parallelize import local_tensor, square_sum
+from megasbp.parallel.runtime import Runtime
+from megasbp.training.config import TrainingConfig
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class AdamW(torch.optim.AdamW):
+    """Fused AdamW (Loshchilov and Hutter, arXiv 1711.05101), one pass over the state of each parameter.
+
+    The fused kernels read `found_inf` (0-d, on the device): 1 leaves parameters, moments and step counts
+    untouched. So a step is skipped without the host knowing.
+    """
+
+    found_inf: torch.Tensor | None = None
+    grad_scale: torch.Tensor | None = None
+
+
+def decay_groups(model: nn.Module) -> dict[str, list[str]]:
+    """Names of the parameters with weight decay ("decayed") and without ("kept").
+
+    Kept are vectors (norms) and embedding tables. A row of a table has a gradient only when its token
+    occurs, but decay would shrink it at every step: rare tokens would vanish, the more so with the strong
+    decay that many epochs want. A tied table is also the head, and is kept for the same reason.
+    """
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, Embedding)}
+    groups: dict[str, list[str]] = {"decayed": [], "kept": []}
+    for name, parameter in model.named_parameters():
+        kept = parameter.ndim < 2 or id(parameter) in tables
+        groups["kept" if kept else "decayed"].append(name)
+    return groups
+
+
+def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
+    """The optimiser of a parallelised model, with its state in place (zeros), ready to be loaded into."""
+    parameters = dict(model.named_parameters())
+    groups = decay_groups(model)
+    optimizer = AdamW(
+        [
+            {"params": [parameters[name] for name in groups["decayed"]], "weight_decay": config.weight_decay},
+            {"params": [parameters[name] for name in groups["kept"]], "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        eps=config.epsilon,
+        fused=True,
+    )
+    for parameter in parameters.values():
+        state = optimizer.state[parameter]
+        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        for moment in MOMENTS:
+            state[moment] = torch.zeros_like(parameter, requires_grad=False)
+    return optimizer
+
+
+def set_update_count(optimizer: AdamW, updates: int) -> None:
+    """Continues the bias correction after `updates` updates."""
+    for state in optimizer.state.values():
+        state["step"].fill_(updates)
+
+
+@torch.no_grad()
+def optimizer_step(
+    optimizer: AdamW,
+    rate: float,
+    nats: torch.Tensor,
+    valid_tokens: int,
+    clip: float,
+    runtime: Runtime,
+) -> torch.Tensor:
+    """Clips the gradients by their global norm and updates the parameters.
+
+    When the loss or the norm is not finite the update is skipped, on every rank alike. One collective of two
+    numbers; nothing waits for the device.
+
+    Args:
+        nats: this rank's summed loss, scalar.
+        valid_tokens: of the global batch.
+
+    Returns:
+        float64 [2] on the device: mean loss in nats per token and gradient norm before clipping, of the
+        whole global batch.
+    """
+    gradients = [
+        parameter.grad
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+        if parameter.grad is not None
+    ]
+    totals = runtime.sum(torch.stack([nats.to(torch.float64), square_sum(gradients)]))
+    loss, norm = totals[0] / valid_tokens, totals[1].sqrt()
+    finite = torch.isfinite(loss) & torch.isfinite(norm)
+    scale = torch.clamp(clip / (norm + 1e-6), max=1.0).to(torch.float32)
+    torch._foreach_mul_([local_tensor(gradient) for gradient in gradients], scale)
+    optimizer.found_inf = (~finite).to(torch.float32)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return torch.stack([loss, norm])

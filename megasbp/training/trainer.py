@@ -1,0 +1,227 @@
+"""The trainer: one loop for every model of the project, on one process or on many.
+
+Everything that a run carries from one step to the next is in `RunState`, the parameters and AdamW's moments;
+the data are a pure function of the step. So a run that continues from a checkpoint repeats the uninterrupted
+one.
+"""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megasbp.data.batch import Batch
+from megasbp.data.loader import Loader
+from megasbp.errors import InputError
+from megasbp.model.init import initialize
+from megasbp.model.transformer import Transformer
+from megasbp.parallel.parallelize import parallelize
+from megasbp.parallel.runtime import Runtime
+from megasbp.storage import remove_partials
+from megasbp.training.checkpoint import (
+    checkpoint_folder,
+    checkpoint_tensors,
+    load_tensors,
+    newest_checkpoint,
+    read_state,
+    remove_checkpoints,
+    save_checkpoint,
+)
+from megasbp.training.gradients import accumulate_gradients
+from megasbp.training.job import TrainingJob, check_job, claim_folder
+from megasbp.training.optimizer import build_optimizer, optimizer_step, set_update_count
+from megasbp.training.recorder import Recorder
+from megasbp.training.result import CHECKPOINTS, TrainingResult, publish_result, read_result
+from megasbp.training.schedule import (
+    best_step,
+    evenly_spaced,
+    learning_rate,
+    patience_is_over,
+    retained_steps,
+)
+from megasbp.training.stop_signal import StopSignal
+from megasbp.training.validation import validation_loss
+
+__all__ = ["TrainingJob", "TrainingResult", "train"]
+
+MAXIMUM_SKIPS_IN_A_ROW = 10
+_COMPUTE_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass
+class RunState:
+    """Where a run stands after `step` steps, counted over all ranks; part of each checkpoint's state.json."""
+
+    step: int = 0
+    input_tokens: int = 0
+    valid_tokens: int = 0
+    skipped_steps: int = 0
+    skipped_in_a_row: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(job: TrainingJob, runtime: Runtime) -> TrainingResult:
+    """Trains, or continues an interrupted run in the same folder, or returns the result of a finished one.
+
+    All ranks call it. On SIGTERM a checkpoint is written and SystemExit (status 143) raised.
+
+    Raises:
+        InputError: the job is impossible or the folder holds another one (nothing is written then), or loss
+            or gradient stayed not finite for too many steps.
+    """
+    check_job(job, runtime)
+    fingerprint = claim_folder(job, runtime)
+    finished = read_result(job.folder)
+    # No rank may finish the job before the others have seen that it was not finished.
+    runtime.barrier()
+    if finished is None:
+        _Run(job, runtime, fingerprint).complete()
+        finished = read_result(job.folder)
+        assert finished is not None
+    return finished
+
+
+class _Run:
+    """One start of a job: the model on its ranks, what is due at which step, and where the run stands."""
+
+    def __init__(self, job: TrainingJob, runtime: Runtime, fingerprint: str) -> None:
+        self.job, self.runtime, self.fingerprint = job, runtime, fingerprint
+        self.checkpoints = Path(job.folder) / CHECKPOINTS
+        self.scheduled = evenly_spaced(job.steps, job.training.checkpoints)
+        validations = job.training.validations if job.validation else 0
+        self.validation_steps = evenly_spaced(job.steps, validations)
+        self.state, self.saved_step = RunState(), 0
+
+        start = self._newest()
+        model = Transformer(job.model)
+        if start is None and job.initial_checkpoint is None:
+            initialize(model, job.seed)
+        self.model = parallelize(model, runtime, _COMPUTE_DTYPES[job.training.precision])
+        self.optimizer = build_optimizer(self.model, job.training)
+        self.tensors = checkpoint_tensors(self.model, self.optimizer)
+        if start is not None:
+            self._resume(start)
+        elif job.initial_checkpoint is not None:
+            load_tensors(job.initial_checkpoint, checkpoint_tensors(self.model), runtime)
+        self.model.train()
+        self.recorder = Recorder(job.folder, job.name, job.steps, self.state.step, writes=runtime.is_main)
+
+    def complete(self) -> None:
+        """Runs the remaining steps and publishes the result."""
+        job, state = self.job, self.state
+        with self.recorder, StopSignal() as stop, self._batches() as batches:
+            while state.step < job.steps and not patience_is_over(state.history, job.early_stop_patience):
+                if self.runtime.sum(torch.tensor(int(stop.received))) > 0:
+                    self._report()
+                    self._save()
+                    raise stop.exit(f"{job.name}: stopped after step {state.step}, checkpoint written")
+                self._step(next(batches))
+            self._report()
+            self._save()
+        if self.runtime.is_main:
+            self._remove_checkpoints(finished=True)
+            facts = asdict(state)
+            del facts["skipped_in_a_row"]
+            facts["steps"] = facts.pop("step")
+            best = best_step(state.history) or state.step
+            publish_result(job.folder, {**facts, "best_step": best, "job": self.fingerprint})
+        self.runtime.barrier()
+
+    @contextmanager
+    def _batches(self) -> Iterator[Iterator[Batch]]:
+        """This rank's rows of each remaining global batch."""
+        size = self.job.training.global_batch
+        samples = range(self.state.step * size, self.job.steps * size)
+        loader = Loader(self.job.source, samples, size, self.runtime.data_rank, self.runtime.data_ranks)
+        batches = iter(loader)
+        assert isinstance(batches, Generator)
+        # Closing stops the loader's threads also when the loop ends early.
+        with closing(batches):
+            yield batches
+
+    def _step(self, batch: Batch) -> None:
+        """One optimiser step, and what is due after it."""
+        job, state, training = self.job, self.state, self.job.training
+        counts = torch.tensor([batch.input_tokens, batch.valid_tokens])
+        inputs, valid = self.runtime.sum(counts).tolist()
+        nats = accumulate_gradients(self.model, batch, training.micro_batch, valid, self.runtime.device)
+        state.step += 1
+        state.input_tokens += inputs
+        state.valid_tokens += valid
+        rate = learning_rate(training, state.step, job.steps)
+        measured = optimizer_step(self.optimizer, rate, nats, valid, training.gradient_clip, self.runtime)
+        row = {"step": state.step, "tokens": state.input_tokens, "valid_tokens": valid, "learning_rate": rate}
+        self.recorder.add(row, inputs, measured)
+
+        validates, saves = state.step in self.validation_steps, state.step in self.scheduled
+        if validates or saves or len(self.recorder) >= training.log_every:
+            self._report(validates)
+        if saves or best_step(state.history) == state.step:
+            self._save()
+
+    def _report(self, validates: bool = False) -> None:
+        """Counts skipped steps, validates, and writes the rows of the steps since the last report."""
+        job, state = self.job, self.state
+        rows = self.recorder.read()
+        for row in rows:
+            state.skipped_steps += row["skipped"]
+            state.skipped_in_a_row = state.skipped_in_a_row + 1 if row["skipped"] else 0
+        if validates and job.validation is not None:
+            loss = validation_loss(self.model, job.validation, job.training.micro_batch, self.runtime)
+            state.history.append({"step": state.step, "tokens": state.input_tokens, "validation_loss": loss})
+            rows[-1]["validation_loss"] = loss
+        self.recorder.write(rows)
+        self.recorder.start_clock()
+        if state.skipped_in_a_row >= MAXIMUM_SKIPS_IN_A_ROW:
+            raise InputError(
+                f"{job.name}: loss or gradient was not finite in {state.skipped_in_a_row} steps in a row, up "
+                f"to step {state.step}; lower training.learning_rate (now {job.training.learning_rate:g}) "
+                "and give the job a new folder"
+            )
+
+    def _save(self) -> None:
+        """Writes this step's checkpoint, unless it is there, and removes those no longer needed."""
+        state = self.state
+        if state.step == self.saved_step:
+            return
+        self.recorder.sync()
+        facts = {
+            **asdict(state),
+            "best_step": best_step(state.history),
+            "model": self.job.model.model_dump(mode="json"),
+            "tokenizer": self.job.tokenizer_hash,
+            "job": self.fingerprint,
+        }
+        folder = checkpoint_folder(self.checkpoints, state.step)
+        save_checkpoint(folder, self.tensors, facts, self.runtime)
+        self.saved_step = state.step
+        if self.runtime.is_main:
+            self._remove_checkpoints(finished=False)
+        self.recorder.start_clock()
+
+    def _remove_checkpoints(self, finished: bool) -> None:
+        state, keep = self.state, self.job.training.keep_checkpoints
+        remove_checkpoints(
+            self.checkpoints, retained_steps(self.scheduled, state.step, keep, state.history, finished)
+        )
+
+    def _newest(self) -> Path | None:
+        """The checkpoint to continue from: the main rank looks, and all take the same."""
+        name = ""
+        if self.runtime.is_main:
+            remove_partials(Path(self.job.folder))
+            remove_partials(self.checkpoints)
+            newest = newest_checkpoint(self.checkpoints)
+            name = newest.name if newest else ""
+        name = self.runtime.broadcast(name)
+        return self.checkpoints / name if name else None
+
+    def _resume(self, checkpoint: Path) -> None:
+        load_tensors(checkpoint, self.tensors, self.runtime)
+        saved = read_state(checkpoint)
+        self.state = RunState(**{name: saved[name] for name in asdict(self.state)})
+        self.saved_step = self.state.step
+        set_update_count(self.optimizer, self.state.step - self.state.skipped_steps)

@@ -1,0 +1,191 @@
+"""What the ranks of one launch do; each case leaves a file that test_fsdp.py reads.
+
+Usage: python fsdp_cases.py FOLDER_OF_4_RANKS FOLDER_OF_2_RANKS
+
+The 2 ranks also finish the run that the 4 ranks left unfinished.
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from launch import fork_ranks
+from safetensors.torch import save_file
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from training_world import RaggedSource, model_config, training_config, training_job
+
+from megasbp.data.batch import Batch
+from megasbp.data.loader import Loader
+from megasbp.errors import InputError
+from megasbp.model.init import initialize
+from megasbp.model.transformer import Transformer
+from megasbp.parallel.parallelize import parallelize
+from megasbp.parallel.runtime import Runtime
+from megasbp.training.checkpoint import checkpoint_tensors
+from megasbp.training.gradients import accumulate_gradients
+from megasbp.training.optimizer import build_optimizer, optimizer_step
+from megasbp.training.trainer import train
+from megasbp.training.validation import validation_loss
+
+GLOBAL_BATCH = 16
+# tied, micro-batch, precision
+LAYOUTS = {
+    "tied-micro4-fp32": (True, 4, "fp32"),
+    "tied-micro1-fp32": (True, 1, "fp32"),
+    "untied-micro2-fp32": (False, 2, "fp32"),
+    "tied-micro1-bf16": (True, 1, "bf16"),
+}
+STEPS = 2
+
+
+class BreakingSource(RaggedSource):
+    """Fails on every rank at the same step."""
+
+    def __init__(self, seed: int, step: int, rows: int) -> None:
+        super().__init__(seed)
+        self.first = step * rows
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        if len(indices) and indices[0] >= self.first:
+            raise InterruptedError
+        return super().batch(indices)
+
+
+class CountingCollectives(TorchDispatchMode):
+    """Counts the calls of each collective while it is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: dict[str, int] = {}
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        name = str(function)
+        if name.startswith("c10d."):
+            self.counts[name] = self.counts.get(name, 0) + 1
+        return function(*arguments, **(options or {}))
+
+
+def build(runtime: Runtime, tied: bool, precision: str) -> nn.Module:
+    model = Transformer(model_config(tied=tied))
+    initialize(model, 3)
+    return parallelize(model, runtime, torch.bfloat16 if precision == "bf16" else torch.float32)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+
+
+def step_tensors(runtime: Runtime, tied: bool, micro: int, precision: str) -> dict[str, torch.Tensor]:
+    """Loss, gradient norm, every gradient and every parameter after STEPS steps of one global batch each."""
+    model = build(runtime, tied, precision)
+    # A gradient that is all rounding moves its parameter by the whole rate unless epsilon is larger.
+    optimizer = build_optimizer(model, training_config(epsilon=1e-4))
+    source = RaggedSource(1)
+    batches = Loader(
+        source, range(STEPS * GLOBAL_BATCH), GLOBAL_BATCH, runtime.data_rank, runtime.data_ranks, prefetch=0
+    )
+    found: dict[str, torch.Tensor] = {}
+    for step, batch in enumerate(batches):
+        valid = int(runtime.sum(torch.tensor(batch.valid_tokens)))
+        nats = accumulate_gradients(model, batch, micro, valid, runtime.device)
+        for name, parameter in model.named_parameters():
+            found[f"{step}.gradient.{name}"] = whole(parameter.grad)
+        # The clip is below the norm, so that the norm is part of the update.
+        measured = optimizer_step(optimizer, 0.01, nats, valid, 0.1, runtime)
+        found[f"{step}.loss"], found[f"{step}.norm"] = measured.clone()
+    for name, tensor in checkpoint_tensors(model, optimizer).items():
+        found[f"after.{name}"] = whole(tensor)
+    return found
+
+
+def communication(runtime: Runtime, micro: int) -> dict[str, int]:
+    """Collectives of one step's forward and backward passes."""
+    model = build(runtime, True, "fp32")
+    rows = GLOBAL_BATCH // runtime.data_ranks
+    batch = RaggedSource(1).batch(np.arange(rows))
+    accumulate_gradients(model, batch, micro, 100, runtime.device)  # the first step also sets FSDP2 up
+    with CountingCollectives() as mode:
+        accumulate_gradients(model, batch, micro, 100, runtime.device)
+    return mode.counts
+
+
+def skipped_by_one_rank(runtime: Runtime) -> dict[str, bool]:
+    """Whether a loss that is infinite on the last rank only leaves the parameters of all as they were."""
+    model = build(runtime, True, "fp32")
+    optimizer = build_optimizer(model, training_config())
+    batch = RaggedSource(1).batch(np.arange(2))
+    outcome = {}
+    for name in ("broken", "sound"):
+        nats = accumulate_gradients(model, batch, 2, 100, runtime.device)
+        if name == "broken" and runtime.rank == runtime.world_size - 1:
+            nats.fill_(torch.inf)
+        before = [whole(parameter) for parameter in model.parameters()]
+        optimizer_step(optimizer, 0.01, nats, 100, 1.0, runtime)
+        after = [whole(parameter) for parameter in model.parameters()]
+        outcome[name] = all(torch.equal(new, old) for new, old in zip(after, before, strict=True))
+    return outcome
+
+
+def refusal(runtime: Runtime, folder: Path) -> dict[str, object]:
+    job = training_job(folder, training={"global_batch": 12, "micro_batch": 4})
+    try:
+        train(job, runtime)
+    except InputError as error:
+        return {"message": str(error), "written": folder.exists()}
+    return {"message": "", "written": True}
+
+
+def job_of(folder: Path, **changes: object):
+    return training_job(folder, training={"global_batch": GLOBAL_BATCH, "micro_batch": 2}, **changes)
+
+
+def interrupted(runtime: Runtime, folder: Path) -> None:
+    """A run that fails after step 12; its newest checkpoint is that of step 12."""
+    rows = GLOBAL_BATCH
+    try:
+        train(job_of(folder, source=BreakingSource(1, 12, rows)), runtime)
+    except InterruptedError:
+        return
+    raise AssertionError("the run was not interrupted")
+
+
+def main(folder: Path) -> None:
+    runtime = Runtime.start()
+    facts: dict[str, object] = {"text": runtime.broadcast("größer" if runtime.is_main else "other")}
+    for name, layout in LAYOUTS.items():
+        tensors = step_tensors(runtime, *layout)
+        if runtime.is_main:
+            save_file(
+                {key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors"
+            )
+    rows = GLOBAL_BATCH // runtime.data_ranks
+    facts["communication"] = {count: communication(runtime, rows // count) for count in (2, 4)}
+    facts["one micro-batch"] = communication(runtime, rows)
+    facts["skipped"] = skipped_by_one_rank(runtime)
+    facts["refusal"] = refusal(runtime, folder / "refused")
+    facts["validation"] = validation_loss(build(runtime, True, "fp32"), RaggedSource(2, 7), 2, runtime)
+
+    earlier = folder / "interrupted-before"  # by another launch, at another number of ranks
+    if earlier.exists():
+        train(job_of(earlier), runtime)
+    interrupted(runtime, folder / "job")
+    runtime.barrier()
+    if runtime.is_main:
+        shutil.copytree(folder / "job", folder / "interrupted")
+    runtime.barrier()
+    train(job_of(folder / "job"), runtime)
+    if runtime.is_main:
+        (folder / "facts.json").write_text(json.dumps(facts))
+    runtime.close()
+
+
+if __name__ == "__main__":
+    four, two = Path(sys.argv[1]), Path(sys.argv[2])
+    fork_ranks(main, 4, four)
+    shutil.copytree(four / "interrupted", two / "interrupted-before")
+    fork_ranks(main, 2, two)

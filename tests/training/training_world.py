@@ -1,0 +1,103 @@
+"""A model, a source and jobs small enough that a run of forty steps takes a second."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from megasbp.addressing import derive_key
+from megasbp.data.batch import MASKED, PADDING, Batch
+from megasbp.model.config import ModelConfig
+from megasbp.storage import hash_object
+from megasbp.training.config import TrainingConfig
+from megasbp.training.job import TrainingJob
+
+VOCABULARY = 61
+SEQUENCE = 24
+
+
+class RaggedSource:
+    """Rows of two segments with padding, and labels only in part of them: from 0 to S - 1 a row.
+
+    The text is a noisy cycle through the vocabulary, so that a model learns something of it.
+    """
+
+    def __init__(self, seed: int, samples: int = 64) -> None:
+        self.seed = seed
+        self.sequence_length = SEQUENCE
+        self.samples_per_epoch = samples
+        self.fingerprint = hash_object({"ragged": seed, "samples": samples})
+        self.read: list[int] = []
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        self.read += indices.tolist()
+        rows = [self._row(int(index)) for index in indices]
+        return Batch(*(torch.from_numpy(np.stack(column)) for column in zip(*rows, strict=True)))
+
+    def _row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        random = np.random.Generator(np.random.Philox(key=derive_key(self.seed, "row", index)))
+        border, end = 7, int(random.integers(14, SEQUENCE + 1))
+        tokens = (random.integers(VOCABULARY) + np.arange(SEQUENCE)) % VOCABULARY
+        noisy = random.random(SEQUENCE) < 0.1
+        tokens[noisy] = random.integers(VOCABULARY, size=int(noisy.sum()))
+        segments = np.where(np.arange(SEQUENCE) < border, 0, 1)
+        positions = np.arange(SEQUENCE) - border * segments
+        labels = np.roll(tokens, -1)
+        labels[[border - 1, end - 1]] = MASKED
+        labels[: int(random.integers(0, end))] = MASKED
+        tokens[end:], labels[end:], segments[end:] = 0, MASKED, PADDING
+        return tokens, labels, positions, segments
+
+
+def model_config(**changes: Any) -> ModelConfig:
+    return ModelConfig(
+        **{
+            "vocabulary_size": VOCABULARY,
+            "layers": 2,
+            "width": 16,
+            "heads": 2,
+            "kv_heads": 2,
+            "head_dim": 8,
+            "feed_forward": 32,
+            "rope_theta": 10_000.0,
+            "norm_epsilon": 1e-5,
+            "qk_norm": True,
+            "tied": True,
+            "maximum_positions": 64,
+            **changes,
+        }
+    )
+
+
+def training_config(**changes: Any) -> TrainingConfig:
+    return TrainingConfig(
+        **{
+            "sequence_length": SEQUENCE,
+            "global_batch": 8,
+            "micro_batch": 4,
+            "learning_rate": 1e-2,
+            "precision": "fp32",
+            "validations": 4,
+            "checkpoints": 5,
+            **changes,
+        }
+    )
+
+
+def training_job(folder: Path, **changes: Any) -> TrainingJob:
+    """A job of 20 steps; `training` and `model` may be dictionaries of changes."""
+    training = changes.pop("training", {})
+    model = changes.pop("model", {})
+    values: dict[str, Any] = {
+        "name": "small",
+        "model": model_config(**model),
+        "training": training_config(**training),
+        "source": RaggedSource(1),
+        "steps": 20,
+        "seed": 5,
+        "folder": folder,
+        "validation": RaggedSource(2, samples=6),
+        "initial_checkpoint": None,
+    }
+    return TrainingJob(**{**values, **changes})
