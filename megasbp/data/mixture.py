@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 import megasbp._C as core
 from megasbp.data.batch import Batch
@@ -51,13 +50,14 @@ class MixtureSource:
         present = np.unique(parts)
         if len(present) == 1:
             return self._sources[present[0]].batch(local)
-        # One row of four int64 tensors per sample, filled part by part.
-        tensors = torch.empty((4, len(parts), self.sequence_length), dtype=torch.int64)
+        shape = (len(parts), self.sequence_length)
+        tokens, labels, positions, segments = (np.empty(shape, dtype=np.int64) for _ in range(4))
         for part in present:
             rows = np.flatnonzero(parts == part)
             batch = self._sources[part].batch(local[rows])
-            for tensor, values in zip(
-                tensors, (batch.tokens, batch.labels, batch.positions, batch.segments), strict=True
-            ):
-                tensor[torch.from_numpy(rows)] = values
-        return Batch(*tensors)
+            # Straight into the arrays: several times faster than indexing a tensor.
+            tokens[rows] = batch.tokens.numpy()
+            labels[rows] = batch.labels.numpy()
+            positions[rows] = batch.positions.numpy()
+            segments[rows] = batch.segments.numpy()
+        return Batch.from_arrays((tokens, labels, positions, segments))

@@ -162,13 +162,14 @@ def test_damaged_header_names_place(dataset, offset, value, message):
         IndexedDataset(dataset.prefix)
 
 
-def test_opening_reads_only_the_ends_and_a_bad_length_is_caught_at_its_access(dataset):
+@pytest.mark.parametrize("length", [-1, sum(LENGTHS) + 1])
+def test_opening_reads_only_the_ends_and_a_bad_length_is_caught_at_its_access(dataset, length):
     path = dataset.prefix.with_suffix(".idx")
     content = bytearray(path.read_bytes())
-    content[34:38] = struct.pack("<i", -1)
+    content[34:38] = struct.pack("<i", length)
     path.write_bytes(content)
     damaged = IndexedDataset(dataset.prefix)
-    with pytest.raises(ValueError, match="length 0 is -1"):
+    with pytest.raises(ValueError, match=f"length 0 is {length}"):
         damaged.document(0)
 
 
