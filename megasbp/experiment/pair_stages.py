@@ -1,7 +1,7 @@
 """Embeddings and pair tables."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -118,7 +118,7 @@ def _select(
     seeds_dataset, targets_dataset = corpus.open_units(seed_split), corpus.open_units(target_split)
     # The held-out target looks for its seed; within one split either direction finds the same neighbours.
     same = seed_split == target_split
-    query_role = "seed" if same else "target"
+    query_role: Literal["seed", "target"] = "seed" if same else "target"
     query_split, found_split = (seed_split, target_split) if same else (target_split, seed_split)
     similarity, index = nearest_neighbours(
         vectors[query_split], vectors[found_split], pairing.neighbours, exclude_same_row=same

@@ -52,7 +52,7 @@ def triples(context: Context, pairs: StageResult, synthesis: StageResult, count:
         held = nearest.setdefault(row["seed_doc"], row)
         if row["similarity"] > held["similarity"]:
             nearest[row["seed_doc"]] = row
-    chosen = []
+    chosen: list[dict[str, Any]] = []
     for position, row in enumerate(_accepted(synthesis)):
         seed_document = row["seed_doc"]
         if len(chosen) < count and seed_document in nearest:
