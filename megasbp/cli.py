@@ -55,6 +55,11 @@ def _parser() -> argparse.ArgumentParser:
         "run", help="run a recipe: every stage that is missing or changed, then the report"
     )
     _add_recipe(run)
+    run.add_argument(
+        "--until",
+        metavar="STAGE",
+        help="stop when this stage is finished, e.g. datasets, before `torchrun ... train --arm baseline`",
+    )
     run.set_defaults(verb=_run)
 
     plan = verbs.add_parser(
@@ -103,13 +108,18 @@ def _run(options: argparse.Namespace) -> int:
     from megasbp.experiment.recipe import load_recipe
     from megasbp.experiment.results import publish_results
     from megasbp.experiment.run import run_experiment
+    from megasbp.experiment.stages import Reached
     from megasbp.report.plan_table import print_plan
     from megasbp.report.write import write_report
 
     recipe = load_recipe(options.recipe, options.overrides)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("`megasbp run` is one process; under torchrun use `megasbp train RECIPE --arm NAME`")
-    seeds = run_experiment(recipe, announce=_announce, announce_plan=print_plan)
+    try:
+        seeds = run_experiment(recipe, _announce, print_plan, options.until)
+    except Reached as stage:
+        print(f"stopped after {stage}, as asked")
+        return 0
     path = publish_results(recipe, seeds)
     print(write_report(path))
     print(f"report: {path.parent / 'report.html'}")

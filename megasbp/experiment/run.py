@@ -47,28 +47,37 @@ class SeedResults:
 
 
 def run_experiment(
-    recipe: Recipe, announce: Callable[[str], None], announce_plan: Callable[[dict[str, Any]], None]
+    recipe: Recipe,
+    announce: Callable[[str], None],
+    announce_plan: Callable[[dict[str, Any]], None],
+    until: str | None = None,
 ) -> list[SeedResults]:
     """Runs every stage that is missing or changed.
 
     Args:
         announce: receives one line per stage.
         announce_plan: receives the exact plan (`plan.plan`) when the corpus is tokenised, before training.
+        until: a stage after which to stop.
 
     Raises:
+        Reached: the stage `until` is finished.
         InputError: a setting or an input is impossible; what was finished before stays.
     """
     recipe.corpus.files()  # a missing corpus is said before anything is written
     require_free_space(recipe.folder, estimate_disk(recipe).total)
     runtime = start_runtime(recipe)
     with run_lock(recipe.folder):
-        workspace = Workspace(recipe.folder, announce)
+        workspace = Workspace(recipe.folder, announce, until=until)
         corpus = make_corpus(recipe, workspace)
         announce_plan(plan(recipe))
         results: list[SeedResults] = []
         for seed in recipe.seeds:
             context = Context(recipe, workspace, corpus, seed, runtime)
             results.append(_make_seed(context, results[0] if results else None))
+        if until is not None:
+            raise InputError(
+                f"--until {until}: no such stage; the lines above name the stages of this recipe"
+            )
         record_used(recipe.folder, workspace.used)
         return results
 

@@ -45,6 +45,10 @@ class MissingStage(InputError):
     """A stage was needed but building is not allowed here (see `Workspace.build`)."""
 
 
+class Reached(Exception):
+    """The stage that was asked for is finished."""
+
+
 class Workspace:
     """The stages below one run's folder.
 
@@ -53,6 +57,7 @@ class Workspace:
         announce: receives one line per stage.
         build: False refuses to build missing stages (raises MissingStage): for commands that only read.
         runtime: all ranks make a stage together, the first one publishes it; None for one process.
+        until: name of a stage, with or without its folder; raises `Reached` when it is finished.
     """
 
     def __init__(
@@ -61,12 +66,14 @@ class Workspace:
         announce: Callable[[str], None] = print,
         build: bool = True,
         runtime: Runtime | None = None,
+        until: str | None = None,
     ) -> None:
         self.root = Path(root)
         self._runtime = runtime
         self.build = build
         self.used: list[Path] = []
         self._announce = announce
+        self._until = until
 
     def stage(
         self,
@@ -98,6 +105,7 @@ class Workspace:
         manifest = read_manifest(folder)
         if manifest is not None and manifest.key == key:
             self._announce(f"{name}: done before, kept")
+            self._stop_after(name)
             return StageResult(folder, manifest)
         if manifest is not None or (folder / MANIFEST_NAME).exists():
             raise InputError(f"{folder}: {_damage(folder)}; remove that folder to have it made again")
@@ -119,7 +127,12 @@ class Workspace:
         manifest = read_manifest(folder)
         assert manifest is not None
         self._announce(f"{name}: finished in {seconds:.1f} s")
+        self._stop_after(name)
         return StageResult(folder, manifest)
+
+    def _stop_after(self, name: str) -> None:
+        if self._until in {name, name.rpartition("/")[2]}:
+            raise Reached(name)
 
     def _wait(self) -> None:
         if self._runtime is not None:

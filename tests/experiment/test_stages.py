@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from megasbp.errors import InputError
-from megasbp.experiment.stages import MissingStage, Workspace, run_lock
+from megasbp.experiment.stages import MissingStage, Reached, Workspace, run_lock
 
 
 def make_text(folder: Path) -> dict[str, int]:
@@ -71,3 +71,9 @@ def test_a_read_only_workspace_refuses_to_make(tmp_path: Path) -> None:
 def test_two_commands_cannot_hold_one_run(tmp_path: Path) -> None:
     with run_lock(tmp_path), pytest.raises(InputError, match="in use by process"), run_lock(tmp_path):
         pass
+
+
+def test_a_run_can_end_after_a_stage_made_now_or_before(tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(Reached, match="seed-0/s"):
+            Workspace(tmp_path, until="s").stage("seed-0/s", inputs={}, settings={}, make=make_text)
