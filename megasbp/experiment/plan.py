@@ -44,7 +44,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "batch_tokens": recipe.training.global_batch * recipe.training.sequence_length,
         "trials": len(trial_grid(recipe)),
         "arms": arms,
-        "generation": _generation(recipe),
+        "stages": _stages(recipe, tokens),
         "disk": {
             "datasets": disk.datasets,
             "embeddings": disk.embeddings,
@@ -68,9 +68,20 @@ def _tokens(recipe: Recipe) -> tuple[dict[str, int], bool]:
     return {name: round(count * per_document) for name, count in counts.items()}, False
 
 
-def _generation(recipe: Recipe) -> dict[str, float]:
-    """Prefill of the seeds and decoding, if seeds are as long as d2 and every document is accepted."""
+def _stages(recipe: Recipe, tokens: dict[str, int]) -> dict[str, dict[str, float]]:
+    """Tokens and FLOPs of what stands between the baseline and the arms with synthetic text, one seed.
+
+    Bounds, because they depend on what is found: tuning if every document has all the pairs it may have and
+    no validation ends it earlier; generation if seeds are as long as d2 and every document is accepted.
+    """
     arms = sum(arm in SYNTHESIZER_OF_ARM for arm in recipe.budget.arms)
-    need = synthetic_need(recipe)
-    forward = flops_per_token(recipe.model, recipe.synthesizer.context, causal=True) / 3
-    return {"arms": arms, "tokens_per_arm": need, "flops_per_arm_at_least": 2 * need * forward}
+    training = flops_per_token(recipe.model, recipe.synthesizer.context, causal=True)
+    pair_tokens = 2 * recipe.pairing.maximum_per_seed * tokens["unique"]
+    tunings = len(recipe.synthesizer.learning_rates) + 1
+    tuned = pair_tokens * recipe.synthesizer.maximum_epochs * tunings
+    written = arms * synthetic_need(recipe)
+    return {
+        "embedding": {"tokens": tokens["unique"]},
+        "synthesizer tuning, at most": {"tokens": tuned, "flops": training * tuned},
+        "generation, at least": {"tokens": written, "flops": 2 * written * training / 3},
+    }

@@ -9,7 +9,7 @@ from megasbp.report.units import quantity
 
 
 def print_plan(plan: dict[str, Any], console: Console | None = None) -> None:
-    """Prints a plan: model, arms, generation, disk."""
+    """Prints a plan: model, arms, the stages between them, disk."""
     console = console or Console(highlight=False)
     per_token = plan["flops_per_token"]
     console.print(
@@ -32,12 +32,12 @@ def print_plan(plan: dict[str, Any], console: Console | None = None) -> None:
                 quantity(entry["flops"]) if number == 0 else "",
             )
     console.print(table)
-    generation = plan["generation"]
-    if generation["arms"]:
-        console.print(
-            f"generation: {quantity(generation['tokens_per_arm'])} accepted tokens for each of "
-            f"{generation['arms']} arm(s), {quantity(generation['flops_per_arm_at_least'])} FLOP each or more"
-        )
+    stages = Table(box=None, pad_edge=False)
+    for heading in ("stage", "tokens", "FLOP"):
+        stages.add_column(heading, justify="left" if heading == "stage" else "right")
+    for name, entry in plan["stages"].items():
+        stages.add_row(name, quantity(entry["tokens"]), quantity(entry["flops"]) if "flops" in entry else "")
+    console.print(stages)
     disk = plan["disk"]
     parts = ", ".join(f"{name} {quantity(disk[name])}B" for name in disk if name != "total")
     console.print(f"disk: at most {quantity(disk['total'])}B ({parts}); baseline trials: {plan['trials']}")

@@ -1,0 +1,67 @@
+"""The recipes in configs/: they load, and the paper's scales give the paper's epochs."""
+
+from pathlib import Path
+
+import pytest
+
+from megasbp.errors import InputError
+from megasbp.experiment.plan import plan
+from megasbp.experiment.recipe import load_recipe
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_loads_and_plans(path: Path) -> None:
+    planned = plan(load_recipe(path))
+    assert planned["name"] == path.stem
+    assert len({sum(arm["tokens"].values()) for arm in planned["arms"].values()}) == 1
+
+
+# arXiv 2509.15248: epochs over the unique tokens for repetition and for SBP, synthetic tokens once.
+@pytest.mark.parametrize(
+    "name, baseline_epochs, sbp_epochs, synthetic_tokens, oracle_epochs",
+    [
+        ("sbp_3b_200b", 20.0, 12.5, 75e9, 1.0),
+        ("sbp_3b_1t", 20.0, 17.5, 125e9, 2.08),
+        ("sbp_6b_1t", 20.0, 15.0, 250e9, 2.08),
+    ],
+)
+def test_paper_scales(
+    name: str, baseline_epochs: float, sbp_epochs: float, synthetic_tokens: float, oracle_epochs: float
+) -> None:
+    arms = plan(load_recipe(CONFIGS / f"{name}.toml"))["arms"]
+    # A budget is cut to whole steps of 8.4M tokens: at most 1 part in 20,000 of it.
+    assert arms["baseline"]["epochs"]["unique"] == pytest.approx(baseline_epochs, rel=1e-3)
+    assert arms["sbp"]["epochs"]["unique"] == pytest.approx(sbp_epochs, rel=1e-3)
+    assert arms["sbp"]["tokens"]["synthetic"] == pytest.approx(synthetic_tokens, rel=1e-3)
+    assert arms["oracle"]["epochs"]["oracle"] == pytest.approx(oracle_epochs, rel=5e-3)
+
+
+def test_overrides_replace_values_and_keep_types() -> None:
+    recipe = load_recipe(
+        CONFIGS / "demo.toml", ["training.learning_rate=1e-3", "seeds=[1, 2]", "pairing.embedder=tfidf"]
+    )
+    assert recipe.training.learning_rate == 1e-3
+    assert recipe.seeds == (1, 2)
+    assert recipe.pairing.embedder == "tfidf"
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("training.lerning_rate=1", "did you mean 'learning_rate'"),
+        ("nonsense=1", "unknown setting"),
+        ("budget.arms=['sbp']", "must name 'baseline'"),
+        ("seeds=[0, 0]", "repeat"),
+        ("model.maximum_positions=100", "set it to at least 512"),
+        ("synthesizer.micro_batch=3", "not a multiple of"),
+        ("corpus.vocabulary_size=8192", "exceeds model.vocabulary_size"),
+        ("budget.tokens_per_arm=10", "below one optimiser step"),
+        ("training", "is not an override"),
+        ("name.x=1", "not a section"),
+    ],
+)
+def test_impossible_settings_are_refused_with_the_mend(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_recipe(CONFIGS / "demo.toml", [override])
