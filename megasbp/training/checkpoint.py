@@ -71,12 +71,20 @@ def save_checkpoint(
         folder: on a file system that all ranks share.
         state: JSON-serialisable; "model" holds the model's configuration (for `load_model`), "best_step" the
             step of the best validation so far, if any (for `newest_checkpoint`).
+
+    Raises:
+        OSError: the disk is full; what was there before is unchanged.
     """
     with publishing_folder(folder) if runtime.is_main else nullcontext(folder) as own:
         partial = Path(runtime.broadcast(str(own)))
         writer = HuggingFaceStorageWriter(str(partial), save_distributed=True)
-        with _expecting_one_process(runtime.world_size == 1) as alone:
-            dcp.save(dict(tensors), storage_writer=writer, no_dist=alone)
+        try:
+            with _expecting_one_process(runtime.world_size == 1) as alone:
+                dcp.save(dict(tensors), storage_writer=writer, no_dist=alone)
+        except dcp.api.CheckpointException as error:
+            # A full disk is said as such, by the error of the rank that met it.
+            failures = [failure for failure, _ in error.failures.values()]
+            raise next((failure for failure in failures if isinstance(failure, OSError)), error) from None
         if runtime.is_main:
             for path in sorted(partial.glob("*.safetensors")):
                 _sort_metadata(path)

@@ -61,7 +61,7 @@ def _cut_back(path: Path, last_step: int) -> None:
     end = 0
     with open(path, "rb") as file:
         for line in file:
-            # Rows are in the order of the steps; a torn last one has no newline.
+            # Rows are in the order of the steps; after a kill the last one may be torn.
             if not line.endswith(b"\n") or json.loads(line)["step"] > last_step:
                 break
             end += len(line)

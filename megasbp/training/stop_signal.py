@@ -1,10 +1,12 @@
 """SIGTERM as a request: noted when it comes, obeyed between two steps."""
 
 import signal
-import sys
 import threading
 from types import FrameType
 from typing import Any, Self
+
+# The status that a shell gives a process ended by SIGTERM.
+STOPPED_STATUS = 128 + signal.SIGTERM
 
 
 class StopSignal:
@@ -28,9 +30,3 @@ class StopSignal:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = True
-
-    @staticmethod
-    def exit(reason: str) -> SystemExit:
-        """What to raise once the work is safe: the status that a shell gives a process ended by SIGTERM."""
-        print(f"megasbp: {reason}; the same command continues", file=sys.stderr, flush=True)
-        return SystemExit(128 + signal.SIGTERM)

@@ -5,11 +5,12 @@ the data are a pure function of the step. So a run that continues from a checkpo
 one.
 """
 
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -42,7 +43,7 @@ from megasbp.training.schedule import (
     patience_is_over,
     retained_steps,
 )
-from megasbp.training.stop_signal import StopSignal
+from megasbp.training.stop_signal import STOPPED_STATUS, StopSignal
 from megasbp.training.validation import validation_loss
 
 __all__ = ["TrainingJob", "TrainingResult", "train"]
@@ -115,9 +116,7 @@ class _Run:
         with self.recorder, StopSignal() as stop, self._batches() as batches:
             while state.step < job.steps and not patience_is_over(state.history, job.early_stop_patience):
                 if self.runtime.sum(torch.tensor(int(stop.received))) > 0:
-                    self._report()
-                    self._save()
-                    raise stop.exit(f"{job.name}: stopped after step {state.step}, checkpoint written")
+                    self._stop()
                 self._step(next(batches))
             self._report()
             self._save()
@@ -129,6 +128,15 @@ class _Run:
             best = best_step(state.history) or state.step
             publish_result(job.folder, {**facts, "best_step": best, "job": self.fingerprint})
         self.runtime.barrier()
+
+    def _stop(self) -> NoReturn:
+        """Ends the process between two steps, with nothing lost."""
+        self._report()
+        self._save()
+        if self.runtime.is_main:
+            done = f"{self.job.name}: stopped after step {self.state.step}, its checkpoint is written"
+            print(f"megasbp: {done}; the same command continues", file=sys.stderr, flush=True)
+        raise SystemExit(STOPPED_STATUS)
 
     @contextmanager
     def _batches(self) -> Iterator[Iterator[Batch]]:
@@ -220,8 +228,12 @@ class _Run:
         return self.checkpoints / name if name else None
 
     def _resume(self, checkpoint: Path) -> None:
-        load_tensors(checkpoint, self.tensors, self.runtime)
         saved = read_state(checkpoint)
+        if saved["job"] != self.fingerprint:
+            raise InputError(
+                f"{checkpoint}: a checkpoint of another job; give this job another folder, or remove that one"
+            )
+        load_tensors(checkpoint, self.tensors, self.runtime)
         self.state = RunState(**{name: saved[name] for name in asdict(self.state)})
         self.saved_step = self.state.step
         set_update_count(self.optimizer, self.state.step - self.state.skipped_steps)

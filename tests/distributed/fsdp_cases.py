@@ -6,7 +6,9 @@ The 2 ranks also finish the run that the 4 ranks left unfinished.
 """
 
 import json
+import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import torch
 from launch import fork_ranks
 from safetensors.torch import save_file
 from torch import nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_world import RaggedSource, model_config, training_config, training_job
 
@@ -24,9 +26,9 @@ from megasbp.data.loader import Loader
 from megasbp.errors import InputError
 from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.parallelize import parallelize
+from megasbp.parallel.parallelize import parallelize, square_sum
 from megasbp.parallel.runtime import Runtime
-from megasbp.training.checkpoint import checkpoint_tensors
+from megasbp.training.checkpoint import checkpoint_steps, checkpoint_tensors
 from megasbp.training.gradients import accumulate_gradients
 from megasbp.training.optimizer import build_optimizer, optimizer_step
 from megasbp.training.trainer import train
@@ -41,18 +43,22 @@ LAYOUTS = {
     "tied-micro1-bf16": (True, 1, "bf16"),
 }
 STEPS = 2
+JOB_STEPS = 12
 
 
 class BreakingSource(RaggedSource):
-    """Fails on every rank at the same step."""
+    """Fails when a step beyond `step` is read, or sends this process a signal."""
 
-    def __init__(self, seed: int, step: int, rows: int) -> None:
+    def __init__(self, seed: int, step: int, rows: int, signal_number: int | None = None) -> None:
         super().__init__(seed)
-        self.first = step * rows
+        self.first, self.signal_number = step * rows, signal_number
 
     def batch(self, indices: np.ndarray) -> Batch:
-        if len(indices) and indices[0] >= self.first:
-            raise InterruptedError
+        if indices[0] >= self.first:
+            if self.signal_number is None:
+                raise InterruptedError
+            os.kill(os.getpid(), self.signal_number)
+            self.first = sys.maxsize
         return super().batch(indices)
 
 
@@ -131,6 +137,30 @@ def skipped_by_one_rank(runtime: Runtime) -> dict[str, bool]:
     return outcome
 
 
+def stopped_by_one_rank(runtime: Runtime, folder: Path) -> dict[str, object]:
+    """SIGTERM reaches the last rank only; all of them stop together, and continue."""
+    source = RaggedSource(1)
+    if runtime.rank == runtime.world_size - 1:
+        source = BreakingSource(1, 6, GLOBAL_BATCH, signal.SIGTERM)
+    try:
+        train(job_of(folder, source=source), runtime)
+    except SystemExit as ended:
+        statuses = int(runtime.sum(torch.tensor(ended.code)))
+        step = max(checkpoint_steps(folder / "checkpoints"))
+        return {"statuses": statuses, "step": step, "then": train(job_of(folder), runtime).steps}
+    return {}
+
+
+def squares(runtime: Runtime) -> float:
+    """The sum of squares of a sharded and a replicated tensor, as the ranks see it together."""
+    tensors = [torch.arange(7.0), torch.arange(5.0)]
+    placed = [
+        distribute_tensor(tensor, runtime.mesh, [placement])
+        for tensor, placement in zip(tensors, (Shard(0), Replicate()), strict=True)
+    ]
+    return float(runtime.sum(square_sum(placed)))
+
+
 def refusal(runtime: Runtime, folder: Path) -> dict[str, object]:
     job = training_job(folder, training={"global_batch": 12, "micro_batch": 4})
     try:
@@ -141,14 +171,15 @@ def refusal(runtime: Runtime, folder: Path) -> dict[str, object]:
 
 
 def job_of(folder: Path, **changes: object):
-    return training_job(folder, training={"global_batch": GLOBAL_BATCH, "micro_batch": 2}, **changes)
+    training = {"global_batch": GLOBAL_BATCH, "micro_batch": 2}
+    return training_job(folder, training=training, steps=JOB_STEPS, **changes)
 
 
 def interrupted(runtime: Runtime, folder: Path) -> None:
-    """A run that fails after step 12; its newest checkpoint is that of step 12."""
+    """A run that fails after step 8; its newest checkpoint is that of step 8."""
     rows = GLOBAL_BATCH
     try:
-        train(job_of(folder, source=BreakingSource(1, 12, rows)), runtime)
+        train(job_of(folder, source=BreakingSource(1, 8, rows)), runtime)
     except InterruptedError:
         return
     raise AssertionError("the run was not interrupted")
@@ -167,6 +198,8 @@ def main(folder: Path) -> None:
     facts["communication"] = {count: communication(runtime, rows // count) for count in (2, 4)}
     facts["one micro-batch"] = communication(runtime, rows)
     facts["skipped"] = skipped_by_one_rank(runtime)
+    facts["squares"] = squares(runtime)
+    facts["stopped"] = stopped_by_one_rank(runtime, folder / "stopped")
     facts["refusal"] = refusal(runtime, folder / "refused")
     facts["validation"] = validation_loss(build(runtime, True, "fp32"), RaggedSource(2, 7), 2, runtime)
 

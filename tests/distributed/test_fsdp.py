@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fsdp_cases import LAYOUTS, build, job_of, step_tensors
+from fsdp_cases import JOB_STEPS, LAYOUTS, build, job_of, step_tensors
 from safetensors.torch import load_file
 from training_world import RaggedSource
 
@@ -110,6 +111,21 @@ def test_a_global_batch_that_the_ranks_cannot_share_is_refused_before_anything_i
 
 
 @pytest.mark.parametrize("ranks", RANKS)
+def test_sigterm_to_one_rank_stops_all_at_the_same_step_and_the_run_continues(
+    launched: dict[int, Path], ranks: int
+) -> None:
+    stopped = facts(launched[ranks])["stopped"]
+    assert stopped["statuses"] == ranks * (128 + signal.SIGTERM)
+    assert 4 <= stopped["step"] < 8  # the loader reads ahead of step 7
+    assert stopped["then"] == JOB_STEPS
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_a_sum_of_squares_counts_each_element_once(launched: dict[int, Path], ranks: int) -> None:
+    assert facts(launched[ranks])["squares"] == pytest.approx(91 + 30, rel=1e-6)
+
+
+@pytest.mark.parametrize("ranks", RANKS)
 def test_text_reaches_all_ranks(launched: dict[int, Path], ranks: int) -> None:
     assert facts(launched[ranks])["text"] == "größer"
 
@@ -130,13 +146,13 @@ def test_a_run_interrupted_at_four_ranks_continues_at_any_number_with_the_same_s
     launched: dict[int, Path], ranks: int, folder: str
 ) -> None:
     found, expected = read_metrics(launched[ranks] / folder), read_metrics(launched[1] / "job")
-    assert len(found) == len(expected) == 20
+    assert len(found) == len(expected) == JOB_STEPS
     for row, reference in zip(found, expected, strict=True):
         exact = ("step", "tokens", "valid_tokens", "learning_rate", "skipped")
         assert {key: row[key] for key in exact} == {key: reference[key] for key in exact}
         for key in ("loss", "gradient_norm", "validation_loss"):
             if key in reference:
-                # Rounding of fp32 sums, grown over twenty steps of AdamW.
+                # Rounding of fp32 sums, grown over twelve steps of AdamW.
                 assert row[key] == pytest.approx(reference[key], rel=1e-3), (row["step"], key)
 
 

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +63,23 @@ def lose_the_weights(folder: Path) -> None:
 
 
 DAMAGES = [flip_a_byte, cut_short, lose_the_manifest, edit_the_state, lose_the_weights]
+
+
+def test_a_full_disk_is_an_os_error_and_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_checkpoint(tmp_path, 3, seed=1)
+    before = read_manifest(folder, check="hashes")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_checkpoint(tmp_path, 3, seed=2)
+    monkeypatch.undo()
+    assert read_manifest(folder, check="hashes") == before
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
 def test_weights_and_moments_come_back_bit_by_bit(tmp_path: Path) -> None:

@@ -183,6 +183,13 @@ def test_sigterm_writes_a_checkpoint_and_the_run_continues_bit_equal(
     assert checkpoint_steps(tmp_path / "checkpoints") == checkpoint_steps(uninterrupted / "checkpoints")
 
 
+def test_a_checkpoint_of_another_job_is_not_resumed_from(tmp_path: Path) -> None:
+    interrupt(tmp_path, 9)
+    (tmp_path / "job.json").unlink()
+    with pytest.raises(InputError, match="checkpoint of another job"):
+        run(tmp_path, seed=99)
+
+
 @pytest.mark.parametrize("log_every", [7, 100])
 def test_logging_less_often_changes_no_row(tmp_path: Path, uninterrupted: Path, log_every: int) -> None:
     interrupt(tmp_path, 14, training={"log_every": log_every})
