@@ -28,7 +28,10 @@ class ProgressLine:
         self._bar: Progress | None = None
         if not silent and sys.stderr.isatty():
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(20), console=Console(stderr=True), transient=True
+                TextColumn("{task.description}", markup=False),
+                BarColumn(20),
+                console=Console(stderr=True),
+                transient=True,
             )
             self._task = self._bar.add_task(name, total=steps)
 
