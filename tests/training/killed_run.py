@@ -55,7 +55,7 @@ def kill_at_moments(folder: Path, seed: int, kills: int) -> int:
     random = np.random.Generator(np.random.Philox(key=seed))
     for killed in range(kills):
         child = start_child(folder, lambda: None)
-        time.sleep(random.uniform(0.05, 0.6))
+        time.sleep(random.uniform(0.05, 0.35))
         os.kill(child, signal.SIGKILL)
         if not was_killed(child):
             return killed
