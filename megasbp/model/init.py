@@ -33,9 +33,9 @@ def initialize(model: Transformer, seed: int) -> None:
 def standard_deviation(name: str, width: int, layers: int) -> float:
     """Of a parameter's initial normal numbers; 0 for norms, which start at 1.
 
-    sqrt(2 / (5 * width)) (Nguyen and Salazar, "Transformers without tears", 2019): 0.056 at width 128, 0.011 at
-    3072; a fixed 0.02 is too small for narrow models, whose loss then stands still for the first steps. Divided
-    by sqrt(2 * layers) where a branch joins the residual stream.
+    sqrt(2 / (5 * width)) (Nguyen and Salazar, "Transformers without tears", 2019): 0.056 at width 128, 0.011
+    at 3072; a fixed 0.02 is too small for narrow models, whose loss then stands still for the first steps.
+    Divided by sqrt(2 * layers) where a branch joins the residual stream.
     """
     if name.endswith("norm.weight"):
         return 0.0
