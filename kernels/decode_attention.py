@@ -8,21 +8,34 @@ import torch
 from torch.nn import functional
 
 
-def visible_positions(positions: torch.Tensor, capacity: int, group: int, dtype: torch.dtype) -> torch.Tensor:
+def visible_positions(
+    positions: torch.Tensor, capacity: int, group: int, head_dim: int, dtype: torch.dtype
+) -> torch.Tensor:
     """What `decode_attention` needs of the positions; made once, used by every layer.
 
     Args:
         positions: int64 [N, T], of the new tokens.
         capacity: C, positions a row of the cache holds.
         group: query heads per key-value head, H / K.
+        head_dim: E.
         dtype: of the queries and the cache.
 
     Returns:
-        `dtype` [N, 1, group * T, C]: zero at a token's own position and before it, -inf after it.
+        `dtype` [N, 1, Q, C]: zero at a token's own position and before it, -inf after it. Q is group * T, and
+        up to three rows more, see `_query_rows`.
     """
-    visible = torch.arange(capacity, device=positions.device) <= positions[..., None]
-    bias_NTC = torch.zeros(visible.shape, dtype=dtype, device=positions.device)
-    return bias_NTC.masked_fill_(~visible, float("-inf")).repeat(1, group, 1)[:, None]
+    hidden = torch.arange(capacity, device=positions.device) > positions[..., None]
+    tokens = positions.shape[1]
+    bias = torch.zeros(
+        len(positions),
+        1,
+        _query_rows(group * tokens, capacity, head_dim),
+        capacity,
+        dtype=dtype,
+        device=hidden.device,
+    )
+    bias[:, 0, : group * tokens].unflatten(1, (group, tokens)).masked_fill_(hidden[:, None], float("-inf"))
+    return bias
 
 
 def decode_attention(
@@ -43,8 +56,19 @@ def decode_attention(
     kv_heads = keys_NKCE.shape[1]
     group = heads // kv_heads
     # The query heads of one key-value head stand as so many queries of it: the cache is read once for all.
-    grouped = q_NTHE.view(rows, tokens, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4)
-    mixed = functional.scaled_dot_product_attention(
-        grouped.reshape(rows, kv_heads, group * tokens, head_dim), keys_NKCE, values_NKCE, attn_mask=visible
-    )
-    return mixed.view(rows, kv_heads, group, tokens, head_dim).permute(0, 3, 1, 2, 4).reshape(q_NTHE.shape)
+    grouped = q_NTHE.view(rows, tokens, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    used, padded = group * tokens, visible.shape[2]
+    if padded > used:
+        grouped = functional.pad(grouped, (0, 0, 0, padded - used))
+    mixed = functional.scaled_dot_product_attention(grouped, keys_NKCE, values_NKCE, attn_mask=visible)
+    return mixed[:, :, :used].unflatten(2, (group, tokens)).permute(0, 3, 1, 2, 4).reshape(q_NTHE.shape)
+
+
+def _query_rows(used: int, capacity: int, head_dim: int) -> int:
+    """Query rows that keep the scratch memory of torch's fused CPU attention aligned to 16 bytes.
+
+    Each thread has rows * (keys of a block + 2 + E) fp32 numbers of it, blocks of up to 512 keys. Off that
+    alignment the matrix products of the second thread round differently from those of the first.
+    """
+    numbers = min(capacity, 512) + 2 + head_dim
+    return next(rows for rows in range(used, used + 4) if rows * numbers % 4 == 0)

@@ -42,12 +42,7 @@ def philox_4x32(
     for _ in range(_ROUNDS):
         high_0, low_0 = _multiply(words[0], _MULTIPLIER_0)
         high_1, low_1 = _multiply(words[2], _MULTIPLIER_1)
-        words = [
-            torch.bitwise_xor(high_1 ^ words[1], key_0),
-            low_1,
-            torch.bitwise_xor(high_0 ^ words[3], key_1),
-            low_0,
-        ]
+        words = [_xor(high_1, words[1], key_0), low_1, _xor(high_0, words[3], key_1), low_0]
         key_0, key_1 = (key_0 + _WEYL_0) & _MASK, (key_1 + _WEYL_1) & _MASK
     first, second, third, fourth = torch.broadcast_tensors(*words)
     return first, second, third, fourth
@@ -97,3 +92,9 @@ def _multiply(word: torch.Tensor, factor: int) -> tuple[torch.Tensor, torch.Tens
     product = word * factor
     low = product & _MASK
     return product.bitwise_right_shift_(32).bitwise_and_(_MASK), low
+
+
+def _xor(own: torch.Tensor, other: torch.Tensor, key: int) -> torch.Tensor:
+    """own ^ other ^ key, in the memory of `own` where it is large enough."""
+    fits = torch.broadcast_shapes(own.shape, other.shape) == own.shape
+    return (own.bitwise_xor_(other) if fits else own ^ other).bitwise_xor_(key)

@@ -23,6 +23,8 @@ _BINS = 32 * 40 + 2
 _PADDING = 64
 # Below this size torch does not split an elementwise operation over threads (at::internal::GRAIN_SIZE).
 _UNSPLIT = 32768
+# Philox blocks made at a time; their integer words stay in the cache.
+_BLOCKS = 2**16
 
 
 def sample(
@@ -74,15 +76,18 @@ def exponential_noise(key: int, address: torch.Tensor, size: int) -> torch.Tenso
     Token v takes word v % 4 of the Philox block (v // 4, position, draw, seed document).
     """
     blocks = torch.arange(-(-size // _PADDING) * _PADDING // 4, device=address.device)
-    seed_document, draw, position = (column[:, None] for column in address.unbind(1))
-    words = philox_4x32(key, (blocks, position, draw, seed_document))
-    uniform = torch.stack([word.to(torch.float32) for word in words], -1).flatten(1)
+    uniform = torch.empty(len(address), len(blocks), 4, device=address.device)
+    rows = max(1, _BLOCKS // len(blocks))
+    for part, out in zip(address.split(rows), uniform.split(rows), strict=True):
+        seed_document, draw, position = (column[:, None] for column in part.unbind(1))
+        words = philox_4x32(key, (blocks, position, draw, seed_document))
+        torch.stack([word.to(torch.float32) for word in words], -1, out=out)
     # In (0, 1), finest near zero, where the winners of the race come from.
-    uniform.add_(0.5).mul_(2.0**-32).clamp_(max=1 - 2.0**-24)
+    noise = uniform.flatten(1).add_(0.5).mul_(-(2.0**-32)).clamp_(min=2.0**-24 - 1)
     # One call a few rows: an element's place among vectors and threads is then its place in its row.
-    for part in uniform.split(max(1, (_UNSPLIT - 1) // max(1, uniform.shape[1]))):
-        part.neg_().log1p_().neg_()
-    return uniform[:, :size]
+    for part in noise.split(max(1, (_UNSPLIT - 1) // noise.shape[1])):
+        part.log1p_()
+    return noise.neg_()[:, :size]
 
 
 def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:

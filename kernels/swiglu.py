@@ -9,6 +9,10 @@ from torch.nn import functional
 # Elements treated at a time on the CPU. The fp32 copies then stay in the second-level cache, and below the
 # size from which the allocator asks for fresh pages: whole copies were three times slower.
 _CPU_ELEMENTS = 2**17
+# Without gradients: below the size from which torch splits an elementwise operation over threads. Where a
+# thread's part ends, scalar code with other last bits takes over from vector code; unsplit, and with F a
+# multiple of 32, nothing is left for it, and a row's bits do not depend on its place.
+_UNSPLIT_ELEMENTS = 32767
 
 
 def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
@@ -38,7 +42,8 @@ class _SwiGLU(torch.autograd.Function):
         ctx.save_for_backward(gate, up)
         math = torch.promote_types(gate.dtype, torch.float32)
         product = torch.empty_like(gate, memory_format=torch.contiguous_format)
-        for gate_part, up_part, out in _parts(gate, up, product):
+        elements = _CPU_ELEMENTS if any(ctx.needs_input_grad) else _UNSPLIT_ELEMENTS
+        for gate_part, up_part, out in _parts(elements, gate, up, product):
             out.copy_(functional.silu(gate_part.to(math)).mul_(up_part.to(math)))
         return product
 
@@ -48,7 +53,7 @@ class _SwiGLU(torch.autograd.Function):
         math = torch.promote_types(gate.dtype, torch.float32)
         grad_gate = torch.empty_like(gate, memory_format=torch.contiguous_format)
         grad_up = torch.empty_like(up, memory_format=torch.contiguous_format)
-        parts = _parts(gate, up, grads[0], grad_gate, grad_up)
+        parts = _parts(_CPU_ELEMENTS, gate, up, grads[0], grad_gate, grad_up)
         for gate_part, up_part, grad_part, gate_out, up_out in parts:
             gate_math, grad_math = gate_part.to(math), grad_part.to(math)
             sigmoid = gate_math.sigmoid()
@@ -60,10 +65,10 @@ class _SwiGLU(torch.autograd.Function):
         return grad_gate, grad_up
 
 
-def _parts(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Equal slices of rows of all tensors, so few rows at a time that their copies stay in the cache."""
+def _parts(elements: int, *tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Equal slices of the rows of all tensors, on the CPU of at most `elements` each."""
     width = tensors[0].shape[-1]
     rows = [tensor.reshape(-1, width) for tensor in tensors]
     count = len(rows[0])
-    step = _CPU_ELEMENTS // max(1, width) if tensors[0].device.type == "cpu" else count
+    step = elements // max(1, width) if tensors[0].device.type == "cpu" else count
     return zip(*(tensor.split(max(1, step)) for tensor in rows), strict=True)
