@@ -41,11 +41,7 @@ def prepare_segments(segments: torch.Tensor) -> Segments:
     Returns:
         On the CPU a layout, elsewhere a boolean mask [B, 1, S, S].
     """
-    if segments.device.type != "cpu":
-        size = segments.shape[1]
-        causal = torch.ones(size, size, dtype=torch.bool, device=segments.device).tril()
-        return (segments[:, None, :, None] == segments[:, None, None, :]) & causal
-    return _layout(segments.numpy())
+    return _layout(segments.numpy()) if segments.device.type == "cpu" else _mask(segments)
 
 
 def attention(
@@ -80,12 +76,13 @@ def attention(
     if isinstance(segments, SegmentLayout) and segments.slots is not None:
         mixed = _attend_by_group(q_BSHE, k_BSKE, v_BSKE, segments.groups, segments.slots)
     else:
-        mixed = _attend(q_BSHE, k_BSKE, v_BSKE, None)
+        mixed = _attend(q_BSHE, k_BSKE, v_BSKE, segments)
     return mixed.to(dtype)
 
 
-def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Segments | None) -> torch.Tensor:
-    assert not isinstance(mask, SegmentLayout)
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: Segments | None) -> torch.Tensor:
+    """Within the segments of a mask; within whole rows without one."""
+    mask = segments if isinstance(segments, torch.Tensor) else None
     mixed = functional.scaled_dot_product_attention(
         q.transpose(1, 2),
         k.transpose(1, 2),
@@ -116,6 +113,12 @@ def _attend_by_group(
     regrouped_qkv = zip(regrouped(q_BSHE), regrouped(k_BSKE), regrouped(v_BSKE), strict=True)
     mixed = torch.cat([_attend(q, k, v, None).flatten(0, 1) for q, k, v in regrouped_qkv])
     return mixed.index_select(0, slots).view(q_BSHE.shape)
+
+
+def _mask(segments: torch.Tensor) -> torch.Tensor:
+    size = segments.shape[1]
+    causal = torch.ones(size, size, dtype=torch.bool, device=segments.device).tril()
+    return (segments[:, None, :, None] == segments[:, None, None, :]) & causal
 
 
 def _layout(segments: np.ndarray) -> SegmentLayout:

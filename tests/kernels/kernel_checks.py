@@ -1,0 +1,49 @@
+"""What the tests of kernels share: inputs, and gradients of a plain float64 formula to compare with."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+# Largest relative error of rounding a value to the type.
+ROUNDING = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.bfloat16: 2.0**-8}
+
+
+def normal_tensor(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Reproducible normal numbers, rounded to `dtype`."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def value_and_gradients(
+    function: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], weights: torch.Tensor
+) -> list[torch.Tensor]:
+    """function(*inputs) and the gradients of sum(weights * function(*inputs)), all in float64."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    value = function(*leaves)
+    gradients = torch.autograd.grad((value.double() * weights).sum(), leaves)
+    return [value.detach().double(), *(gradient.double() for gradient in gradients)]
+
+
+def largest_error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    """Largest deviation, relative to the largest exact value."""
+    return ((found - exact).abs().max() / exact.abs().max()).item()
+
+
+def assert_as_exact_as(
+    kernel: Callable[..., torch.Tensor],
+    formula: Callable[..., torch.Tensor],
+    inputs: Sequence[torch.Tensor],
+    roundings: float,
+) -> None:
+    """Compares value and gradients of a kernel with a float64 formula on the same (rounded) inputs.
+
+    Args:
+        roundings: how many roundings of the inputs' type the largest error may be.
+    """
+    exact_inputs = [tensor.double() for tensor in inputs]
+    weights = normal_tensor(99, *formula(*exact_inputs).shape)
+    # The incoming gradient is rounded to the kernel's type: let both sides start from the same one.
+    weights = weights.to(inputs[0].dtype).double()
+    found = value_and_gradients(kernel, inputs, weights)
+    exact = value_and_gradients(formula, exact_inputs, weights)
+    errors = [largest_error(one, other) for one, other in zip(found, exact, strict=True)]
+    assert max(errors) <= roundings * ROUNDING[inputs[0].dtype], errors

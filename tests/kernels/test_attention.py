@@ -1,0 +1,104 @@
+import pytest
+import torch
+from kernel_checks import assert_as_exact_as, normal_tensor
+
+from megasbp.kernels.attention import _mask, attention, prepare_segments
+
+
+def formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: torch.Tensor | None) -> torch.Tensor:
+    """Softmax over the whole matrix, what must not be seen set to -inf."""
+    size, heads, head_dim = q.shape[1:]
+    k, v = (x.repeat_interleave(heads // x.shape[2], dim=2) for x in (k, v))
+    scores = torch.einsum("bqhe,bkhe->bhqk", q, k) / head_dim**0.5
+    visible = torch.ones(size, size, dtype=torch.bool).tril().expand(len(q), 1, size, size)
+    if segments is not None:
+        visible = visible & (segments[:, None, :, None] == segments[:, None, None, :])
+    weights = torch.softmax(scores.masked_fill(~visible, float("-inf")), -1)
+    return torch.einsum("bhqk,bkhe->bqhe", weights, v)
+
+
+def segments_of(*rows: list[int]) -> torch.Tensor:
+    """Each row given by the lengths of its segments; the last one is padding (-1)."""
+    numbered = [
+        [n for n, length in enumerate(row[:-1]) for _ in range(length)] + [-1] * row[-1] for row in rows
+    ]
+    return torch.tensor(numbered)
+
+
+ODD = segments_of([1, 7, 29, 0], [37, 0], [3, 3, 3, 20, 8])
+SHAPES = [
+    # batch, tokens, query heads, key-value heads, head dimension, segments
+    (1, 1, 1, 1, 2, None),
+    (1, 1, 2, 1, 4, segments_of([1, 0])),
+    (2, 33, 4, 2, 16, None),
+    (3, 37, 6, 2, 8, ODD),
+    (3, 37, 3, 3, 32, ODD),
+    (2, 300, 4, 1, 32, segments_of([150, 100, 50], [10, 290, 0])),
+    (2, 5, 4, 2, 16, segments_of([5, 0], [5, 0])),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+# bf16: inputs are cast to fp32; the result is rounded once, and the gradient's parts too.
+@pytest.mark.parametrize(
+    ("dtype", "roundings"), [(torch.float64, 64), (torch.float32, 64), (torch.bfloat16, 1.2)]
+)
+def test_value_and_gradients_are_those_of_the_formula(shape, dtype, roundings):
+    batch, size, heads, kv_heads, head_dim, segments = shape
+    q = normal_tensor(1, batch, size, heads, head_dim, dtype=dtype)
+    k = normal_tensor(2, batch, size, kv_heads, head_dim, dtype=dtype)
+    v = normal_tensor(3, batch, size, kv_heads, head_dim, dtype=dtype)
+    if size == 1:
+        # One key: the gradients of q and k are exactly zero.
+        assert torch.equal(attention(q, k, v, segments), v.repeat_interleave(heads // kv_heads, 2))
+        return
+    assert_as_exact_as(
+        lambda *inputs: attention(*inputs, segments),
+        lambda *inputs: formula(*inputs, segments),
+        (q, k, v),
+        roundings,
+    )
+
+
+def test_gradients_are_those_of_finite_differences():
+    segments = segments_of([2, 3, 1], [4, 1, 1])
+    inputs = [normal_tensor(n, 2, 6, heads, 4).requires_grad_() for n, heads in enumerate((4, 2, 2))]
+    assert torch.autograd.gradcheck(lambda *qkv: attention(*qkv, segments), inputs, fast_mode=True)
+
+
+def test_segments_can_be_prepared_once():
+    q, k, v = (normal_tensor(n, 3, 37, heads, 8, dtype=torch.float32) for n, heads in enumerate((4, 2, 2)))
+    assert torch.equal(attention(q, k, v, prepare_segments(ODD)), attention(q, k, v, ODD))
+
+
+def test_the_mask_of_other_devices_means_the_same():
+    q, k, v = (normal_tensor(n, 3, 37, heads, 8) for n, heads in enumerate((4, 2, 2)))
+    torch.testing.assert_close(attention(q, k, v, _mask(ODD)), attention(q, k, v, ODD))
+
+
+def test_documents_of_similar_length_stand_together_and_little_is_padded():
+    lengths = [200, 190, 60, 62]
+    layout = prepare_segments(segments_of([*lengths, 0]))
+    assert layout.groups == ((2, 200), (2, 62))
+
+
+def test_a_segment_does_not_see_its_neighbours():
+    q, k, v = (normal_tensor(n, 1, 20, 2, 8, dtype=torch.float32) for n in range(3))
+    segments = segments_of([6, 9, 5])
+    before = attention(q, k, v, segments)
+    for x in (q, k, v):
+        x[:, :6] = 100.0
+        x[:, 15:] = -100.0
+    assert torch.equal(attention(q, k, v, segments)[:, 6:15], before[:, 6:15])
+
+
+def test_heads_that_do_not_group_are_refused():
+    q, k = torch.ones(1, 2, 3, 4), torch.ones(1, 2, 2, 4)
+    with pytest.raises(ValueError, match="multiple"):
+        attention(q, k, k)
+
+
+def test_segments_of_another_shape_are_refused():
+    q = torch.ones(2, 3, 1, 4)
+    with pytest.raises(ValueError, match=r"\(2, 3\)"):
+        attention(q, q, q, torch.zeros(2, 4, dtype=torch.int64))

@@ -1,0 +1,144 @@
+import pytest
+import torch
+from kernel_checks import ROUNDING, largest_error, normal_tensor, value_and_gradients
+from torch.nn import functional
+
+from megasbp.kernels import linear_cross_entropy as module
+from megasbp.kernels.linear_cross_entropy import linear_cross_entropy
+
+IGNORED = -100
+
+
+def case(shape: tuple[int, ...], vocabulary: int, width: int, masked: float, dtype: torch.dtype):
+    generator = torch.Generator().manual_seed(vocabulary)
+    labels = torch.randint(vocabulary, shape, generator=generator)
+    labels[torch.rand(shape, generator=generator) < masked] = IGNORED
+    hidden = normal_tensor(1, *shape, width, dtype=dtype)
+    return hidden, normal_tensor(2, vocabulary, width, dtype=dtype) * 0.5, labels
+
+
+def formula(labels: torch.Tensor, reduction: str):
+    def losses(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        logits = (hidden @ weight.t()).flatten(0, -2)
+        return functional.cross_entropy(logits, labels.flatten(), reduction=reduction).view(
+            labels.shape if reduction == "none" else ()
+        )
+
+    return losses
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    """Chunks of at most 128 tokens, so that small cases have several."""
+    monkeypatch.setattr(module, "_CPU_LOGITS", 1)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize(
+    ("shape", "vocabulary", "width", "masked"),
+    [
+        ((1,), 5, 3, 0.0),
+        ((1, 1), 2, 1, 0.0),
+        ((3, 100), 97, 24, 0.0),
+        ((2, 150), 1000, 32, 0.4),
+        ((300,), 33, 7, 0.9),
+    ],
+)
+# Losses are exact products summed in fp32. bf16 gradients: softmax, result and each of three chunks are
+# rounded once.
+@pytest.mark.parametrize(
+    ("dtype", "loss_roundings", "gradient_roundings"),
+    [(torch.float64, 64, 64), (torch.float32, 64, 256), (torch.bfloat16, None, 3)],
+)
+def test_loss_and_gradients_are_those_of_the_formula(
+    shape, vocabulary, width, masked, reduction, dtype, loss_roundings, gradient_roundings
+):
+    hidden, weight, labels = case(shape, vocabulary, width, masked, dtype)
+    weights = normal_tensor(3, *(shape if reduction == "none" else ()))
+    found = value_and_gradients(
+        lambda h, w: linear_cross_entropy(h, w, labels, IGNORED, reduction), (hidden, weight), weights
+    )
+    exact = value_and_gradients(formula(labels, reduction), (hidden.double(), weight.double()), weights)
+    loss_tolerance = 1e-5 if loss_roundings is None else loss_roundings * ROUNDING[dtype]
+    assert largest_error(found[0], exact[0]) <= loss_tolerance
+    for one, other in zip(found[1:], exact[1:], strict=True):
+        assert largest_error(one, other) <= gradient_roundings * ROUNDING[dtype]
+
+
+def test_both_reductions_have_the_gradients_of_finite_differences():
+    hidden, weight, labels = case((3, 4), 11, 5, 0.3, torch.float64)
+    inputs = (hidden.requires_grad_(), weight.requires_grad_())
+    for reduction in ("sum", "none"):
+        assert torch.autograd.gradcheck(
+            lambda h, w, r=reduction: linear_cross_entropy(h, w, labels, IGNORED, r), inputs
+        )
+
+
+def test_the_sum_is_the_sum_of_the_single_losses_and_masked_ones_are_zero():
+    hidden, weight, labels = case((2, 50), 97, 24, 0.5, torch.bfloat16)
+    single = linear_cross_entropy(hidden, weight, labels, reduction="none")
+    assert single.shape == labels.shape
+    assert single.dtype == torch.float32
+    assert (single[labels == IGNORED] == 0).all()
+    # fp32 sums of 50 numbers in two orders
+    assert linear_cross_entropy(hidden, weight, labels).item() == pytest.approx(single.sum().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_without_any_label_loss_and_gradients_are_zero(reduction):
+    hidden, weight, labels = case((2, 6), 9, 4, 1.1, torch.float32)
+    loss, grad_hidden, grad_weight = value_and_gradients(
+        lambda h, w: linear_cross_entropy(h, w, labels, IGNORED, reduction), (hidden, weight), torch.ones(())
+    )
+    assert loss.abs().sum() + grad_hidden.abs().sum() + grad_weight.abs().sum() == 0
+
+
+def test_another_ignore_index_masks_those_labels():
+    hidden, weight, labels = case((8,), 9, 4, 0.0, torch.float32)
+    masked = torch.where(torch.arange(8) < 3, IGNORED, labels)
+    marked = torch.where(torch.arange(8) < 3, 2**31, labels)
+    expected = linear_cross_entropy(hidden, weight, masked)
+    assert torch.equal(linear_cross_entropy(hidden, weight, marked, ignore_index=2**31), expected)
+
+
+def test_a_sure_and_right_prediction_costs_nothing_and_a_sure_and_wrong_one_stays_finite():
+    weight = torch.tensor([[200.0], [-200.0]])
+    losses = linear_cross_entropy(torch.ones(2, 1), weight, torch.tensor([0, 1]), reduction="none")
+    assert losses.tolist() == [0.0, 400.0]
+
+
+def test_a_weight_in_fp32_is_rounded_to_the_type_of_hidden():
+    hidden, weight, labels = case((7,), 9, 4, 0.0, torch.float32)
+    hidden = hidden.bfloat16()
+    rounded = linear_cross_entropy(hidden, weight.bfloat16(), labels)
+    assert torch.equal(linear_cross_entropy(hidden, weight, labels), rounded)
+
+
+def test_logits_of_all_tokens_are_never_held(monkeypatch):
+    held = []
+    log_probabilities = module._log_probabilities
+
+    def watched(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        result = log_probabilities(hidden, weight)
+        held.append(result.numel())
+        return result
+
+    monkeypatch.setattr(module, "_log_probabilities", watched)
+    monkeypatch.setattr(module, "_CPU_LOGITS", 128 * 97)
+    hidden, weight, labels = case((1000,), 97, 8, 0.0, torch.float32)
+    linear_cross_entropy(hidden, weight.requires_grad_(), labels).backward()
+    assert max(held) == 128 * 97
+    assert sum(held) == 1000 * 97
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="do not fit"):
+        linear_cross_entropy(torch.ones(3, 4), torch.ones(9, 5), torch.zeros(3, dtype=torch.int64))
+
+
+def test_an_unknown_reduction_is_refused():
+    with pytest.raises(ValueError, match="'mean'"):
+        linear_cross_entropy(
+            torch.ones(3, 4), torch.ones(9, 4), torch.zeros(3, dtype=torch.int64), reduction="mean"
+        )
