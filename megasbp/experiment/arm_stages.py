@@ -19,6 +19,7 @@ from megasbp.experiment.context import (
     Context,
     Corpus,
     last_checkpoint,
+    load_trained,
     open_dataset,
     training_facts,
 )
@@ -164,7 +165,7 @@ def losses_stage(context: Context, arm: str, trained: StageResult) -> StageResul
     def make(folder: Path) -> dict[str, Any]:
         test = corpus.open("test")
         source = PackedDocuments(test, recipe.training.sequence_length)
-        model = load_model(last_checkpoint(trained))
+        model = load_trained(context, last_checkpoint(trained))
         losses = document_losses(model, source, len(test), recipe.evaluation.batch_size, "cpu")
         for name, values in (("nats", losses.nats), ("tokens", losses.tokens)):
             with publishing_file(folder / f"{name}.npy") as partial, open(partial, "wb") as file:

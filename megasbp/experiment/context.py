@@ -11,7 +11,9 @@ from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.errors import InputError
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import StageResult, Workspace
+from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import Runtime
+from megasbp.training.checkpoint import load_model
 from megasbp.training.trainer import TrainingResult
 
 # Splits whose units are paired.
@@ -107,6 +109,13 @@ def training_facts(result: TrainingResult, folder: Path) -> dict:
         "final_validation_loss": result.final_validation_loss,
         "history": result.history,
     }
+
+
+def load_trained(context: Context, checkpoint: Path) -> Transformer:
+    """A checkpoint's model, whole, in eval mode, computing in the type it was trained and validated in."""
+    model = load_model(checkpoint)
+    model.compute_dtype = context.recipe.training.compute_dtype
+    return model
 
 
 def best_checkpoint(trained: StageResult) -> Path:

@@ -11,12 +11,11 @@ from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.data.pairs import PairSource
 from megasbp.evaluation.pair_value import pair_value
 from megasbp.evaluation.perplexity import DocumentLosses, document_losses
-from megasbp.experiment.context import TRAINING_LOGS, Context, best_checkpoint, training_facts
+from megasbp.experiment.context import TRAINING_LOGS, Context, best_checkpoint, load_trained, training_facts
 from megasbp.experiment.pair_stages import PAIR_TABLES
 from megasbp.experiment.stages import StageResult
 from megasbp.model.transformer import Transformer
 from megasbp.pairing.table import read_pairs
-from megasbp.training.checkpoint import load_model
 from megasbp.training.config import TrainingConfig
 from megasbp.training.trainer import TrainingJob, train
 
@@ -53,9 +52,9 @@ def pair_value_stage(
     recipe, corpus = context.recipe, context.corpus
 
     def make(folder: Path) -> dict[str, Any]:
-        true = load_model(synthesizer_checkpoint(synthesizers["true"]))
-        random = load_model(synthesizer_checkpoint(synthesizers["random"]))
-        untuned = load_model(best_checkpoint(baseline))
+        true = load_trained(context, synthesizer_checkpoint(synthesizers["true"]))
+        random = load_trained(context, synthesizer_checkpoint(synthesizers["random"]))
+        untuned = load_trained(context, best_checkpoint(baseline))
         clusters = np.asarray(corpus.column("test", "cluster"))[corpus.unit_parents("test")]
         tables = {}
         for name in VALUE_TABLES:

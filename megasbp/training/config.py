@@ -2,6 +2,7 @@
 
 from typing import Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
@@ -47,6 +48,11 @@ class TrainingConfig(BaseModel):
     checkpoints: int = Field(4, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     log_every: int = Field(1, ge=1)
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Type of activations and matrix products."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

@@ -49,7 +49,6 @@ from megasbp.training.validation import validation_loss
 __all__ = ["TrainingJob", "TrainingResult", "train"]
 
 MAXIMUM_SKIPS_IN_A_ROW = 10
-_COMPUTE_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass
@@ -100,7 +99,7 @@ class _Run:
         model = Transformer(job.model)
         if start is None and job.initial_checkpoint is None:
             initialize(model, job.seed)
-        self.model = parallelize(model, runtime, _COMPUTE_DTYPES[job.training.precision])
+        self.model = parallelize(model, runtime, job.training.compute_dtype)
         self.optimizer = build_optimizer(self.model, job.training)
         self.tensors = checkpoint_tensors(self.model, self.optimizer)
         if start is not None:
