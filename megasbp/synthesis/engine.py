@@ -1,0 +1,270 @@
+"""Batched sampling with a key-value cache, in which a document's tokens depend on its request alone.
+
+Two steps alternate, each always at one shape. *Prefill* reads the next `prefill_chunk` prompt tokens of up to
+`prefill_slots` slots; *decode* feeds one token to every slot and samples the next. Unused lanes and slots are
+padded and masked, never left out, because the last bits of a matrix product depend on its shape. Prompts are
+prefilled up to their last token, which is fed by the first decode step: every sample is drawn at the decode
+shape. The noise of a draw is addressed by (seed document, draw, position), so the schedule decides the speed
+and nothing else.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from megasbp.errors import InputError
+from megasbp.kernels.sample import sample
+from megasbp.model.transformer import KeyValueCache, Transformer
+
+FinishReason = Literal["eos", "length"]
+
+FREE, PREFILLING, DECODING = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Request:
+    """One document to be written.
+
+    Attributes:
+        seed_document: index of the seed document, part of the address of the noise.
+        draw: which of the documents drawn for this seed, the other part.
+        prompt: int64 [P], P >= 1, tokens the model is conditioned on.
+    """
+
+    seed_document: int
+    draw: int
+    prompt: np.ndarray
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One written document.
+
+    Attributes:
+        tokens: int64 [n], the generated tokens without the stop token.
+        finish_reason: "eos" when the stop token was drawn, "length" when a limit came first.
+    """
+
+    tokens: np.ndarray
+    finish_reason: FinishReason
+
+
+class Engine:
+    """Samples documents for a stream of requests on a fixed number of slots.
+
+    Args:
+        model: in evaluation mode; its device and `compute_dtype` are used.
+        slots: documents decoded together.
+        capacity: positions a slot holds; prompt and generated tokens together never exceed it.
+        prefill_chunk: prompt tokens of one slot read per prefill step; divides `capacity`.
+        stop_token: ends a document.
+        temperature: of the softmax; 0 takes the most probable token.
+        top_p: nucleus of the draws.
+        key: of the noise, in [0, 2**64).
+        prefill_slots: slots read per prefill step; default a quarter of the slots, at most 8.
+
+    Raises:
+        InputError: the sizes do not agree; the message names the allowed values.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        *,
+        slots: int,
+        capacity: int,
+        prefill_chunk: int,
+        stop_token: int,
+        temperature: float,
+        top_p: float,
+        key: int,
+        prefill_slots: int | None = None,
+    ) -> None:
+        if prefill_slots is None:
+            prefill_slots = max(1, min(8, slots // 4))
+        if not 1 <= prefill_slots <= slots:
+            raise InputError(f"prefill_slots is {prefill_slots}; allowed: 1 to slots ({slots})")
+        if prefill_chunk < 1 or capacity % prefill_chunk:
+            raise InputError(
+                f"prefill_chunk is {prefill_chunk}; allowed: divisors of the context {capacity}, "
+                f"such as {_nearest_divisor(capacity, prefill_chunk)}"
+            )
+        if capacity > model.config.maximum_positions:
+            raise InputError(
+                f"context is {capacity}; "
+                f"allowed: up to model.maximum_positions ({model.config.maximum_positions})"
+            )
+        self.model = model
+        self.slots, self.capacity = slots, capacity
+        self.prefill_slots, self.prefill_chunk = prefill_slots, prefill_chunk
+        self.temperature, self.top_p, self.key = temperature, top_p, key
+        self.device = next(model.parameters()).device
+        self._stop_token = stop_token
+        self._all_slots = torch.arange(slots, device=self.device)
+        self._cache = KeyValueCache(model.config, slots, capacity, model.compute_dtype, self.device)
+        self._reset(maximum_tokens=0)
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        maximum_tokens: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Completion]:
+        """The documents of `requests`, in their order.
+
+        Args:
+            maximum_tokens: generated tokens, the stop token included, after which a document is cut.
+            progress: called after each finished document with (finished documents, their generated tokens).
+        """
+        completions: dict[int, Completion] = {}
+        generated = 0
+        for index, completion in self.stream(requests, maximum_tokens):
+            completions[index] = completion
+            generated += len(completion.tokens) + (completion.finish_reason == "eos")
+            if progress is not None:
+                progress(len(completions), generated)
+        return [completions[index] for index in range(len(requests))]
+
+    @torch.inference_mode()
+    def stream(self, requests: Iterable[Request], maximum_tokens: int) -> Iterator[tuple[int, Completion]]:
+        """Yields (index of the request, its document) as documents finish.
+
+        Requests are taken as slots become free, so they may be endless: stop by closing the iterator. One
+        stream at a time.
+
+        Raises:
+            InputError: a prompt is empty or leaves no room in the context; maximum_tokens is below 1.
+        """
+        if maximum_tokens < 1:
+            raise InputError(f"maximum_tokens is {maximum_tokens}; allowed: 1 or more")
+        self._reset(maximum_tokens)
+        incoming = enumerate(requests)
+        exhausted = False
+        while True:
+            exhausted = exhausted or not self._admit(incoming)
+            # A part-filled prefill step wastes its padding, an idle slot its share of the decode step: wait
+            # for a full one unless nobody else will come or nothing else can be done.
+            while self._waiting and (
+                len(self._waiting) >= self.prefill_slots or exhausted or not self._decoding.any()
+            ):
+                self._prefill()
+            if self._decoding.any():
+                yield from self._decode()
+            elif exhausted:
+                return
+
+    def _reset(self, maximum_tokens: int) -> None:
+        slots = self.slots
+        self._state = np.full(slots, FREE, np.int8)
+        self._waiting: deque[int] = deque()  # slots whose prompts are not yet in the cache, oldest first
+        self._prompts: list[np.ndarray] = [np.empty(0, np.int64)] * slots
+        self._prefilled = np.zeros(slots, np.int64)
+        self._request = np.zeros(slots, np.int64)
+        # What the next decode step feeds: the last token of each slot and where it stands.
+        self._token = np.zeros(slots, np.int64)
+        self._position = np.zeros(slots, np.int64)
+        self._address = np.zeros((slots, 3), np.int64)
+        self._length = np.zeros(slots, np.int64)
+        self._limit = np.zeros(slots, np.int64)
+        self._generated = np.zeros((slots, min(maximum_tokens, self.capacity)), np.int64)
+
+    @property
+    def _decoding(self) -> np.ndarray:
+        return self._state == DECODING
+
+    def _admit(self, incoming: Iterator[tuple[int, Request]]) -> bool:
+        """Gives every free slot a request; False when there are no more requests."""
+        for slot in np.flatnonzero(self._state == FREE).tolist():
+            index, request = next(incoming, (-1, None))
+            if request is None:
+                return False
+            length = len(request.prompt)
+            if not 1 <= length < self.capacity:
+                raise InputError(
+                    f"prompt of seed document {request.seed_document} has {length} tokens; allowed: 1 to "
+                    f"{self.capacity - 1}, so that the context of {self.capacity} has room for an answer"
+                )
+            self._request[slot] = index
+            self._prompts[slot] = request.prompt
+            self._prefilled[slot] = 0
+            self._token[slot] = request.prompt[-1]
+            self._position[slot] = length - 1
+            self._address[slot] = (request.seed_document, request.draw, 0)
+            self._length[slot] = 0
+            self._limit[slot] = min(self._generated.shape[1], self.capacity - length)
+            if length == 1:
+                self._state[slot] = DECODING
+            else:
+                self._state[slot] = PREFILLING
+                self._waiting.append(slot)
+        return True
+
+    def _prefill(self) -> None:
+        """Reads one chunk of the prompts that have waited longest."""
+        chunk = self.prefill_chunk
+        group = [self._waiting.popleft() for _ in range(min(self.prefill_slots, len(self._waiting)))]
+        # Padding lanes name slots of their own, so that no slot is written from two lanes.
+        padding = np.setdiff1d(np.arange(self.slots), group)[: self.prefill_slots - len(group)]
+        lanes = np.concatenate([np.asarray(group, np.int64), padding])
+        tokens = np.zeros((self.prefill_slots, chunk), np.int64)
+        positions = np.tile(np.arange(chunk), (self.prefill_slots, 1))
+        valid = np.zeros((self.prefill_slots, chunk), bool)
+        for lane, slot in enumerate(group):
+            start = self._prefilled[slot]
+            part = self._prompts[slot][start : min(start + chunk, len(self._prompts[slot]) - 1)]
+            tokens[lane, : len(part)] = part
+            positions[lane] += start
+            valid[lane, : len(part)] = True
+            self._prefilled[slot] += len(part)
+        self.model.decode(
+            self._tensor(tokens),
+            self._tensor(positions),
+            self._cache,
+            self._tensor(lanes),
+            self._tensor(valid),
+        )
+        unfinished = []
+        for slot in group:
+            if self._prefilled[slot] == len(self._prompts[slot]) - 1:
+                self._state[slot] = DECODING
+            else:
+                unfinished.append(slot)
+        self._waiting.extendleft(reversed(unfinished))
+
+    def _decode(self) -> Iterator[tuple[int, Completion]]:
+        """Feeds every decoding slot its last token and draws the next; yields what finished."""
+        active = self._decoding
+        hidden = self.model.decode(
+            self._tensor(self._token[:, None]),
+            self._tensor(np.where(active, self._position, 0)[:, None]),
+            self._cache,
+            self._all_slots,
+            self._tensor(active[:, None]),
+        )
+        logits = self.model.logits(hidden)[:, 0]
+        address = self._tensor(self._address)
+        drawn = sample(logits, self.temperature, self.top_p, self.key, address).cpu().numpy()
+        rows = np.flatnonzero(active)
+        self._generated[rows, self._length[rows]] = drawn[rows]
+        self._length[rows] += 1
+        self._position[rows] += 1
+        self._address[rows, 2] += 1
+        self._token[rows] = drawn[rows]
+        stopped = drawn == self._stop_token
+        for slot in np.flatnonzero(active & (stopped | (self._length == self._limit))).tolist():
+            self._state[slot] = FREE
+            kept = self._length[slot] - stopped[slot]
+            reason: FinishReason = "eos" if stopped[slot] else "length"
+            yield int(self._request[slot]), Completion(self._generated[slot, :kept].copy(), reason)
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        # A copy: numpy's state changes while the device may still be reading.
+        return torch.tensor(array, device=self.device)
+
+
+def _nearest_divisor(number: int, value: int) -> int:
+    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: (abs(d - value), d))

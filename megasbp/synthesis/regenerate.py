@@ -1,0 +1,44 @@
+"""Writes one synthetic document again from its row of provenance."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from megasbp.corpus.tokenizer import Tokenizer
+from megasbp.data.indexed_dataset import IndexedDataset
+from megasbp.model.transformer import Transformer
+from megasbp.overlap.documents import content_tokens
+from megasbp.synthesis.engine import Completion, Request
+from megasbp.synthesis.provenance import compute_environment, engine_of, require_same_origin
+from megasbp.synthesis.requests import build_prompt
+
+
+def regenerate(
+    row: Mapping[str, Any],
+    *,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    seed_dataset: IndexedDataset,
+    checkpoint_hash: str,
+) -> Completion:
+    """The document of a row of provenance, dropped ones too, bit for bit.
+
+    Args:
+        row: one row of the provenance Parquet, as `table.to_pylist()[i]`.
+        checkpoint_hash: of `model`, as it was given to `synthesize`.
+
+    Raises:
+        InputError: model, tokenizer, seed dataset, device, dtype, threads or torch differ from the row's.
+    """
+    device = next(model.parameters()).device
+    require_same_origin(
+        row,
+        {
+            "checkpoint": checkpoint_hash,
+            "tokenizer": tokenizer.hash,
+            "seed_dataset": seed_dataset.fingerprint,
+            **compute_environment(device, model.compute_dtype),
+        },
+    )
+    prompt = build_prompt(content_tokens(seed_dataset, row["seed_doc"]), tokenizer, row["capacity"])
+    request = Request(row["seed_doc"], row["draw"], prompt)
+    return engine_of(row, model, tokenizer.eos).generate([request], row["maximum_tokens"])[0]

@@ -1,0 +1,63 @@
+"""Which document is written next: request r is a pure function of (seed, r)."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+import megasbp._C as core
+from megasbp.addressing import derive_key
+from megasbp.corpus.tokenizer import Tokenizer
+from megasbp.data.indexed_dataset import IndexedDataset
+from megasbp.errors import InputError
+from megasbp.overlap.documents import content_tokens
+from megasbp.synthesis.engine import Request
+
+
+def locate_requests(requests: np.ndarray, documents: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The seed document and the draw of each request.
+
+    Draw w asks for the w-th document of every seed, in an order of its own. So a run that stops anywhere has
+    used each seed document equally often, up to one.
+
+    Args:
+        requests: int64 [n], each >= 0.
+        documents: number of seed documents.
+        seed: of the run.
+
+    Returns:
+        Seed documents int64 [n] in [0, documents) and draws int64 [n].
+
+    Raises:
+        InputError: there are no seed documents.
+    """
+    if documents < 1:
+        raise InputError("the seed dataset holds 0 documents; synthesis needs at least 1")
+    order = core.epoch_order(requests, documents, derive_key(seed, "synthesis", "seed order"))
+    return order, requests // documents
+
+
+def build_prompt(seed_tokens: np.ndarray, tokenizer: Tokenizer, context: int) -> np.ndarray:
+    """`bos d1 sep`, int64; d1 is cut to half the context less its two marks, as in the pairs tuned on."""
+    cut = seed_tokens[: context // 2 - 2]
+    return np.concatenate([[tokenizer.bos], cut, [tokenizer.sep]]).astype(np.int64)
+
+
+def shard_numbers(shard: int, shard_documents: int) -> np.ndarray:
+    """The requests of a shard, int64 [shard_documents]."""
+    return np.arange(shard * shard_documents, (shard + 1) * shard_documents, dtype=np.int64)
+
+
+def shard_requests(
+    shards: Iterable[int],
+    shard_documents: int,
+    seed: int,
+    seed_dataset: IndexedDataset,
+    tokenizer: Tokenizer,
+    context: int,
+) -> Iterator[Request]:
+    """The requests of the given shards, in order."""
+    for shard in shards:
+        numbers = shard_numbers(shard, shard_documents)
+        for seed_document, draw in zip(*locate_requests(numbers, len(seed_dataset), seed), strict=True):
+            prompt = build_prompt(content_tokens(seed_dataset, int(seed_document)), tokenizer, context)
+            yield Request(int(seed_document), int(draw), prompt)

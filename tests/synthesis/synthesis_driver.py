@@ -1,0 +1,108 @@
+"""Runs synthesis in processes of its own, some of which are killed. Started by test_synthesis_processes.py.
+
+Children are forked before any computation, so that each is a fresh process without a second start of Python.
+"""
+
+import itertools
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from synthesis_world import file_hashes, make_engine, make_requests, open_seeds, run, tiny_model
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Process id of a child that does `work` and exits with 0, or 1 when it raises."""
+    process = os.fork()
+    if process == 0:
+        try:
+            torch.set_num_threads(1)
+            work()
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    return process
+
+
+def was_killed(process: int) -> bool:
+    """Waits for a child; whether SIGKILL ended it."""
+    status = os.waitpid(process, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "the child failed"
+    return os.WIFSIGNALED(status)
+
+
+def synthesize_in(folder: Path) -> None:
+    """A whole run, as an uninterrupted process makes it."""
+    run(folder / "corpus", tiny_model(), open_seeds(folder))
+
+
+def synthesize_until(call: int, folder: Path) -> None:
+    """A run that is killed right before its `call`-th step of publication (fsync, rename, replace)."""
+    calls = itertools.count(1)
+
+    def deadly(function: Callable) -> Callable:
+        def wrapped(*arguments: object) -> object:
+            if next(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments)
+
+        return wrapped
+
+    for name in ("fsync", "rename", "replace"):
+        setattr(os, name, deadly(getattr(os, name)))
+    synthesize_in(folder)
+
+
+def kill_at_publication_steps(folder: Path) -> int:
+    """Kills each run three steps later than the last, until one gets through; the number of kills."""
+    for kills in itertools.count():
+        if not was_killed(in_child(lambda kills=kills: synthesize_until(1 + 3 * kills, folder))):
+            return kills
+
+
+def kill_at_random_times(folder: Path) -> int:
+    """Kills runs after ever longer times, until one gets through; the number of kills."""
+    delays = random.Random(0)
+    for kills in itertools.count():
+        process = in_child(lambda: synthesize_in(folder))
+        time.sleep(delays.uniform(0.1, 0.3) * (kills + 1))
+        os.kill(process, signal.SIGKILL)
+        if not was_killed(process):
+            return kills
+
+
+def generate_part(folder: Path, part: int, parts: int) -> None:
+    """Every `parts`-th of forty documents, written to a file."""
+    completions = make_engine(tiny_model()).generate(make_requests(40)[part::parts], 24)
+    rows = [[completion.finish_reason, *completion.tokens.tolist()] for completion in completions]
+    (folder / f"part-{part}-of-{parts}.json").write_text(json.dumps(rows))
+
+
+def main() -> None:
+    """Writes report.json into the folder named on the command line."""
+    folder = Path(sys.argv[1])
+    report: dict[str, object] = {}
+    for part, parts in ((0, 1), (0, 2), (1, 2)):
+        assert not was_killed(in_child(lambda part=part, parts=parts: generate_part(folder, part, parts)))
+    ways = {"whole": lambda place: None, "steps": kill_at_publication_steps, "times": kill_at_random_times}
+    for name, kill in ways.items():
+        place = folder / name
+        place.mkdir()
+        kills = kill(place)
+        # Once more: after the kills this is a rerun of a finished run, which must change nothing.
+        assert not was_killed(in_child(lambda place=place: synthesize_in(place)))
+        report[name] = {"kills": kills, "files": file_hashes(place / "corpus")}
+    (folder / "report.json").write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise")
+    main()

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from megasbp.errors import InputError
+from megasbp.synthesis.requests import build_prompt, locate_requests, shard_numbers
+
+DOCUMENTS = 5000  # a Feistel network in the core; smaller ones are a table
+
+
+class Marks:
+    bos, eos, sep = 0, 1, 2
+
+
+@pytest.mark.parametrize("documents", [1, 7, DOCUMENTS])
+def test_each_round_uses_every_seed_document_once(documents):
+    seed_documents, draws = locate_requests(np.arange(3 * documents), documents, seed=4)
+    for draw in range(3):
+        assert sorted(seed_documents[draws == draw].tolist()) == list(range(documents))
+
+
+def test_rounds_and_seeds_have_orders_of_their_own():
+    first, second = np.split(locate_requests(np.arange(2 * DOCUMENTS), DOCUMENTS, seed=4)[0], 2)
+    other = locate_requests(np.arange(DOCUMENTS), DOCUMENTS, seed=5)[0]
+    assert not np.array_equal(first, second) and not np.array_equal(first, other)
+
+
+def test_a_request_does_not_depend_on_those_asked_with_it():
+    everything = locate_requests(np.arange(2 * DOCUMENTS), DOCUMENTS, seed=4)
+    some = np.array([9999, 3, 5000])
+    alone = locate_requests(some, DOCUMENTS, seed=4)
+    assert all(np.array_equal(whole[some], part) for whole, part in zip(everything, alone, strict=True))
+
+
+def test_shards_cover_the_requests_without_gap_or_overlap():
+    assert np.concatenate([shard_numbers(shard, 4) for shard in range(3)]).tolist() == list(range(12))
+
+
+@pytest.mark.parametrize(("length", "kept"), [(0, 0), (6, 6), (7, 6)])
+def test_the_seed_document_is_cut_to_half_the_context_less_two(length, kept):
+    prompt = build_prompt(np.arange(10, 10 + length, dtype=np.uint16), Marks, context=16)
+    assert prompt.dtype == np.int64
+    assert prompt.tolist() == [0, *range(10, 10 + kept), 2]
+
+
+def test_an_empty_seed_dataset_is_refused():
+    with pytest.raises(InputError, match="0 documents"):
+        locate_requests(np.arange(1), 0, seed=0)
