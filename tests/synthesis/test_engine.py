@@ -1,12 +1,14 @@
 import itertools
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from synthesis_world import CONTEXT, EOS, make_engine, make_requests, tiny_model
+from synthesis_world import CONTEXT, EOS, VOCABULARY, make_engine, make_requests, tiny_model
 
 from megasbp.errors import InputError
 from megasbp.kernels.sample import sample
+from megasbp.synthesis import engine as engine_module
 from megasbp.synthesis.engine import Request
 
 MAXIMUM = 24
@@ -63,12 +65,20 @@ def test_a_document_does_not_depend_on_its_slot(model, expected):
         assert same([engine.generate(group, MAXIMUM)[slot]], [expected[11]])
 
 
-def test_the_same_holds_in_bfloat16():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_not_one_bit_of_the_logits_depends_on_order_slot_and_neighbours(dtype, monkeypatch):
+    def bits_as_token(logits, *rest):
+        # Any differing bit sends a document another way.
+        return torch.tensor([zlib.crc32(row.numpy().tobytes()) % VOCABULARY for row in logits])
+
+    monkeypatch.setattr(engine_module, "sample", bits_as_token)
     model = tiny_model()
-    model.compute_dtype = torch.bfloat16
+    model.compute_dtype = dtype
     engine = make_engine(model)
-    together = engine.generate(make_requests(10), MAXIMUM)
-    assert same([engine.generate([request], MAXIMUM)[0] for request in make_requests(10)], together)
+    requests = make_requests(24)
+    together = engine.generate(requests, MAXIMUM)
+    assert same(engine.generate(requests[::-1], MAXIMUM), together[::-1])
+    assert same([engine.generate([request], MAXIMUM)[0] for request in requests[:6]], together[:6])
 
 
 def test_requests_may_be_split_over_engines(model, expected):
