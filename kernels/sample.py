@@ -19,10 +19,6 @@ _UNITS = 2.0**40
 _BIN_SHIFT = 18
 _ONE_BITS = 0x3F800000 >> _BIN_SHIFT
 _BINS = 32 * 40 + 2
-# Whole vector registers of any CPU, so that no element of a row is left to scalar code with other last bits.
-_PADDING = 64
-# Below this size torch does not split an elementwise operation over threads (at::internal::GRAIN_SIZE).
-_UNSPLIT = 32768
 # Philox blocks made at a time; their integer words stay in the cache.
 _BLOCKS = 2**16
 
@@ -75,7 +71,7 @@ def exponential_noise(key: int, address: torch.Tensor, size: int) -> torch.Tenso
 
     Token v takes word v % 4 of the Philox block (v // 4, position, draw, seed document).
     """
-    blocks = torch.arange(-(-size // _PADDING) * _PADDING // 4, device=address.device)
+    blocks = torch.arange(-(-size // 4), device=address.device)
     uniform = torch.empty(len(address), len(blocks), 4, device=address.device)
     rows = max(1, _BLOCKS // len(blocks))
     for part, out in zip(address.split(rows), uniform.split(rows), strict=True):
@@ -83,11 +79,8 @@ def exponential_noise(key: int, address: torch.Tensor, size: int) -> torch.Tenso
         words = philox_4x32(key, (blocks, position, draw, seed_document))
         torch.stack([word.to(torch.float32) for word in words], -1, out=out)
     # In (0, 1), finest near zero, where the winners of the race come from.
-    noise = uniform.flatten(1).add_(0.5).mul_(-(2.0**-32)).clamp_(min=2.0**-24 - 1)
-    # One call a few rows: an element's place among vectors and threads is then its place in its row.
-    for part in noise.split(max(1, (_UNSPLIT - 1) // noise.shape[1])):
-        part.log1p_()
-    return noise.neg_()[:, :size]
+    noise = uniform.flatten(1).add_(0.5).mul_(-(2.0**-32)).clamp_(min=2.0**-24 - 1).log1p_().neg_()
+    return noise[:, :size]
 
 
 def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:

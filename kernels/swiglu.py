@@ -4,15 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 # Elements treated at a time on the CPU. The fp32 copies then stay in the second-level cache, and below the
 # size from which the allocator asks for fresh pages: whole copies were three times slower.
 _CPU_ELEMENTS = 2**17
-# Without gradients: below the size from which torch splits an elementwise operation over threads. Where a
-# thread's part ends, scalar code with other last bits takes over from vector code; unsplit, and with F a
-# multiple of 32, nothing is left for it, and a row's bits do not depend on its place.
-_UNSPLIT_ELEMENTS = 32767
 
 
 def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
@@ -42,9 +37,12 @@ class _SwiGLU(torch.autograd.Function):
         ctx.save_for_backward(gate, up)
         math = torch.promote_types(gate.dtype, torch.float32)
         product = torch.empty_like(gate, memory_format=torch.contiguous_format)
-        elements = _CPU_ELEMENTS if any(ctx.needs_input_grad) else _UNSPLIT_ELEMENTS
-        for gate_part, up_part, out in _parts(elements, gate, up, product):
-            out.copy_(functional.silu(gate_part.to(math)).mul_(up_part.to(math)))
+        for gate_part, up_part, out in _parts(gate, up, product):
+            gate_math = gate_part.to(math)
+            # Not torch's silu: where its vectors leave a remainder, scalar code rounds the exponential
+            # differently, and a row's bits would depend on its place in the batch.
+            activation = gate_math / gate_math.neg().exp_().add_(1)
+            out.copy_(activation.mul_(up_part.to(math)))
         return product
 
     @staticmethod
@@ -53,7 +51,7 @@ class _SwiGLU(torch.autograd.Function):
         math = torch.promote_types(gate.dtype, torch.float32)
         grad_gate = torch.empty_like(gate, memory_format=torch.contiguous_format)
         grad_up = torch.empty_like(up, memory_format=torch.contiguous_format)
-        parts = _parts(_CPU_ELEMENTS, gate, up, grads[0], grad_gate, grad_up)
+        parts = _parts(gate, up, grads[0], grad_gate, grad_up)
         for gate_part, up_part, grad_part, gate_out, up_out in parts:
             gate_math, grad_math = gate_part.to(math), grad_part.to(math)
             sigmoid = gate_math.sigmoid()
@@ -65,10 +63,10 @@ class _SwiGLU(torch.autograd.Function):
         return grad_gate, grad_up
 
 
-def _parts(elements: int, *tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Equal slices of the rows of all tensors, on the CPU of at most `elements` each."""
+def _parts(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Equal slices of the rows of all tensors, on the CPU so few at a time that copies stay in the cache."""
     width = tensors[0].shape[-1]
     rows = [tensor.reshape(-1, width) for tensor in tensors]
     count = len(rows[0])
-    step = elements // max(1, width) if tensors[0].device.type == "cpu" else count
+    step = _CPU_ELEMENTS // max(1, width) if tensors[0].device.type == "cpu" else count
     return zip(*(tensor.split(max(1, step)) for tensor in rows), strict=True)

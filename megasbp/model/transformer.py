@@ -191,7 +191,8 @@ class Transformer(nn.Module):
 
         Returns:
             States after the final norm, `compute_dtype` [N, T, D]. Attention runs over the full capacity, so
-            that at one (N, T, capacity) a row's bits depend neither on the other rows nor on its place.
+            that at one (N, T, capacity), N * T a multiple of 8, a row's bits depend neither on the other rows
+            nor on its place.
 
         Raises:
             ValueError: a slot or position lies outside the cache.

@@ -98,6 +98,20 @@ def test_noise_of_a_token_does_not_depend_on_the_vocabulary():
     )
 
 
+@pytest.mark.parametrize(("rows", "size"), [(64, 97), (32, 4096)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_noise_of_a_row_has_the_same_bits_alone_and_among_others(rows, size, threads):
+    # Three threads: 32 x 4096 elements would be split at places that are no multiple of a vector.
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        together = exponential_noise(KEY, addresses(rows), size)
+        alone = [exponential_noise(KEY, address, size) for address in addresses(rows).split(1)]
+        assert torch.equal(torch.cat(alone), together)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_noise_is_positive_and_finite():
     noise = exponential_noise(KEY, addresses(64), 65536)
     assert noise.min() > 0

@@ -1,9 +1,8 @@
 """The promise on which reproducible synthesis stands: a row's bits do not depend on its company or its place.
 
-It holds on the CPU, at a fixed number of threads and fixed (N, T, capacity), when
-- N * T is a multiple of 8: with fewer rows for a thread, fp32 matrix products use other code for some;
-- feed_forward is a multiple of 32: else some activations fall to scalar code with another exponential;
-and because kernels/decode_attention.py and kernels/swiglu.py keep query rows and elementwise parts aligned.
+It holds on the CPU at a fixed number of threads and fixed (N, T, capacity) when N * T is a multiple of 8: on two
+threads, fp32 matrix products of 5 to 7 and 9 to 11 rows broke it, no other number tried up to 264 did. The
+kernels do their part: see the comments in kernels/decode_attention.py and kernels/swiglu.py.
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from megasbp.model.transformer import KeyValueCache, Transformer
 STEPS = 8
 
 
-@pytest.fixture(params=[1, 2], ids=["one-thread", "two-threads"])
+@pytest.fixture(params=[1, 2, 3], ids=lambda threads: f"{threads} threads")
 def _threads(request):
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
@@ -85,7 +84,7 @@ SHAPES = [
     # The demo's, two query heads a key-value head; then one; then three, an odd capacity and a small head.
     (dict(vocabulary_size=512, width=128, heads=4, kv_heads=2, head_dim=32, feed_forward=352), 128),
     (dict(vocabulary_size=500, width=160, heads=5, kv_heads=5, head_dim=32, feed_forward=448), 64),
-    (dict(vocabulary_size=97, width=48, heads=6, kv_heads=2, head_dim=8, feed_forward=96), 33),
+    (dict(vocabulary_size=97, width=48, heads=6, kv_heads=2, head_dim=8, feed_forward=101), 33),
 ]
 
 
@@ -111,13 +110,14 @@ def test_bits_depend_neither_on_company_nor_on_place_nor_on_slot(shape, capacity
 @pytest.mark.usefixtures("_threads")
 def test_many_rows_keep_their_bits_and_their_tokens():
     """So many that elementwise operations are split over threads at odd places."""
-    model = model_of(torch.float32, **SHAPES[0][0])
-    rows = Rows.random(model, 264, 32, seed=1)
-    order = torch.randperm(264, generator=torch.Generator().manual_seed(0))
-    expected = written(model, rows, torch.arange(264), STEPS)
-    found = written(model, rows.with_rows(torch.arange(264), rows, order), torch.arange(264), STEPS)
+    # 272 x 352 elements do not part into three equal whole vectors.
+    model, count = model_of(torch.float32, **SHAPES[0][0]), 272
+    rows, everywhere = Rows.random(model, count, 32, seed=1), torch.arange(count)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    expected = written(model, rows, everywhere, chunk=1)
+    found = written(model, rows.with_rows(everywhere, rows, order), everywhere, chunk=1)
     assert torch.equal(found, expected[order])
-    address = torch.stack([torch.arange(264)] * 3, 1)
+    address = torch.stack([everywhere] * 3, 1)
     logits = expected[:, -1, model.config.width :]
     tokens = sample(logits, 1.0, 0.9, 5, address)
     assert torch.equal(sample(logits[order], 1.0, 0.9, 5, address[order]), tokens[order])
