@@ -95,7 +95,7 @@ def nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     units = (probabilities * _UNITS).to(torch.int64)
     # Sums below 2**53 are exact in float64.
     target = (units.sum(-1, keepdim=True).to(torch.float64) * top_p).ceil_().to(torch.int64)
-    bins = (_ONE_BITS - (probabilities.view(torch.int32) >> _BIN_SHIFT)).clamp_(max=_BINS - 1).to(torch.int64)
+    bins = (_ONE_BITS - (probabilities.view(torch.int32) >> _BIN_SHIFT)).clamp_(0, _BINS - 1).to(torch.int64)
     sums = units.new_zeros(len(units), _BINS).scatter_add_(1, bins, units)
     reached = sums.cumsum(1)
     cut_bin = (reached < target).sum(1, keepdim=True)

@@ -1,6 +1,6 @@
 """The promise on which reproducible synthesis stands: a row's bits do not depend on its company or its place.
 
-It holds on the CPU at a fixed number of threads and fixed (N, T, capacity) when N * T is a multiple of 8: on two
+It holds on the CPU at fixed threads and fixed (N, T, capacity) when N * T is a multiple of 8: on two
 threads, fp32 matrix products of 5 to 7 and 9 to 11 rows broke it, no other number tried up to 264 did. The
 kernels do their part: see the comments in kernels/decode_attention.py and kernels/swiglu.py.
 """
