@@ -38,12 +38,18 @@ def philox_4x32(
     device = next((word.device for word in counters if isinstance(word, torch.Tensor)), None)
     words = [torch.as_tensor(word, dtype=torch.int64, device=device) for word in counters]
     key_0, key_1 = key & _MASK, key >> 32
-    # Words are broadcast by the arithmetic itself: in the first rounds most of them are still small.
+    # Words are broadcast by the arithmetic itself: in the first rounds most are still small. The second and
+    # fourth are whole products, of which only the low halves count: one mask at the end clears them.
     for _ in range(_ROUNDS):
-        high_0, low_0 = _multiply(words[0], _MULTIPLIER_0)
-        high_1, low_1 = _multiply(words[2], _MULTIPLIER_1)
-        words = [_xor(high_1, words[1], key_0), low_1, _xor(high_0, words[3], key_1), low_0]
+        product_0, product_1 = words[0] * _MULTIPLIER_0, words[2] * _MULTIPLIER_1
+        words = [
+            _mixed(product_1, words[1], key_0),
+            product_1,
+            _mixed(product_0, words[3], key_1),
+            product_0,
+        ]
         key_0, key_1 = (key_0 + _WEYL_0) & _MASK, (key_1 + _WEYL_1) & _MASK
+    words = [words[0], words[1] & _MASK, words[2], words[3] & _MASK]
     first, second, third, fourth = torch.broadcast_tensors(*words)
     return first, second, third, fourth
 
@@ -84,17 +90,12 @@ def _address(index: torch.Tensor, stream: int) -> tuple[Word, Word, Word, Word]:
     return index & _MASK, index >> 32, stream, 0
 
 
-def _multiply(word: torch.Tensor, factor: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """High and low halves of the 64-bit product.
+def _mixed(product: torch.Tensor, other: torch.Tensor, key: int) -> torch.Tensor:
+    """High half of a 64-bit product ^ other ^ key, low 32 bits.
 
     The product wraps into the sign of int64; the shift then copies the sign, which the mask takes away.
     """
-    product = word * factor
-    low = product & _MASK
-    return product.bitwise_right_shift_(32).bitwise_and_(_MASK), low
-
-
-def _xor(own: torch.Tensor, other: torch.Tensor, key: int) -> torch.Tensor:
-    """own ^ other ^ key, in the memory of `own` where it is large enough."""
-    fits = torch.broadcast_shapes(own.shape, other.shape) == own.shape
-    return (own.bitwise_xor_(other) if fits else own ^ other).bitwise_xor_(key)
+    high = product >> 32
+    fits = torch.broadcast_shapes(high.shape, other.shape) == high.shape
+    mixed = high.bitwise_xor_(other) if fits else high ^ other
+    return mixed.bitwise_xor_(key).bitwise_and_(_MASK)
