@@ -8,6 +8,8 @@ TORCH_INDEX ?=
 
 # More threads than this slow down the tests' small tensors.
 export OMP_NUM_THREADS ?= 2
+# Waiting threads that spin long slow everything down beside another busy process (docs/log.md).
+export GOMP_SPINCOUNT ?= 10000
 ifeq ($(VENV),none)
 RUN := $(PYTHON)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
