@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns the exit status: 0, 1 for a failed run, 2 for what the user can mend."""
     options = _parser().parse_args(arguments)
     # Before torch is loaded: its CPU threads spin long while they wait, and beside any other busy process
-    # that slowed training 70 times. A short spin costs a tenth on a quiet machine (docs/log.md).
+    # that slowed training 70 times. A short spin costs about 15% on a quiet machine (docs/log.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         return options.verb(options)
