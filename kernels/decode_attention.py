@@ -8,34 +8,23 @@ import torch
 from torch.nn import functional
 
 
-def visible_positions(
-    positions: torch.Tensor, capacity: int, group: int, head_dim: int, dtype: torch.dtype
-) -> torch.Tensor:
+def visible_positions(positions: torch.Tensor, capacity: int, group: int, dtype: torch.dtype) -> torch.Tensor:
     """What `decode_attention` needs of the positions; made once, used by every layer.
 
     Args:
         positions: int64 [N, T], of the new tokens.
         capacity: C, positions a row of the cache holds.
         group: query heads per key-value head, H / K.
-        head_dim: E.
         dtype: of the queries and the cache.
 
     Returns:
-        `dtype` [N, 1, Q, C]: zero at a token's own position and before it, -inf after it. Q is group * T, and
-        up to three rows more, see `_query_rows`.
+        [N, 1, G * T, C], at least fp32 on the CPU and `dtype` elsewhere: zero at a token's own position and
+        before it, -inf after it.
     """
     hidden = torch.arange(capacity, device=positions.device) > positions[..., None]
-    tokens = positions.shape[1]
-    bias = torch.zeros(
-        len(positions),
-        1,
-        _query_rows(group * tokens, capacity, head_dim),
-        capacity,
-        dtype=dtype,
-        device=hidden.device,
-    )
-    bias[:, 0, : group * tokens].unflatten(1, (group, tokens)).masked_fill_(hidden[:, None], float("-inf"))
-    return bias
+    math = _math_dtype(dtype, positions.device)
+    bias = torch.zeros(hidden.shape, dtype=math, device=positions.device).masked_fill_(hidden, float("-inf"))
+    return bias.repeat(1, group, 1)[:, None]
 
 
 def decode_attention(
@@ -57,18 +46,20 @@ def decode_attention(
     group = heads // kv_heads
     # The query heads of one key-value head stand as so many queries of it: the cache is read once for all.
     grouped = q_NTHE.view(rows, tokens, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4).flatten(2, 3)
-    used, padded = group * tokens, visible.shape[2]
-    if padded > used:
-        grouped = functional.pad(grouped, (0, 0, 0, padded - used))
-    mixed = functional.scaled_dot_product_attention(grouped, keys_NKCE, values_NKCE, attn_mask=visible)
-    return mixed[:, :, :used].unflatten(2, (group, tokens)).permute(0, 3, 1, 2, 4).reshape(q_NTHE.shape)
+    if q_NTHE.device.type == "cpu":
+        mixed = _attend(grouped, keys_NKCE, values_NKCE, visible).to(q_NTHE.dtype)
+    else:
+        mixed = functional.scaled_dot_product_attention(grouped, keys_NKCE, values_NKCE, attn_mask=visible)
+    return mixed.unflatten(2, (group, tokens)).permute(0, 3, 1, 2, 4).reshape(q_NTHE.shape)
 
 
-def _query_rows(used: int, capacity: int, head_dim: int) -> int:
-    """Query rows that keep the scratch memory of torch's fused CPU attention aligned to 16 bytes.
+def _attend(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Each row and head on its own. torch's fused CPU attention takes 1.7 times as long for single queries,
+    and the last bits of a row there depend on the alignment of its thread's scratch memory."""
+    q, keys, values = (x.to(visible.dtype) for x in (q, keys, values))
+    scores = torch.matmul(q * q.shape[-1] ** -0.5, keys.transpose(-1, -2)).add_(visible)
+    return torch.matmul(torch.softmax(scores, -1), values)
 
-    Each thread has rows * (keys of a block + 2 + E) fp32 numbers of it, blocks of up to 512 keys. Off that
-    alignment the matrix products of the second thread round differently from those of the first.
-    """
-    numbers = min(capacity, 512) + 2 + head_dim
-    return next(rows for rows in range(used, used + 4) if rows * numbers % 4 == 0)
+
+def _math_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32) if device.type == "cpu" else dtype

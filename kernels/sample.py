@@ -19,8 +19,8 @@ _UNITS = 2.0**40
 _BIN_SHIFT = 18
 _ONE_BITS = 0x3F800000 >> _BIN_SHIFT
 _BINS = 32 * 40 + 2
-# Philox blocks made at a time; their integer words stay in the cache.
-_BLOCKS = 2**16
+# Philox blocks made at a time: bounds the memory of the integer words.
+_BLOCKS = 2**17
 
 
 def sample(

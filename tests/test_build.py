@@ -87,11 +87,16 @@ def interpreter(version: str) -> str:
     return name
 
 
+def run_at(folder: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a folder and keeps what it says."""
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["3.11", "3.12"])
 @pytest.mark.parametrize("kind", ["wheel", "sdist", "editable"])
 def test_install_imports(clone, tmp_path, version, kind):
-    """Each kind of install, with an isolated build (needs the network), imports from outside the clone."""
+    """Each kind of install, with an isolated build (needs the network), works in the clone and outside it."""
     python = interpreter(version)
     subprocess.run([python, "-m", "venv", tmp_path / "venv"], check=True)
     installed = tmp_path / "venv" / "bin" / "python"
@@ -103,12 +108,14 @@ def test_install_imports(clone, tmp_path, version, kind):
         target = list((clone / "dist").glob("*.tar.gz"))
     # Dependencies are left out: torch is large, and the imports below need none.
     subprocess.run([installed, "-m", "pip", "install", "-q", "--no-deps", *target], check=True, cwd="/")
+    # -P, as programs do: otherwise Python looks in the folder it is started in first, and there lie sources.
+    for arguments in (["-P", "-c", IMPORT_ALL], [tmp_path / "venv" / "bin" / "megasbp", "--version"]):
+        result = run_at(clone, installed, *arguments)
+        assert result.returncode == 0, result.stderr
     if kind != "editable":
         shutil.rmtree(clone)
 
-    result = subprocess.run(
-        [installed, "-c", IMPORT_ALL], cwd="/", capture_output=True, text=True, check=False
-    )
+    result = run_at(Path("/"), installed, "-c", IMPORT_ALL)
 
     assert result.returncode == 0, result.stderr
     assert str(clone if kind == "editable" else tmp_path / "venv") in result.stdout

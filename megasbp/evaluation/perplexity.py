@@ -41,9 +41,7 @@ class DocumentLosses:
 
 
 @torch.inference_mode()
-def document_losses(
-    model: Transformer, source: PackedSource, items: int, batch_size: int, device: str | torch.device
-) -> DocumentLosses:
+def document_losses(model: Transformer, source: PackedSource, items: int, batch_size: int) -> DocumentLosses:
     """Reads every row of a packed source once, in order.
 
     An item in several segments (a document longer than a row) gets the sum over them. Token losses are
@@ -51,11 +49,10 @@ def document_losses(
     change the last bits of a token's loss.
 
     Args:
-        model: on `device`.
+        model: whole, on the device to compute on.
         source: its epoch 0 is read; row r must be sample r, so a `PairSource` must have no seed.
         items: number of items; every `row_items` value lies below it.
         batch_size: rows per forward pass.
-        device: where the batches go.
 
     Raises:
         ValueError: batch_size < 1, or an item that is not below `items`.
@@ -65,6 +62,7 @@ def document_losses(
     nats = np.zeros(items, dtype=np.float64)
     tokens = np.zeros(items, dtype=np.int64)
     model.eval()
+    device = next(model.parameters()).device
     for start in range(0, source.samples_per_epoch, batch_size):
         rows = np.arange(start, min(start + batch_size, source.samples_per_epoch), dtype=np.int64)
         batch = source.batch(rows).to(device)

@@ -122,7 +122,7 @@ def synthesis_stage(context: Context, arm: str, synthesizer: StageResult) -> Sta
 
     def make(folder: Path) -> dict[str, Any]:
         result = synthesize(
-            model=load_model(synthesizer_checkpoint(synthesizer)),
+            model=load_model(synthesizer_checkpoint(synthesizer), context.runtime.device),
             tokenizer=corpus.open_tokenizer(),
             seed_dataset=corpus.open_units("unique"),
             corpus_index=NgramIndex.build([corpus.open("unique")], width),
@@ -166,7 +166,7 @@ def losses_stage(context: Context, arm: str, trained: StageResult) -> StageResul
         test = corpus.open("test")
         source = PackedDocuments(test, recipe.training.sequence_length)
         model = load_trained(context, last_checkpoint(trained))
-        losses = document_losses(model, source, len(test), recipe.evaluation.batch_size, "cpu")
+        losses = document_losses(model, source, len(test), recipe.evaluation.batch_size)
         for name, values in (("nats", losses.nats), ("tokens", losses.tokens)):
             with publishing_file(folder / f"{name}.npy") as partial, open(partial, "wb") as file:
                 np.save(file, values, allow_pickle=False)

@@ -112,8 +112,8 @@ def training_facts(result: TrainingResult, folder: Path) -> dict:
 
 
 def load_trained(context: Context, checkpoint: Path) -> Transformer:
-    """A checkpoint's model, whole, in eval mode, computing in the type it was trained and validated in."""
-    model = load_model(checkpoint)
+    """A checkpoint's whole model in eval mode, where this process computes, in the type it was trained in."""
+    model = load_model(checkpoint, context.runtime.device)
     model.compute_dtype = context.recipe.training.compute_dtype
     return model
 

@@ -197,7 +197,7 @@ def _pair_losses(
     """Losses of d2 given its seed, one item per pair of the table."""
     source = _pair_source(context, pairs, name, random_pairs)
     items = _table(pairs, name, random_pairs).num_rows
-    return document_losses(model, source, items, context.recipe.evaluation.batch_size, "cpu")
+    return document_losses(model, source, items, context.recipe.evaluation.batch_size)
 
 
 def _losses_alone(
@@ -205,5 +205,5 @@ def _losses_alone(
 ) -> DocumentLosses:
     """Losses of the targets with no seed, as the untuned checkpoint reads any document; one item per pair."""
     source = PackedDocuments(dataset, context.recipe.synthesizer.context, np.unique(targets))
-    losses = document_losses(model, source, len(dataset), context.recipe.evaluation.batch_size, "cpu")
+    losses = document_losses(model, source, len(dataset), context.recipe.evaluation.batch_size)
     return DocumentLosses(losses.nats[targets], losses.tokens[targets])

@@ -4,6 +4,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+_ROWS = 8
+
 
 class SynthesisConfig(BaseModel):
     """How synthetic documents are sampled and which of them are kept.
@@ -16,9 +18,10 @@ class SynthesisConfig(BaseModel):
         temperature: of the softmax; 0 takes the most probable token.
         top_p: smallest probability mass that the sampled tokens must hold; 1 keeps the whole vocabulary.
         maximum_tokens: tokens after which a document ends with "length"; the context may end it earlier.
-        slots: documents decoded together.
+        slots: documents decoded together, a multiple of 8.
         prefill_slots: prompts read together; prefill starts when so many slots are free.
-        prefill_chunk: tokens of each prompt read per step; must divide the context.
+        prefill_chunk: tokens of each prompt read per step; must divide the context. Times prefill_slots it is
+            a multiple of 8.
         shard_documents: requests per shard, the unit of publication: a kill loses at most about one shard.
         minimum_tokens: shortest document kept, in tokens of its text.
         maximum_repeated_share: share of the document's shingles that occur earlier in it.
@@ -54,6 +57,18 @@ class SynthesisConfig(BaseModel):
             raise ValueError(
                 f"synthesis.prefill_slots is {self.prefill_slots}; "
                 f"allowed: 1 to synthesis.slots ({self.slots})"
+            )
+        # Matrix products of other numbers of rows were seen to give a row other bits beside other rows.
+        if self.slots % _ROWS:
+            raise ValueError(
+                f"synthesis.slots is {self.slots}; allowed: multiples of {_ROWS}, such as "
+                f"{-(-self.slots // _ROWS) * _ROWS}"
+            )
+        if self.prefill_slots * self.prefill_chunk % _ROWS:
+            raise ValueError(
+                f"synthesis.prefill_slots x prefill_chunk is {self.prefill_slots} x {self.prefill_chunk}; "
+                f"allowed: multiples of {_ROWS}, such as "
+                f"{self.prefill_slots} x {-(-self.prefill_chunk // _ROWS) * _ROWS}"
             )
         if self.minimum_tokens >= self.maximum_tokens:
             raise ValueError(

@@ -12,6 +12,8 @@ from megasbp.synthesis.config import SynthesisConfig
         ({"temperature": -0.1}, "greater than or equal to 0"),
         ({"temperature": float("nan")}, "finite|greater"),
         ({"slots": 4, "prefill_slots": 5}, r"prefill_slots is 5; allowed: 1 to synthesis.slots \(4\)"),
+        ({"slots": 12}, r"slots is 12; allowed: multiples of 8, such as 16"),
+        ({"prefill_slots": 3, "prefill_chunk": 12}, r"is 3 x 12; allowed: multiples of 8, such as 3 x 16"),
         ({"maximum_tokens": 16, "minimum_tokens": 16}, "minimum_tokens is 16; allowed: 0 to 15"),
         ({"slotz": 4}, "not permitted"),
     ],
