@@ -15,6 +15,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
+def published(run: Path) -> dict[str, bytes]:
+    """What a run's report consists of."""
+    files = ("results.json", "table.txt", "report.html")
+    return {name: (run / "report" / name).read_bytes() for name in files}
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("corpus") / "themes.jsonl"

@@ -2,21 +2,20 @@
 
 import json
 import random
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from conftest import environment, megasbp_command
+from conftest import published as published_by
+from kills import run_and_kill
 from small_run import write_recipe
 
 KILLS = 5
 
 
 def published(folder: Path) -> dict[str, bytes]:
-    report = folder / "runs" / "small" / "report"
-    return {name: (report / name).read_bytes() for name in ("results.json", "table.txt", "report.html")}
+    return published_by(folder / "runs" / "small")
 
 
 def test_every_arm_has_a_result_and_the_matched_budget(finished_run: Path) -> None:
@@ -48,23 +47,12 @@ def test_a_second_run_keeps_every_stage_and_changes_nothing(finished_run: Path) 
 
 def test_five_kills_change_no_byte_of_the_results(finished_run: Path, corpus: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, corpus)
+    command = megasbp_command("run", str(recipe))
     moments = random.Random(0)
-    kills = 0
-    while kills < KILLS:
-        with open(tmp_path / "output.txt", "ab") as output:
-            run = subprocess.Popen(
-                megasbp_command("run", str(recipe)), env=environment(), stdout=output, stderr=output
-            )
-            # The interpreter and torch take some seconds to start; what follows is work.
-            time.sleep(moments.uniform(4, 7))
-            if run.poll() is not None:
-                break
-            run.send_signal(signal.SIGKILL)
-            run.wait()
-            kills += 1
-    done = subprocess.run(
-        megasbp_command("run", str(recipe)), env=environment(), capture_output=True, text=True, check=False
-    )
+    # The interpreter and torch take some seconds to start; what follows is work.
+    seconds = [moments.uniform(4, 7) for _ in range(KILLS)]
+    kills = run_and_kill(command, seconds, environment(), tmp_path / "output.txt")
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert kills == KILLS, "the run ended before it could be killed often enough; make the recipe longer"
     assert published(tmp_path) == published(finished_run)
