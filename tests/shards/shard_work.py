@@ -1,6 +1,5 @@
 """Stage functions of the tests: importable by the workers, as every stage function must be."""
 
-import errno
 import hashlib
 import os
 import signal
@@ -57,7 +56,11 @@ def fail(shard: int, folder: Path, *, victim: int, kind: str, marks: Path) -> No
         if kind == "mistake":
             raise InputError("part-3.jsonl: line 7 is not JSON")
         if kind == "full":
-            raise RuntimeError("wrapped") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            # As a library may do: the system's error is only the cause of its own.
+            try:
+                Path("/dev/full").write_text("text")
+            except OSError as error:
+                raise RuntimeError("cannot write") from error
         if kind == "exit":
             raise SystemExit(0)
         raise KeyError("column")
