@@ -1,0 +1,1 @@
+"""One task per shard, on this machine's processes or on a Ray cluster, each output published once."""
