@@ -1,11 +1,11 @@
-// MinHash signatures of the documents of an indexed dataset, by Fast Similarity Sketching (Dahlgaard, Knudsen, Thorup,
-// FOCS 2017): O(shingles + slots log slots) a document where classical MinHash takes shingles * slots.
+// MinHash signatures of the documents of an indexed dataset, after Fast Similarity Sketching (Dahlgaard, Knudsen,
+// Thorup, FOCS 2017): a few hashes a shingle where classical MinHash takes one for each slot.
 //
-// Round r gives every shingle one slot and one value below 2^57; the slot keeps the smallest (round, value). Rounds go
-// on until no slot is empty; after kRounds of them each empty slot takes the smallest value of a hash of its own. A
-// later round never displaces an earlier one, so stopping early changes nothing, and the signature is that of the set:
-// slot s of A and of B agree exactly when the winner of slot s over A and B together lies in both, which happens with
-// probability |A and B| / |A or B|.
+// Round r gives every shingle one slot and one value below 2^57; a slot keeps the smallest (round, value). A slot that
+// is still empty after kRounds takes the smallest value of a hash function of its own (the paper has as many rounds as
+// slots before that; own functions are cheaper, for they scatter nothing). A later round never displaces an earlier
+// one, so it is left out when no slot is empty, and the signature is that of the set alone: slot s of A and of B agree
+// exactly when the winner of slot s over A and B together lies in both, which has probability |A and B| / |A or B|.
 #include "indexed_dataset.h"
 #include "parallel_for.h"
 #include "shingles.h"
@@ -24,7 +24,9 @@ namespace {
 constexpr std::size_t kSlots = 128;
 constexpr int kValueBits = 57;  // above them the round, or the slot before it is one: 7 bits, log2(kSlots)
 constexpr std::uint64_t kValueMask = (std::uint64_t{1} << kValueBits) - 1;
-constexpr std::size_t kRounds = 127;  // the 128th round number marks the slots' own hashes
+// Microseconds a document of 20, 150, 828 tokens: 1.2, 1.9, 5.1 with 4 rounds; 1.2, 2.3, 5.2 with 3; 2.0, 2.0, 5.0
+// with 127.
+constexpr std::size_t kRounds = 4;
 constexpr std::uint64_t kEmpty = std::numeric_limits<std::uint64_t>::max();
 constexpr std::int64_t kDocumentsAtOnce = 256;
 
@@ -72,28 +74,24 @@ class Sketcher {
  private:
   void find_winners(const std::vector<std::uint64_t> &hashes, std::uint64_t *winners) const {
     std::fill(winners, winners + kSlots, kEmpty);
-    bool filled = false;
-    for (std::size_t round = 0; round < kRounds && !filled;) {
-      // Few shingles fill few slots: several rounds before the slots are looked through again.
-      for (std::size_t tried = 0; tried < kSlots && round < kRounds; tried += hashes.size(), ++round) {
-        const HashFunction function = functions_[round];
-        const std::uint64_t order = static_cast<std::uint64_t>(round) << kValueBits;
-        for (const std::uint64_t shingle : hashes) {
-          const std::uint64_t hash = function(shingle);
-          const std::uint64_t value = order | (hash & kValueMask);
-          // Seldom true after the first few, so a branch costs less than a store every time.
-          if (value < winners[hash >> kValueBits]) winners[hash >> kValueBits] = value;
-        }
+    const auto is_open = [&] { return std::find(winners, winners + kSlots, kEmpty) != winners + kSlots; };
+    for (std::size_t round = 0; round < kRounds && (round == 0 || is_open()); ++round) {
+      const HashFunction function = functions_[round];
+      const std::uint64_t order = static_cast<std::uint64_t>(round) << kValueBits;
+      for (const std::uint64_t shingle : hashes) {
+        const std::uint64_t hash = function(shingle);
+        const std::uint64_t value = order | (hash & kValueMask);
+        // A branch, which is seldom taken: a store every time would hold up the next load of the same slot.
+        std::uint64_t &winner = winners[hash >> kValueBits];
+        if (__builtin_expect(value < winner, 0)) winner = value;
       }
-      filled = std::find(winners, winners + kSlots, kEmpty) == winners + kSlots;
     }
-    if (filled) return;
     for (std::size_t slot = 0; slot < kSlots; ++slot) {
       if (winners[slot] != kEmpty) continue;
       const HashFunction function = functions_[kRounds + slot];
       std::uint64_t smallest = kEmpty;
-      for (const std::uint64_t shingle : hashes) smallest = std::min(smallest, function(shingle) & kValueMask);
-      winners[slot] = static_cast<std::uint64_t>(kRounds) << kValueBits | smallest;
+      for (const std::uint64_t shingle : hashes) smallest = std::min(smallest, function(shingle));
+      winners[slot] = static_cast<std::uint64_t>(kRounds) << kValueBits | smallest >> (64 - kValueBits);
     }
   }
 

@@ -1,8 +1,8 @@
 """MinHash signatures of dataset shards on disk, from tokens.
 
-A signature has 128 slots (Fast Similarity Sketching, csrc/signatures.cpp): each slot of two documents agrees
-with a probability equal to their Jaccard similarity, and the share of slots that agree spreads no more than
-128 independent draws would. Two arrays are kept of it:
+A signature has 128 slots (after Fast Similarity Sketching, csrc/signatures.cpp). Each slot of two documents
+agrees with a probability equal to their Jaccard similarity, and the share of slots that agree spreads no more
+than 128 independent draws would; tests/overlap measures both. Two arrays are kept:
 
 - keys.npy, uint64 [bands, documents]: a hash of a band's rows, each taken at its full 64 bits, so that
   documents meet in a band by similarity and not by a short hash. Band after band, for one band is read alone.

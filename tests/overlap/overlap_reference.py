@@ -57,7 +57,7 @@ def clusters(documents, width: int, threshold: float) -> list[int]:
 
 
 SLOTS = 128
-ROUNDS = 127
+ROUNDS = 4
 
 
 def signature_slots(tokens, width: int, key: int) -> list[int]:
@@ -75,7 +75,7 @@ def signature_slots(tokens, width: int, key: int) -> list[int]:
             value = hashed(r, shingle)
             candidates[value >> 57].append((r, value & (2**57 - 1)))
         for slot in range(SLOTS):
-            candidates[slot].append((ROUNDS, hashed(ROUNDS + slot, shingle) & (2**57 - 1)))
+            candidates[slot].append((ROUNDS, hashed(ROUNDS + slot, shingle) >> 7))
     winners = [min(values) for values in candidates]
     return [
         mix64(((r << 57) + value + (slot + 1) * LENGTH_KEY) & MASK) for slot, (r, value) in enumerate(winners)

@@ -121,8 +121,8 @@ def test_copies_of_one_page_give_two_candidates_each_in_one_band_only(cluster, t
 
 
 def test_candidates_of_boilerplate_grow_linearly(write_shards, tmp_path):
-    # 1,000 variants of one page have 499,500 pairs. Each has an ending of its own: similar enough to share many
-    # keys, not enough to count as joined.
+    # 1,000 variants of one page have 499,500 pairs. Each has an ending of its own: similar enough to share
+    # many keys, not enough to count as joined.
     generator = np.random.default_rng(6)
     page = generator.integers(0, 50_000, 120)
     documents = [np.concatenate([page, generator.integers(0, 50_000, 15)]) for _ in range(1000)]
