@@ -47,8 +47,9 @@ class BandGroups {
   //                      them are left out, for they agree in every band
   //   fewest, certain    slots that must agree for a pair to be worth comparing; slots from which on two documents
   //                      count as joined already, so that a cluster gives a chain of pairs and not a clique
-  Array<std::int64_t> candidates(const std::vector<Array<std::uint8_t>> &shards, const std::vector<std::int64_t> &bounds,
-                                 bool copies_too, std::int64_t fewest, std::int64_t certain) {
+  Array<std::int64_t> candidates(const std::vector<Array<std::uint8_t>> &shards,
+                                 const std::vector<std::int64_t> &bounds, bool copies_too, std::int64_t fewest,
+                                 std::int64_t certain) {
     if (bounds.size() != shards.size() + 1) throw std::invalid_argument("bounds must be one longer than shards");
     for (std::size_t i = 0; i < shards.size(); ++i)
       if (shards[i].ndim() != 2 || shards[i].shape(1) != static_cast<py::ssize_t>(kSlots) ||
