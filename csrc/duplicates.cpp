@@ -2,9 +2,9 @@
 // similarity of the shingle sets decides, union-find joins. Every candidate pair is looked at, so the partition does
 // not depend on the order of the documents.
 #include "shingles.h"
+#include "union_find.h"
 
 #include <limits>
-#include <numeric>
 #include <utility>
 
 namespace py = pybind11;
@@ -34,8 +34,8 @@ class DuplicateFinder {
     for (std::size_t i = 0; i < documents.count; ++i) {
       append_shingle_set(documents.begin(i), documents.length(i), width_, hashes_);
       bounds_.push_back(hashes_.size());
-      parents_.push_back(parents_.size());
-      append_band_keys(set_of(parents_.size() - 1));
+      append_band_keys(set_of(document_count()));
+      clusters_.add();
     }
   }
 
@@ -48,7 +48,7 @@ class DuplicateFinder {
       for (const auto *hash = set_of(document).begin; hash != set_of(document).end; ++hash) key = mix64(key + *hash);
       return key;
     });
-    is_copy_.assign(parents_.size(), false);
+    is_copy_.assign(document_count(), false);
     for (std::size_t i = 1, first = 0; i < keyed.size(); ++i) {
       if (keyed[i].first != keyed[first].first) {
         first = i;
@@ -56,7 +56,7 @@ class DuplicateFinder {
       }
       const SetView a = set_of(keyed[first].second), b = set_of(keyed[i].second);
       if (a.size() == b.size() && std::equal(a.begin, a.end, b.begin)) {
-        join(keyed[first].second, keyed[i].second);
+        clusters_.join(number(keyed[first].second), number(keyed[i].second));
         is_copy_[keyed[i].second] = true;
       }
     }
@@ -77,17 +77,16 @@ class DuplicateFinder {
     }
   }
 
-  // Label of a cluster: its smallest document.
-  Array<std::int64_t> labels() {
-    Array<std::int64_t> result(static_cast<py::ssize_t>(parents_.size()));
-    std::int64_t *out = result.mutable_data();
-    for (std::size_t i = 0; i < parents_.size(); ++i) out[i] = static_cast<std::int64_t>(root(i));
-    return result;
-  }
+  // Label of a cluster: its smallest document. Called once, last.
+  Array<std::int64_t> labels() { return to_numpy(clusters_.take_labels()); }
 
   std::size_t bands() const { return bands_; }
 
  private:
+  static std::int64_t number(std::size_t document) { return static_cast<std::int64_t>(document); }
+
+  std::size_t document_count() const { return static_cast<std::size_t>(clusters_.size()); }
+
   SetView set_of(std::size_t document) const {
     return {hashes_.data() + bounds_[document], hashes_.data() + bounds_[document + 1]};
   }
@@ -110,34 +109,20 @@ class DuplicateFinder {
   template <class Key>
   std::vector<std::pair<std::uint64_t, std::size_t>> sorted_keys(Key key) const {
     std::vector<std::pair<std::uint64_t, std::size_t>> keyed;
-    for (std::size_t i = 0; i < parents_.size(); ++i)
+    for (std::size_t i = 0; i < document_count(); ++i)
       if (set_of(i).size() > 0 && (is_copy_.empty() || !is_copy_[i])) keyed.emplace_back(key(i), i);
     std::sort(keyed.begin(), keyed.end());
     return keyed;
   }
 
   void join_if_similar(std::size_t a, std::size_t b, double threshold) {
-    if (root(a) == root(b)) return;
+    if (clusters_.root(number(a)) == clusters_.root(number(b))) return;
     const SetView set_a = set_of(a), set_b = set_of(b);
     // The similarity is at most the ratio of the sizes.
     const auto smaller = static_cast<double>(std::min(set_a.size(), set_b.size()));
     const auto larger = static_cast<double>(std::max(set_a.size(), set_b.size()));
     if (smaller / larger < threshold) return;
-    if (jaccard_of_sets(set_a, set_b) >= threshold) join(a, b);
-  }
-
-  std::size_t root(std::size_t document) {
-    while (parents_[document] != document) {
-      parents_[document] = parents_[parents_[document]];
-      document = parents_[document];
-    }
-    return document;
-  }
-
-  void join(std::size_t a, std::size_t b) {
-    a = root(a);
-    b = root(b);
-    parents_[std::max(a, b)] = std::min(a, b);
+    if (jaccard_of_sets(set_a, set_b) >= threshold) clusters_.join(number(a), number(b));
   }
 
   std::size_t width_, rows_, bands_ = 0;
@@ -145,7 +130,7 @@ class DuplicateFinder {
   std::vector<std::uint64_t> hashes_;      // the documents' sets, end to end
   std::vector<std::size_t> bounds_{0};     // document i's set is hashes_[bounds_[i], bounds_[i + 1])
   std::vector<std::uint64_t> band_keys_;   // [documents, bands]
-  std::vector<std::size_t> parents_;       // union-find; a root is the smallest document of its cluster
+  UnionFind clusters_;
   std::vector<bool> is_copy_;              // set by join_equal
 };
 

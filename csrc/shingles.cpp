@@ -115,5 +115,7 @@ void register_shingles(py::module_ &module) {
              "float64 [n]: Jaccard similarity of document rows_a[i] of a with document rows_b[i] of b.");
   module.def("hash_words", &hash_words, py::arg("text"), "uint32: the hash of each space-separated word of UTF-8 text.");
   register_duplicates(module);
+  register_signatures(module);
+  register_band_groups(module);
   register_ngram_index(module);
 }

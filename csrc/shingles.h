@@ -121,4 +121,6 @@ Array<T> to_numpy(std::vector<T> &&values) {
 }  // namespace megasbp
 
 void register_duplicates(pybind11::module_ &module);
+void register_signatures(pybind11::module_ &module);
+void register_band_groups(pybind11::module_ &module);
 void register_ngram_index(pybind11::module_ &module);

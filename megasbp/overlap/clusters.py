@@ -10,7 +10,7 @@ from megasbp.errors import InputError
 from megasbp.overlap.documents import flat_batches
 from megasbp.overlap.shingles import checked_width
 
-_SIGNATURE = 128
+SIGNATURE_SLOTS = 128
 _RECALL_AT_THRESHOLD = 0.98
 
 
@@ -22,7 +22,7 @@ def near_duplicate_clusters(
     Every candidate pair is verified, so two documents are never joined without a chain of such pairs. A pair
     right at the threshold is found with a probability of at least 0.98, a more similar one with a higher. The
     partition does not depend on the order of the documents. Memory: 8 bytes per token and at most 1 KB per
-    document.
+    document; `megasbp.overlap.corpus_clusters` is for corpora that this does not hold.
 
     Args:
         documents: token arrays (or `word_hashes`), read once.
@@ -38,7 +38,7 @@ def near_duplicate_clusters(
     """
     checked_width(width)
     rows = rows_per_band(threshold)
-    functions = _SIGNATURE // rows * rows
+    functions = SIGNATURE_SLOTS // rows * rows
     keys = [
         np.array([derive_key(seed, "minhash", part, i) for i in range(functions)], np.uint64)
         for part in ("multiplier", "increment")
@@ -66,7 +66,9 @@ def rows_per_band(threshold: float) -> int:
     if not 0 < threshold <= 1:
         raise InputError(f"duplicate threshold {threshold}: must be above 0 and at most 1 (0.7 is usual)")
     enough = [
-        r for r in range(1, _SIGNATURE + 1) if _candidate_probability(threshold, r) >= _RECALL_AT_THRESHOLD
+        r
+        for r in range(1, SIGNATURE_SLOTS + 1)
+        if _candidate_probability(threshold, r) >= _RECALL_AT_THRESHOLD
     ]
     if not enough:
         raise InputError(
@@ -76,4 +78,4 @@ def rows_per_band(threshold: float) -> int:
 
 
 def _candidate_probability(similarity: float, rows: int) -> float:
-    return 1 - (1 - similarity**rows) ** (_SIGNATURE // rows)
+    return 1 - (1 - similarity**rows) ** (SIGNATURE_SLOTS // rows)

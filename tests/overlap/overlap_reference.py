@@ -56,6 +56,36 @@ def clusters(documents, width: int, threshold: float) -> list[int]:
     return labels
 
 
+SLOTS = 128
+ROUNDS = 4
+
+
+def signature_slots(tokens, width: int, key: int) -> list[int]:
+    """Fast Similarity Sketching: every shingle in every round, then every slot's own hash; 64 bits a slot."""
+
+    def hashed(function: int, shingle: int) -> int:
+        multiplier = mix64((key + (2 * function + 1) * TOKEN_KEY) & MASK) | 1
+        increment = mix64((key + (2 * function + 2) * TOKEN_KEY) & MASK)
+        return (multiplier * shingle + increment) & MASK
+
+    hashes = [shingle_hash(list(run)) for run in shingle_set(tokens, width)]
+    candidates: list[list[tuple[int, int]]] = [[] for _ in range(SLOTS)]
+    for shingle in hashes:
+        for r in range(ROUNDS):
+            value = hashed(r, shingle)
+            candidates[value >> 57].append((r, value & (2**57 - 1)))
+        for slot in range(SLOTS):
+            candidates[slot].append((ROUNDS, hashed(ROUNDS + slot, shingle) >> 7))
+    winners = [min(values) for values in candidates]
+    return [
+        mix64(((r << 57) + value + (slot + 1) * LENGTH_KEY) & MASK) for slot, (r, value) in enumerate(winners)
+    ]
+
+
+def band_keys(slots: list[int], rows: int) -> list[int]:
+    return [mix64(sum(slots[band * rows : (band + 1) * rows]) & MASK) for band in range(SLOTS // rows)]
+
+
 def coverage(corpus, tokens, width: int) -> float:
     known = {run for document in corpus for run in shingles(document, width)}
     covered = set()
