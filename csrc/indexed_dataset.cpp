@@ -65,8 +65,8 @@ int64_t largest_token(TokenType type) {
   throw std::logic_error("token type");
 }
 
-IndexedDataset::IndexedDataset(const std::string &bin_path, const std::string &idx_path)
-    : bin_(bin_path), idx_(idx_path) {
+IndexedDataset::IndexedDataset(const std::string &bin_path, const std::string &idx_path, bool single)
+    : bin_(bin_path), idx_(idx_path), single_(single) {
   const std::string mend = "; restore the file or write the dataset again";
   // A prefix shorter than the magic is told apart from a file of another kind: both are compared byte by byte.
   const size_t compared = std::min<size_t>(sizeof(kMagic), static_cast<size_t>(idx_.size()));
@@ -161,7 +161,8 @@ Span IndexedDataset::document(int64_t document) const {
   }
   const int64_t first = bound(document);
   const int64_t last = bound(document + 1);
-  if (first < 0 || last < first || last > sequences_) {
+  const bool expected = !single_ || (first == document && last == document + 1);
+  if (first < 0 || last < first || last > sequences_ || !expected) {
     damaged("document bounds " + std::to_string(document) + " and " + std::to_string(document + 1) + " are " +
             std::to_string(first) + " and " + std::to_string(last));
   }

@@ -45,9 +45,10 @@ struct Span {
 
 class IndexedDataset {
  public:
-  // O(1): reads the header and the last entries, and compares sizes.
+  // O(1): reads the header and the last entries, and compares sizes. `single`: each document is known to be one
+  // sequence, and an access that finds another bound is refused.
   // Throws FileError when a file cannot be opened, std::invalid_argument when it is not what its header says.
-  IndexedDataset(const std::string &bin_path, const std::string &idx_path);
+  IndexedDataset(const std::string &bin_path, const std::string &idx_path, bool single);
 
   int64_t documents() const { return documents_; }
   int64_t sequences() const { return sequences_; }
@@ -88,6 +89,7 @@ class IndexedDataset {
 
   MappedFile bin_;
   MappedFile idx_;
+  bool single_;
   TokenType type_;
   int64_t documents_ = 0;
   int64_t sequences_ = 0;

@@ -83,7 +83,8 @@ void register_indexed_dataset(py::module_ &module) {
   py::register_local_exception_translator(&megasbp::translate_file_error);
 
   py::class_<IndexedDataset, std::shared_ptr<IndexedDataset>>(module, "IndexedDataset")
-      .def(py::init<const std::string &, const std::string &>(), py::arg("bin_path"), py::arg("idx_path"))
+      .def(py::init<const std::string &, const std::string &, bool>(), py::arg("bin_path"), py::arg("idx_path"),
+           py::arg("single"))
       .def("__len__", &IndexedDataset::documents)
       .def_property_readonly("tokens", &IndexedDataset::tokens)
       .def_property_readonly("dtype", [](const IndexedDataset &self) { return megasbp::numpy_type(self.type()); })

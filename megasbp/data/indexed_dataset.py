@@ -53,7 +53,7 @@ class IndexedDataset:
         self.prefix = Path(prefix)
         bin_path, idx_path, json_path = dataset_files(self.prefix)
         self._description = _read_description(self.prefix, json_path)
-        self.native = _open_native(bin_path, idx_path)
+        self.native = _open_native(bin_path, idx_path, single="sequences" not in self._description)
         for path in (bin_path, idx_path):
             announced = self._description["files"][path.suffix]["bytes"]
             if path.stat().st_size != announced:
@@ -294,7 +294,7 @@ def describe_dataset(prefix: Path, metadata: Mapping[str, Any]) -> None:
         InputError: the files are damaged.
     """
     bin_path, idx_path, json_path = dataset_files(prefix)
-    native = _open_native(bin_path, idx_path)
+    native = _open_native(bin_path, idx_path, single=False)
     with native_errors(str(prefix)):
         sequences = None if native.verify() else native.sequences
     paths = {".bin": bin_path, ".idx": idx_path}
@@ -324,10 +324,10 @@ def _describe(
     }
 
 
-def _open_native(bin_path: Path, idx_path: Path) -> Any:
+def _open_native(bin_path: Path, idx_path: Path, *, single: bool) -> Any:
     try:
         with native_errors(str(idx_path)):
-            return core.IndexedDataset(os.fspath(bin_path), os.fspath(idx_path))
+            return core.IndexedDataset(os.fspath(bin_path), os.fspath(idx_path), single)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such file; restore it or write the dataset again") from None
 
@@ -341,8 +341,17 @@ def _read_description(prefix: Path, json_path: Path) -> dict[str, Any]:
             "or describe files of another tool with tools/inspect_dataset.py --describe"
         )
     description = read_json(json_path)
-    # The format names the fields; who edits the file by hand may still lose one.
-    whole = isinstance(description, dict) and description.keys() >= _FIELDS
-    if not whole or description["format"] != _FORMAT:
+    if not _is_description(description):
         raise InputError(f"{json_path}: not a description of format {_FORMAT!r}; write the dataset again")
     return description
+
+
+def _is_description(description: Any) -> bool:
+    """Whether JSON has the fields that the format names; who edits the file by hand may lose one."""
+    if not isinstance(description, dict) or description.get("format") != _FORMAT:
+        return False
+    if not description.keys() >= _FIELDS or not isinstance(description["metadata"], dict):
+        return False
+    files = description["files"]
+    entries = [files.get(suffix) for suffix in (".bin", ".idx")] if isinstance(files, dict) else [None]
+    return all(isinstance(entry, dict) and entry.keys() >= {"bytes", "sha256"} for entry in entries)
