@@ -2,8 +2,8 @@
 
     python fuzz_dataset.py FOLDER SECONDS SEED [FIRST_CASE]
 
-Case n is a pure function of (SEED, n), so a failure is repeated by its number. The number of the case at work is
-in FOLDER/case, also after a crash.
+Case n is a pure function of (SEED, n), so a failure is repeated by its number. FOLDER/case holds the number
+of the case at work, also after a crash.
 """
 
 import json

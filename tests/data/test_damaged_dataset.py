@@ -1,7 +1,7 @@
 """Damaged files: a clear ValueError at opening or at access, and never another document's tokens.
 
-Opening is O(1) and catches what the header, the sizes, the ends of the tables and NAME.json contradict. Damage in
-the middle of a table is caught where it is used: an access that succeeds returns what was written.
+Opening is O(1) and catches what the header, the sizes, the ends of the tables and NAME.json contradict.
+Damage in the middle of a table is caught where it is used: an access that succeeds returns what was written.
 """
 
 import json
