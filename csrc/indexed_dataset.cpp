@@ -1,9 +1,11 @@
 #include "indexed_dataset.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <type_traits>
 
 namespace megasbp {
 namespace {
@@ -15,19 +17,24 @@ Value read_value(const char *address) {
   return value;
 }
 
+// Widens until a value that is no token, which only floating-point types hold; returns how many were.
 template <typename Token>
-void widen(const char *source, int64_t count, int64_t *out) {
+int64_t widen(const char *source, int64_t count, int64_t largest, int64_t *out) {
   const Token *tokens = reinterpret_cast<const Token *>(source);
-  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<int64_t>(tokens[i]);
+  for (int64_t i = 0; i < count; ++i) {
+    // The cast of NaN, or of what int64 does not hold, is undefined.
+    if constexpr (std::is_floating_point_v<Token>) {
+      if (!(tokens[i] >= 0 && tokens[i] <= static_cast<Token>(largest) && tokens[i] == std::floor(tokens[i]))) return i;
+    }
+    out[i] = static_cast<int64_t>(tokens[i]);
+  }
+  return count;
 }
 
 TokenType parse_type(uint8_t code, const std::string &path) {
-  switch (code) {
-    case 1: case 2: case 3: case 4: case 5: case 8: return static_cast<TokenType>(code);
-    default:
-      throw std::invalid_argument(path + ": byte 17: dtype code " + std::to_string(code) +
-                                  " holds no tokens (1, 2, 3, 4, 5 and 8 do); write the dataset with integers");
-  }
+  if (code >= 1 && code <= 8) return static_cast<TokenType>(code);
+  throw std::invalid_argument(path + ": byte 17: dtype code " + std::to_string(code) +
+                              ", must be in 1..8; restore the file or write the dataset again");
 }
 
 }  // namespace
@@ -38,6 +45,8 @@ int64_t token_bytes(TokenType type) {
     case TokenType::kInt16: case TokenType::kUint16: return 2;
     case TokenType::kInt32: return 4;
     case TokenType::kInt64: return 8;
+    case TokenType::kFloat32: return 4;
+    case TokenType::kFloat64: return 8;
   }
   throw std::logic_error("token type");
 }
@@ -50,12 +59,14 @@ int64_t largest_token(TokenType type) {
     case TokenType::kUint16: return std::numeric_limits<uint16_t>::max();
     case TokenType::kInt32: return std::numeric_limits<int32_t>::max();
     case TokenType::kInt64: return std::numeric_limits<int64_t>::max();
+    case TokenType::kFloat32: return int64_t{1} << std::numeric_limits<float>::digits;
+    case TokenType::kFloat64: return int64_t{1} << std::numeric_limits<double>::digits;
   }
   throw std::logic_error("token type");
 }
 
-IndexedDataset::IndexedDataset(const std::string &bin_path, const std::string &idx_path)
-    : bin_(bin_path), idx_(idx_path) {
+IndexedDataset::IndexedDataset(const std::string &bin_path, const std::string &idx_path, bool single)
+    : bin_(bin_path), idx_(idx_path), single_(single) {
   const std::string mend = "; restore the file or write the dataset again";
   // A prefix shorter than the magic is told apart from a file of another kind: both are compared byte by byte.
   const size_t compared = std::min<size_t>(sizeof(kMagic), static_cast<size_t>(idx_.size()));
@@ -89,16 +100,19 @@ IndexedDataset::IndexedDataset(const std::string &bin_path, const std::string &i
                                 std::to_string(expected) + "; multimodal indexes are not read, otherwise" +
                                 mend.substr(1));
   }
-  if (bounds != sequences + 1) {
-    throw std::invalid_argument(idx_path + ": " + std::to_string(sequences) + " sequences in " +
-                                std::to_string(static_cast<int64_t>(bounds) - 1) +
-                                " documents; write one sequence per document (no --split-sentences)");
+  if (bounds < 1) {
+    throw std::invalid_argument(idx_path + ": byte 26: no document bounds, at least 1 is needed" + mend);
   }
-  documents_ = static_cast<int64_t>(sequences);
+  sequences_ = static_cast<int64_t>(sequences);
+  documents_ = static_cast<int64_t>(bounds) - 1;
+  if (bound(0) != 0 || bound(documents_) != sequences_) {
+    damaged("its document bounds go from " + std::to_string(bound(0)) + " to " + std::to_string(bound(documents_)) +
+            ", its sequences from 0 to " + std::to_string(sequences_));
+  }
   int64_t end = 0;
-  if (documents_ > 0) {
-    const int64_t length = read_value<int32_t>(lengths() + 4 * (documents_ - 1));
-    const int64_t last = pointer(documents_ - 1);
+  if (sequences_ > 0) {
+    const int64_t length = read_value<int32_t>(lengths() + 4 * (sequences_ - 1));
+    const int64_t last = pointer(sequences_ - 1);
     if (length < 0 || last < 0 || last > std::numeric_limits<int64_t>::max() / 2 || pointer(0) != 0) {
       damaged("its first pointer is not 0, or its last entry is negative");
     }
@@ -118,47 +132,72 @@ void IndexedDataset::damaged(const std::string &what) const {
   throw std::invalid_argument(idx_.path() + ": damaged index, " + what + "; restore the file or write it again");
 }
 
-int64_t IndexedDataset::pointer(int64_t document) const {
-  return read_value<int64_t>(lengths() + 4 * documents_ + 8 * document);
+int64_t IndexedDataset::pointer(int64_t sequence) const {
+  return read_value<int64_t>(lengths() + 4 * sequences_ + 8 * sequence);
 }
 
-int64_t IndexedDataset::document_start(int64_t document) const {
+int64_t IndexedDataset::bound(int64_t document) const {
+  return read_value<int64_t>(lengths() + 12 * sequences_ + 8 * document);
+}
+
+Span IndexedDataset::sequence(int64_t sequence) const {
+  const int64_t start = pointer(sequence);
+  if (start < 0 || start > bin_.size() || start % item_ != 0) {
+    damaged("pointer " + std::to_string(sequence) + " is " + std::to_string(start));
+  }
+  const Span span{start / item_, read_value<int32_t>(lengths() + 4 * sequence)};
+  if (span.count < 0 || span.count > tokens_ - span.start) {
+    damaged("length " + std::to_string(sequence) + " is " + std::to_string(span.count));
+  }
+  if (span.end() * item_ != (sequence + 1 < sequences_ ? pointer(sequence + 1) : bin_.size())) {
+    damaged("sequence " + std::to_string(sequence) + " does not end where the next one begins");
+  }
+  return span;
+}
+
+Span IndexedDataset::document(int64_t document) const {
   if (document < 0 || document >= documents_) {
     throw std::out_of_range("document " + std::to_string(document) + " of " + std::to_string(documents_));
   }
-  const int64_t start = pointer(document);
-  if (start < 0 || start > bin_.size() || start % item_ != 0) {
-    damaged("pointer " + std::to_string(document) + " is " + std::to_string(start));
+  const int64_t first = bound(document);
+  const int64_t last = bound(document + 1);
+  const bool expected = !single_ || (first == document && last == document + 1);
+  if (first < 0 || last < first || last > sequences_ || !expected) {
+    damaged("document bounds " + std::to_string(document) + " and " + std::to_string(document + 1) + " are " +
+            std::to_string(first) + " and " + std::to_string(last));
   }
-  return start / item_;
-}
-
-int64_t IndexedDataset::document_length(int64_t document) const {
-  const int64_t start = document_start(document);
-  const int64_t length = read_value<int32_t>(lengths() + 4 * document);
-  if (length < 0 || length > tokens_ - start) {
-    damaged("length " + std::to_string(document) + " is " + std::to_string(length));
-  }
-  return length;
+  // A document may have no sequence at all; it lies where the next sequence begins.
+  if (first == last) return {first < sequences_ ? sequence(first).start : tokens_, 0};
+  Span span = sequence(first);
+  for (int64_t part = first + 1; part < last; ++part) span.count += sequence(part).count;
+  return span;
 }
 
 int64_t IndexedDataset::document_at(int64_t token) const {
   if (token < 0 || token >= tokens_) {
     throw std::out_of_range("token " + std::to_string(token) + " of " + std::to_string(tokens_));
   }
-  // The last document that starts at or before the token. Empty documents share their start with the next one,
-  // so the last of equals is the one with tokens.
-  int64_t low = 0;
-  int64_t high = documents_;
-  while (high - low > 1) {
-    const int64_t middle = low + (high - low) / 2;
-    (document_start(middle) <= token ? low : high) = middle;
+  // The last of the values [0, count) that is at most `value`; in a damaged table any one, so it is checked after.
+  const auto last_at_most = [](int64_t count, int64_t value, const auto &read) {
+    int64_t low = 0;
+    for (int64_t high = count; high - low > 1;) {
+      const int64_t middle = low + (high - low) / 2;
+      (read(middle) <= value ? low : high) = middle;
+    }
+    return low;
+  };
+  // Empty sequences share their start with the next one, so the last of equals is the one with tokens.
+  const int64_t found = last_at_most(sequences_, token * item_, [&](int64_t i) { return pointer(i); });
+  const auto holds = [&](int64_t document) { return bound(document) <= found && found < bound(document + 1); };
+  int64_t document = found;  // Right at once where each document is one sequence.
+  if (found >= documents_ || !holds(found)) {
+    document = last_at_most(documents_, found, [&](int64_t i) { return bound(i); });
   }
-  const int64_t start = document_start(low);
-  if (token < start || token >= start + document_length(low)) {
+  const Span span = sequence(found);
+  if (token < span.start || token >= span.end() || !holds(document)) {
     damaged("no document holds token " + std::to_string(token));
   }
-  return low;
+  return document;
 }
 
 const char *IndexedDataset::address(int64_t start, int64_t count) const {
@@ -171,29 +210,44 @@ const char *IndexedDataset::address(int64_t start, int64_t count) const {
 
 void IndexedDataset::copy(int64_t start, int64_t count, int64_t *out) const {
   const char *source = address(start, count);
+  const int64_t largest = largest_token(type_);
+  int64_t copied = 0;
   switch (type_) {
-    case TokenType::kUint8: return widen<uint8_t>(source, count, out);
-    case TokenType::kInt8: return widen<int8_t>(source, count, out);
-    case TokenType::kInt16: return widen<int16_t>(source, count, out);
-    case TokenType::kUint16: return widen<uint16_t>(source, count, out);
-    case TokenType::kInt32: return widen<int32_t>(source, count, out);
-    case TokenType::kInt64: return widen<int64_t>(source, count, out);
+    case TokenType::kUint8: copied = widen<uint8_t>(source, count, largest, out); break;
+    case TokenType::kInt8: copied = widen<int8_t>(source, count, largest, out); break;
+    case TokenType::kInt16: copied = widen<int16_t>(source, count, largest, out); break;
+    case TokenType::kUint16: copied = widen<uint16_t>(source, count, largest, out); break;
+    case TokenType::kInt32: copied = widen<int32_t>(source, count, largest, out); break;
+    case TokenType::kInt64: copied = widen<int64_t>(source, count, largest, out); break;
+    case TokenType::kFloat32: copied = widen<float>(source, count, largest, out); break;
+    case TokenType::kFloat64: copied = widen<double>(source, count, largest, out); break;
+  }
+  if (copied < count) {
+    throw std::invalid_argument(bin_.path() + ": token " + std::to_string(start + copied) + " is not an integer in 0.." +
+                                std::to_string(largest) + "; restore the file or write the dataset again");
   }
 }
 
-void IndexedDataset::verify() const {
-  int64_t end = 0;
-  const char *bounds = lengths() + 12 * documents_;
-  for (int64_t document = 0; document < documents_; ++document) {
-    if (document_start(document) != end) {
-      damaged("document " + std::to_string(document) + " does not start where the one before it ends");
+void IndexedDataset::document_lengths(int32_t *out) const {
+  for (int64_t i = 0; i < documents_; ++i) {
+    const int64_t count = document(i).count;
+    if (count > std::numeric_limits<int32_t>::max()) {
+      throw std::invalid_argument(idx_.path() + ": document " + std::to_string(i) + " has " + std::to_string(count) +
+                                  " tokens, at most 2147483647; cut it");
     }
-    end += document_length(document);
-    if (read_value<int64_t>(bounds + 8 * document) != document) {
-      damaged("document bound " + std::to_string(document) + " is not one sequence per document");
-    }
+    out[i] = static_cast<int32_t>(count);
   }
-  if (read_value<int64_t>(bounds + 8 * documents_) != documents_) damaged("its last document bound is wrong");
+}
+
+bool IndexedDataset::verify() const {
+  // The first pointer was found to be 0 at opening, so sequences that meet cover .bin without gap or overlap.
+  for (int64_t i = 0; i < sequences_; ++i) sequence(i);
+  bool single = documents_ == sequences_;
+  for (int64_t i = 0; i < documents_; ++i) {
+    if (bound(i + 1) < bound(i)) damaged("document bound " + std::to_string(i + 1) + " is below the one before it");
+    single = single && bound(i + 1) == i + 1;
+  }
+  return single;
 }
 
 }  // namespace megasbp

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "arrays.h"
 #include "indexed_dataset.h"
 #include "indexed_dataset_writer.h"
 
@@ -20,17 +21,19 @@ py::dtype numpy_type(TokenType type) {
     case TokenType::kUint16: return py::dtype::of<uint16_t>();
     case TokenType::kInt32: return py::dtype::of<int32_t>();
     case TokenType::kInt64: return py::dtype::of<int64_t>();
+    case TokenType::kFloat32: return py::dtype::of<float>();
+    case TokenType::kFloat64: return py::dtype::of<double>();
   }
   throw std::logic_error("token type");
 }
 
 TokenType token_type(const py::dtype &dtype) {
   for (const TokenType type : {TokenType::kUint8, TokenType::kInt8, TokenType::kInt16, TokenType::kUint16,
-                               TokenType::kInt32, TokenType::kInt64}) {
+                               TokenType::kInt32, TokenType::kInt64, TokenType::kFloat32, TokenType::kFloat64}) {
     if (dtype.equal(numpy_type(type))) return type;
   }
   throw std::invalid_argument("dtype " + py::str(static_cast<py::object>(dtype)).cast<std::string>() +
-                              " is not one of uint8, int8, int16, uint16, int32, int64");
+                              " is not one of uint8, int8, int16, uint16, int32, int64, float32, float64");
 }
 
 // A read-only array over mapped memory; it keeps the dataset, and so the mapping, alive.
@@ -38,6 +41,28 @@ py::array view(const py::object &owner, const py::dtype &dtype, int64_t count, c
   py::array array(dtype, {count}, {dtype.itemsize()}, address, owner);
   py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
   return array;
+}
+
+// Tokens as integers: where they are stored as such, the file itself, else a checked copy.
+py::array tokens_array(const py::object &owner, const Span &span) {
+  const auto &dataset = owner.cast<const IndexedDataset &>();
+  const char *address = dataset.address(span.start, span.count);
+  if (dataset.type() != TokenType::kFloat32 && dataset.type() != TokenType::kFloat64) {
+    return view(owner, numpy_type(dataset.type()), span.count, address);
+  }
+  IndexArray tokens(span.count);
+  dataset.copy(span.start, span.count, tokens.mutable_data());
+  return tokens;
+}
+
+template <auto Add>
+void add(IndexedDatasetWriter &writer, const IndexArray &tokens, const IndexArray &lengths) {
+  if (tokens.ndim() != 1 || lengths.ndim() != 1) throw std::invalid_argument("arrays must have one dimension");
+  const int64_t *const token = tokens.data();
+  const int64_t *const length = lengths.data();
+  const int64_t counts[] = {tokens.size(), lengths.size()};
+  py::gil_scoped_release release;
+  (writer.*Add)(token, counts[0], length, counts[1]);
 }
 
 void translate_file_error(std::exception_ptr pointer) {
@@ -58,29 +83,34 @@ void register_indexed_dataset(py::module_ &module) {
   py::register_local_exception_translator(&megasbp::translate_file_error);
 
   py::class_<IndexedDataset, std::shared_ptr<IndexedDataset>>(module, "IndexedDataset")
-      .def(py::init<const std::string &, const std::string &>(), py::arg("bin_path"), py::arg("idx_path"))
+      .def(py::init<const std::string &, const std::string &, bool>(), py::arg("bin_path"), py::arg("idx_path"),
+           py::arg("single"))
       .def("__len__", &IndexedDataset::documents)
       .def_property_readonly("tokens", &IndexedDataset::tokens)
       .def_property_readonly("dtype", [](const IndexedDataset &self) { return megasbp::numpy_type(self.type()); })
+      .def_property_readonly("sequences", &IndexedDataset::sequences)
       .def_property_readonly("lengths",
                              [](const py::object &self) {
                                const auto &dataset = self.cast<const IndexedDataset &>();
-                               return megasbp::view(self, py::dtype::of<int32_t>(), dataset.documents(),
+                               return megasbp::view(self, py::dtype::of<int32_t>(), dataset.sequences(),
                                                     dataset.lengths());
                              })
-      .def("document_start", &IndexedDataset::document_start, py::arg("document"))
+      .def("document_lengths",
+           [](const IndexedDataset &self) {
+             py::array_t<int32_t> lengths(self.documents());
+             int32_t *const out = lengths.mutable_data();
+             py::gil_scoped_release release;
+             self.document_lengths(out);
+             return lengths;
+           })
       .def("document",
            [](const py::object &self, int64_t document) {
-             const auto &dataset = self.cast<const IndexedDataset &>();
-             const int64_t start = dataset.document_start(document);
-             const int64_t length = dataset.document_length(document);
-             return megasbp::view(self, megasbp::numpy_type(dataset.type()), length, dataset.address(start, length));
+             return megasbp::tokens_array(self, self.cast<const IndexedDataset &>().document(document));
            },
            py::arg("document"))
       .def("stream",
            [](const py::object &self, int64_t start, int64_t count) {
-             const auto &dataset = self.cast<const IndexedDataset &>();
-             return megasbp::view(self, megasbp::numpy_type(dataset.type()), count, dataset.address(start, count));
+             return megasbp::tokens_array(self, {start, count});
            },
            py::arg("start"), py::arg("count"))
       .def("verify", &IndexedDataset::verify, py::call_guard<py::gil_scoped_release>());
@@ -90,13 +120,13 @@ void register_indexed_dataset(py::module_ &module) {
              return std::make_unique<IndexedDatasetWriter>(bin_path, idx_path, megasbp::token_type(dtype));
            }),
            py::arg("bin_path"), py::arg("idx_path"), py::arg("dtype"))
-      .def("add",
-           [](IndexedDatasetWriter &self, const py::array_t<int64_t, py::array::c_style> &tokens) {
-             if (tokens.ndim() != 1) throw std::invalid_argument("tokens must have one dimension");
-             self.add(tokens.data(), tokens.size());
-           },
-           py::arg("tokens").noconvert())
+      .def("add_document", &megasbp::add<&IndexedDatasetWriter::add_document>, py::arg("tokens").noconvert(),
+           py::arg("lengths").noconvert())
+      .def("add_documents", &megasbp::add<&IndexedDatasetWriter::add_documents>, py::arg("tokens").noconvert(),
+           py::arg("lengths").noconvert())
       .def("finish", &IndexedDatasetWriter::finish, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("documents", &IndexedDatasetWriter::documents)
+      .def_property_readonly("sequences", &IndexedDatasetWriter::sequences)
+      .def_property_readonly("single", &IndexedDatasetWriter::single)
       .def_property_readonly("tokens", &IndexedDatasetWriter::tokens);
 }

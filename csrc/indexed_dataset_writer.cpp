@@ -6,12 +6,15 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <stdexcept>
 
 namespace megasbp {
 namespace {
 
 constexpr size_t kBufferBytes = size_t{1} << 20;
+// Entries of the index that are made at once.
+constexpr int64_t kBlock = 1 << 16;
 
 }  // namespace
 
@@ -69,45 +72,95 @@ void BufferedFile::finish() {
 }
 
 IndexedDatasetWriter::IndexedDatasetWriter(const std::string &bin_path, const std::string &idx_path, TokenType type)
-    : type_(type), bin_(bin_path, O_WRONLY), idx_(idx_path, O_WRONLY), lengths_(idx_path + ".lengths", O_RDWR) {
+    : type_(type),
+      bin_(bin_path, O_WRONLY),
+      idx_(idx_path, O_WRONLY),
+      idx_path_(idx_path),
+      lengths_(idx_path + ".lengths", O_RDWR) {
   // The name goes at once, the file when it is closed: a killed writer leaves nothing behind.
   ::unlink((idx_path + ".lengths").c_str());
 }
 
+void IndexedDatasetWriter::check(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences,
+                                 const char *unit, int64_t first) const {
+  const auto name = [&](int64_t i) { return std::string(unit) + " " + std::to_string(first + i); };
+  if (finished_) throw std::invalid_argument("the dataset is finished; no document can be added");
+  int64_t sum = 0;
+  for (int64_t i = 0; i < sequences; ++i) {
+    if (lengths[i] < 0 || lengths[i] > std::numeric_limits<int32_t>::max()) {
+      throw std::invalid_argument(name(i) + ": " + std::to_string(lengths[i]) + " tokens, must be in 0..2147483647; cut it");
+    }
+    sum += lengths[i];
+  }
+  if (sum != count) {
+    throw std::invalid_argument(name(0) + " and on: lengths add up to " + std::to_string(sum) + ", there are " +
+                                std::to_string(count) + " tokens");
+  }
+  const int64_t largest = largest_token(type_);
+  for (int64_t i = 0; i < count; ++i) {
+    if (tokens[i] >= 0 && tokens[i] <= largest) continue;
+    int64_t sequence = 0;
+    int64_t place = i;
+    while (place >= lengths[sequence]) place -= lengths[sequence++];
+    throw std::invalid_argument(name(sequence) + ", token " + std::to_string(place) + ": " + std::to_string(tokens[i]) +
+                                " is not in 0.." + std::to_string(largest) + "; choose a wider dtype");
+  }
+}
+
 template <typename Token>
-void IndexedDatasetWriter::append(const int64_t *tokens, int64_t count) {
+void IndexedDatasetWriter::append_tokens(const int64_t *tokens, int64_t count) {
   narrow_.resize(static_cast<size_t>(count) * sizeof(Token));
   Token *out = reinterpret_cast<Token *>(narrow_.data());
   for (int64_t i = 0; i < count; ++i) out[i] = static_cast<Token>(tokens[i]);
   bin_.write(narrow_.data(), narrow_.size());
 }
 
-void IndexedDatasetWriter::add(const int64_t *tokens, int64_t count) {
-  if (finished_) throw std::invalid_argument("the dataset is finished; no document can be added");
+void IndexedDatasetWriter::append(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences) {
+  switch (type_) {
+    case TokenType::kUint8: append_tokens<uint8_t>(tokens, count); break;
+    case TokenType::kInt8: append_tokens<int8_t>(tokens, count); break;
+    case TokenType::kInt16: append_tokens<int16_t>(tokens, count); break;
+    case TokenType::kUint16: append_tokens<uint16_t>(tokens, count); break;
+    case TokenType::kInt32: append_tokens<int32_t>(tokens, count); break;
+    case TokenType::kInt64: append_tokens<int64_t>(tokens, count); break;
+    case TokenType::kFloat32: append_tokens<float>(tokens, count); break;
+    case TokenType::kFloat64: append_tokens<double>(tokens, count); break;
+  }
+  for (int64_t i = 0; i < sequences; ++i) {
+    const int32_t length = static_cast<int32_t>(lengths[i]);
+    lengths_.write(&length, sizeof(length));
+  }
+  sequences_ += sequences;
+  tokens_ += count;
+}
+
+void IndexedDatasetWriter::add_document(const int64_t *tokens, int64_t count, const int64_t *lengths,
+                                        int64_t sequences) {
+  if (sequences == 1) return add_documents(tokens, count, lengths, 1);
+  check(tokens, count, lengths, sequences, "sequence", sequences_);
   if (count > std::numeric_limits<int32_t>::max()) {
     throw std::invalid_argument("document " + std::to_string(documents_) + ": " + std::to_string(count) +
                                 " tokens, at most 2147483647; cut it");
   }
-  const int64_t largest = largest_token(type_);
-  for (int64_t i = 0; i < count; ++i) {
-    if (tokens[i] < 0 || tokens[i] > largest) {
-      throw std::invalid_argument("document " + std::to_string(documents_) + ", token " + std::to_string(i) + ": " +
-                                  std::to_string(tokens[i]) + " is not in 0.." + std::to_string(largest) +
-                                  "; choose a wider dtype");
-    }
+  append(tokens, count, lengths, sequences);
+  if (!bounds_) {
+    bounds_ = std::make_unique<BufferedFile>(idx_path_ + ".bounds", O_RDWR);
+    ::unlink((idx_path_ + ".bounds").c_str());
+    single_ = documents_;
   }
-  switch (type_) {
-    case TokenType::kUint8: append<uint8_t>(tokens, count); break;
-    case TokenType::kInt8: append<int8_t>(tokens, count); break;
-    case TokenType::kInt16: append<int16_t>(tokens, count); break;
-    case TokenType::kUint16: append<uint16_t>(tokens, count); break;
-    case TokenType::kInt32: append<int32_t>(tokens, count); break;
-    case TokenType::kInt64: append<int64_t>(tokens, count); break;
-  }
-  const int32_t length = static_cast<int32_t>(count);
-  lengths_.write(&length, sizeof(length));
+  bounds_->write(&sequences_, sizeof(sequences_));
   ++documents_;
-  tokens_ += count;
+}
+
+void IndexedDatasetWriter::add_documents(const int64_t *tokens, int64_t count, const int64_t *lengths,
+                                         int64_t sequences) {
+  check(tokens, count, lengths, sequences, "document", documents_);
+  const int64_t before = sequences_;
+  append(tokens, count, lengths, sequences);
+  if (bounds_) {
+    for (int64_t bound = before + 1; bound <= sequences_; ++bound) bounds_->write(&bound, sizeof(bound));
+  }
+  documents_ += sequences;
 }
 
 void IndexedDatasetWriter::finish() {
@@ -117,33 +170,48 @@ void IndexedDatasetWriter::finish() {
   lengths_.flush();
 
   const uint8_t code = static_cast<uint8_t>(type_);
-  const uint64_t sequences = static_cast<uint64_t>(documents_);
-  const uint64_t bounds = sequences + 1;
+  const uint64_t counts[] = {static_cast<uint64_t>(sequences_), static_cast<uint64_t>(documents_) + 1};
   idx_.write(kMagic, sizeof(kMagic));
   idx_.write(&kVersion, sizeof(kVersion));
   idx_.write(&code, sizeof(code));
-  idx_.write(&sequences, sizeof(sequences));
-  idx_.write(&bounds, sizeof(bounds));
+  idx_.write(counts, sizeof(counts));
 
-  constexpr int64_t kBlock = 1 << 16;
   std::vector<int32_t> lengths(kBlock);
-  const auto for_each_block = [&](auto &&use) {
-    for (int64_t first = 0; first < documents_; first += kBlock) {
-      const int64_t count = std::min(kBlock, documents_ - first);
-      lengths_.read_at(4 * first, lengths.data(), static_cast<size_t>(4 * count));
-      use(count);
-    }
+  std::vector<int64_t> values(kBlock);
+  const auto for_each_block = [](int64_t total, auto &&use) {
+    for (int64_t first = 0; first < total; first += kBlock) use(first, std::min(kBlock, total - first));
   };
-  for_each_block([&](int64_t count) { idx_.write(lengths.data(), static_cast<size_t>(4 * count)); });
+  const auto read_lengths = [&](int64_t first, int64_t count) {
+    lengths_.read_at(4 * first, lengths.data(), static_cast<size_t>(4 * count));
+  };
+  const auto write_values = [&](int64_t count) { idx_.write(values.data(), static_cast<size_t>(8 * count)); };
+
+  for_each_block(sequences_, [&](int64_t first, int64_t count) {
+    read_lengths(first, count);
+    idx_.write(lengths.data(), static_cast<size_t>(4 * count));
+  });
   int64_t pointer = 0;
   const int64_t item = token_bytes(type_);
-  for_each_block([&](int64_t count) {
-    for (int64_t i = 0; i < count; ++i) {
-      idx_.write(&pointer, sizeof(pointer));
-      pointer += item * lengths[static_cast<size_t>(i)];
+  for_each_block(sequences_, [&](int64_t first, int64_t count) {
+    read_lengths(first, count);
+    for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
+      values[i] = pointer;
+      pointer += item * lengths[i];
     }
+    write_values(count);
   });
-  for (int64_t bound = 0; bound <= documents_; ++bound) idx_.write(&bound, sizeof(bound));
+  const int64_t single = bounds_ ? single_ : documents_;
+  for_each_block(single + 1, [&](int64_t first, int64_t count) {
+    std::iota(values.begin(), values.begin() + count, first);
+    write_values(count);
+  });
+  if (bounds_) {
+    bounds_->flush();
+    for_each_block(documents_ - single_, [&](int64_t first, int64_t count) {
+      bounds_->read_at(8 * first, values.data(), static_cast<size_t>(8 * count));
+      write_values(count);
+    });
+  }
   idx_.finish();
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -34,26 +35,41 @@ class IndexedDatasetWriter {
  public:
   IndexedDatasetWriter(const std::string &bin_path, const std::string &idx_path, TokenType type);
 
-  // Appends one document. Throws std::invalid_argument when a token does not fit the type, FileError on a failed write.
-  void add(const int64_t *tokens, int64_t count);
+  // Appends one document of `sequences` sequences, or as many documents of one sequence each; `lengths` are theirs, in
+  // tokens. Throws std::invalid_argument when a token does not fit the type or the lengths do not add up to `count`,
+  // and then appends nothing; FileError on a failed write.
+  void add_document(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences);
+  void add_documents(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences);
 
   // Writes the index and forces both files to disk.
   void finish();
 
   int64_t documents() const { return documents_; }
+  int64_t sequences() const { return sequences_; }
+  // True while each document is one sequence.
+  bool single() const { return !bounds_; }
   int64_t tokens() const { return tokens_; }
 
  private:
+  // `unit` and `first` name the sequences in errors.
+  void check(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences, const char *unit,
+             int64_t first) const;
+  void append(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences);
   template <typename Token>
-  void append(const int64_t *tokens, int64_t count);
+  void append_tokens(const int64_t *tokens, int64_t count);
 
   TokenType type_;
   BufferedFile bin_;
   BufferedFile idx_;
-  // Lengths wait in a file without a name until their number, which the header needs, is known.
+  // Lengths wait in a file without a name until their number, which the header needs, is known. So do the documents'
+  // bounds from the first one on that is not a single sequence; before it they are 0, 1, 2, ...
+  std::string idx_path_;
   BufferedFile lengths_;
+  std::unique_ptr<BufferedFile> bounds_;
+  int64_t single_ = 0;
   std::vector<char> narrow_;
   int64_t documents_ = 0;
+  int64_t sequences_ = 0;
   int64_t tokens_ = 0;
   bool finished_ = false;
 };

@@ -38,8 +38,9 @@ void Row::pad(int64_t token) {
 void fill_window(const IndexedDataset &dataset, int64_t start, Row &row) {
   int64_t token = start;
   int64_t document = dataset.document_at(token);
+  int64_t end = dataset.document(document).end();
   while (true) {
-    const int64_t end = dataset.document_start(document) + dataset.document_length(document);
+    if (token >= end) dataset.damaged("document " + std::to_string(document) + " does not hold its tokens");
     const int64_t count = std::min(end - token, row.room());
     dataset.copy(token, count, row.extend(count));
     row.end_segment();
@@ -49,12 +50,14 @@ void fill_window(const IndexedDataset &dataset, int64_t start, Row &row) {
       token = 0;
       document = -1;
     }
+    Span next{};
     do {
-      ++document;
-      if (dataset.document_start(document) != token) {
+      next = dataset.document(++document);
+      if (next.start != token) {
         dataset.damaged("document " + std::to_string(document) + " does not start where the one before it ends");
       }
-    } while (dataset.document_length(document) == 0);
+    } while (next.count == 0);
+    end = next.end();
   }
 }
 
@@ -64,10 +67,10 @@ void fill_pieces(const IndexedDataset &dataset, const Pieces &pieces, int64_t fi
   for (int64_t piece = first; piece < last; ++piece) {
     const int64_t document = pieces.documents[piece];
     const int64_t offset = pieces.starts[piece];
-    const int64_t length = dataset.document_length(document);
-    if (offset < 0 || offset >= length) throw std::out_of_range("piece outside its document");
-    const int64_t count = std::min(length - offset, capacity);
-    dataset.copy(dataset.document_start(document) + offset, count, row.extend(count));
+    const Span span = dataset.document(document);
+    if (offset < 0 || offset >= span.count) throw std::out_of_range("piece outside its document");
+    const int64_t count = std::min(span.count - offset, capacity);
+    dataset.copy(span.start + offset, count, row.extend(count));
     row.end_segment();
   }
   row.pad(padding);
@@ -76,35 +79,29 @@ void fill_pieces(const IndexedDataset &dataset, const Pieces &pieces, int64_t fi
 namespace {
 
 // Tokens of a document without its bos and eos.
-struct Inside {
-  int64_t start;
-  int64_t count;
-};
-
-Inside inside(const IndexedDataset &dataset, int64_t document, int64_t bos, int64_t eos, const char *role) {
-  const int64_t start = dataset.document_start(document);
-  const int64_t length = dataset.document_length(document);
-  bool framed = length >= 2;
+Span inside(const IndexedDataset &dataset, int64_t document, int64_t bos, int64_t eos, const char *role) {
+  const Span span = dataset.document(document);
+  bool framed = span.count >= 2;
   if (framed) {
     int64_t first;
     int64_t last;
-    dataset.copy(start, 1, &first);
-    dataset.copy(start + length - 1, 1, &last);
+    dataset.copy(span.start, 1, &first);
+    dataset.copy(span.end() - 1, 1, &last);
     framed = first == bos && last == eos;
   }
   if (!framed) {
     throw std::invalid_argument(std::string(role) + " document " + std::to_string(document) +
                                 " is not stored as `bos document eos`; write the dataset again with both");
   }
-  return {start + 1, length - 2};
+  return {span.start + 1, span.count - 2};
 }
 
 }  // namespace
 
 void fill_pair(const Pairs &pairs, int64_t pair, Row &row) {
   if (pair < 0 || pair >= pairs.count) throw std::out_of_range("pair " + std::to_string(pair));
-  const Inside seed = inside(*pairs.seed_dataset, pairs.seeds[pair], pairs.bos, pairs.eos, "seed");
-  const Inside target = inside(*pairs.target_dataset, pairs.targets[pair], pairs.bos, pairs.eos, "target");
+  const Span seed = inside(*pairs.seed_dataset, pairs.seeds[pair], pairs.bos, pairs.eos, "seed");
+  const Span target = inside(*pairs.target_dataset, pairs.targets[pair], pairs.bos, pairs.eos, "target");
   const int64_t seed_count = std::min(seed.count, pairs.capacity / 2 - 2);
   const int64_t room = pairs.capacity - 2 - seed_count;
   const bool whole = target.count + 1 <= room;

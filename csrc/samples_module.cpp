@@ -3,11 +3,14 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <limits>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
 
 #include "arrays.h"
+#include "batch_memory.h"
 #include "parallel_for.h"
 #include "samples.h"
 
@@ -30,22 +33,30 @@ int64_t choose_threads(int64_t requested, int64_t tokens) {
 template <typename Fill>
 py::tuple fill_batch(int64_t rows, int64_t length, int64_t threads, const Fill &fill) {
   if (length < 1) throw std::invalid_argument("rows of " + std::to_string(length) + " tokens, at least 1");
-  const py::array::ShapeContainer shape{rows, length};
-  IndexArray tokens(shape);
-  IndexArray labels(shape);
-  IndexArray positions(shape);
-  IndexArray segments(shape);
-  int64_t *const arrays[] = {tokens.mutable_data(), labels.mutable_data(), positions.mutable_data(),
-                             segments.mutable_data()};
+  // Checked before it is allocated: the number of bytes must not overflow.
+  if (length > std::numeric_limits<int64_t>::max() / 32 / std::max<int64_t>(rows, 1)) {
+    throw std::invalid_argument(std::to_string(rows) + " rows of " + std::to_string(length) + " tokens, too many");
+  }
+  const int64_t cells = rows * length;
+  const std::shared_ptr<int64_t> memory = BatchMemory::take(static_cast<size_t>(4 * cells));
+  int64_t *const tokens = memory.get();
+  int64_t *const labels = tokens + cells;
+  int64_t *const positions = labels + cells;
+  int64_t *const segments = positions + cells;
   {
     py::gil_scoped_release release;
-    parallel_for(rows, choose_threads(threads, rows * length), [&](int64_t index) {
+    parallel_for(rows, choose_threads(threads, cells), [&](int64_t index) {
       const int64_t offset = index * length;
-      Row row(arrays[0] + offset, arrays[1] + offset, arrays[2] + offset, arrays[3] + offset, length);
+      Row row(tokens + offset, labels + offset, positions + offset, segments + offset, length);
       fill(index, row);
     });
   }
-  return py::make_tuple(tokens, labels, positions, segments);
+  const auto array = [&](const int64_t *address) {
+    const py::capsule owner(new std::shared_ptr<int64_t>(memory),
+                            [](void *held) { delete static_cast<std::shared_ptr<int64_t> *>(held); });
+    return IndexArray({rows, length}, address, owner);
+  };
+  return py::make_tuple(array(tokens), array(labels), array(positions), array(segments));
 }
 
 // The rows of a packing: `bounds` has one entry more than rows.

@@ -98,8 +98,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--describe",
         action="store_true",
-        help="first write NAME.json for .bin/.idx of another tool; they must hold one sequence per document, "
-        "stored as bos, document, eos",
+        help="first write NAME.json for .bin/.idx of another tool; documents must be stored as bos, "
+        "document, eos",
     )
     parser.add_argument(
         "--source", default="", help="with --describe: where the data are from, and their licence"

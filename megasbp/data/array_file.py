@@ -1,4 +1,4 @@
-"""A .npy file whose length is known only at its end."""
+"""Arrays of plans: .npy files written piece by piece, and read memory-mapped."""
 
 from pathlib import Path
 from types import TracebackType
@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from megasbp.data.native import named_errors
+from megasbp.errors import InputError
 
 
 class ArrayFile:
@@ -51,3 +52,21 @@ class ArrayFile:
         header = {"descr": "<i8", "fortran_order": False, "shape": (self._length,)}
         np.lib.format.write_array_header_1_0(self._file, header)
         return self._file.tell()
+
+
+def read_array(path: Path) -> np.ndarray:
+    """A memory-mapped int64 [n] array; the C++ core checks at each access what it holds.
+
+    Raises:
+        InputError: the file is damaged, or of another type or shape.
+    """
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: not an array ({error}); delete its folder to have it made again") from None
+    if values.ndim != 1 or values.dtype != np.int64:
+        raise InputError(
+            f"{path}: {values.dtype} {list(values.shape)}, must be int64 [n]; "
+            "delete its folder to have it made again"
+        )
+    return values

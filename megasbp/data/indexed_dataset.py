@@ -2,12 +2,14 @@
 
 NAME.json holds the dtype, the counts, the size and SHA-256 of both files, and the writer's own metadata
 (tokenizer hash, special tokens, source). A dataset without it was not finished, or comes from another tool;
-`describe_dataset` writes it for the latter.
+`describe_dataset` writes it for the latter. Where documents are not one sequence each, as Megatron's
+--split-sentences writes them, it also holds the number of sequences; a document is its sequences joined.
 """
 
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,7 +39,7 @@ class IndexedDataset:
     """A dataset opened for reading, memory-mapped; opening takes the same time for any size.
 
     Document i is the i-th 1-D array added; `bos doc eos` by this package's convention. Every access is
-    checked against the files' bounds.
+    checked: the entries it uses must lie inside .bin and end where the next one begins.
 
     Args:
         prefix: the dataset's path without .bin, .idx or .json.
@@ -51,12 +53,25 @@ class IndexedDataset:
         self.prefix = Path(prefix)
         bin_path, idx_path, json_path = dataset_files(self.prefix)
         self._description = _read_description(self.prefix, json_path)
-        self.native = _open_native(bin_path, idx_path)
+        self.native = _open_native(bin_path, idx_path, single="sequences" not in self._description)
         for path in (bin_path, idx_path):
             announced = self._description["files"][path.suffix]["bytes"]
             if path.stat().st_size != announced:
                 raise InputError(
                     f"{path}: {path.stat().st_size} bytes, {json_path.name} announces {announced}; "
+                    "restore the file or write the dataset again"
+                )
+        held = {
+            "dtype": self.dtype.name,
+            "documents": len(self),
+            "sequences": self.native.sequences,
+            "tokens": self.tokens,
+        }
+        announced = {"sequences": len(self), **self._description}
+        for name, value in held.items():
+            if announced[name] != value:
+                raise InputError(
+                    f"{idx_path}: {name} is {value}, {json_path.name} announces {announced[name]}; "
                     "restore the file or write the dataset again"
                 )
 
@@ -71,13 +86,19 @@ class IndexedDataset:
 
     @property
     def dtype(self) -> np.dtype:
-        """Integer type in which tokens are stored."""
+        """Type in which tokens are stored."""
         return self.native.dtype
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
-        """int32 [documents], tokens of each document; a read-only view of the index."""
-        return self.native.lengths
+        """int32 [documents], tokens of each document; a read-only view of the index.
+
+        Where documents have several sequences it is computed, once, from the whole index.
+        """
+        if "sequences" not in self._description:
+            return self.native.lengths
+        with native_errors(str(self.prefix)):
+            return self.native.document_lengths()
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -92,16 +113,20 @@ class IndexedDataset:
     def document(self, document: int) -> np.ndarray:
         """Tokens of one document, 1-D of `dtype`; a read-only view of the file.
 
+        A floating-point file, which Megatron's format allows, gives an int64 copy.
+
         Raises:
             IndexError: outside 0..len(self) - 1.
+            ValueError: the index is damaged there, or a floating-point value is no token; names the file.
         """
         return self.native.document(document)
 
     def stream(self, start: int, count: int) -> np.ndarray:
-        """Tokens [start, start + count) of all documents one after another; a read-only view of the file.
+        """Tokens [start, start + count) of all documents one after another; a view or copy as `document`.
 
         Raises:
             IndexError: not within 0..tokens.
+            ValueError: a floating-point value is no token; names the file.
         """
         return self.native.stream(start, count)
 
@@ -132,20 +157,19 @@ class IndexedDataset:
                     "restore the file or write the dataset again"
                 )
         with native_errors(str(self.prefix)):
-            self.native.verify()
-        counts = {"documents": len(self), "tokens": self.tokens, "dtype": self.dtype.name}
-        for name, value in counts.items():
-            if self._description[name] != value:
-                raise InputError(
-                    f"{self.prefix}.json: {name} is {self._description[name]}, the files hold {value}; "
-                    "write the dataset again"
-                )
+            single = self.native.verify()
+        if single != ("sequences" not in self._description):
+            raise InputError(
+                f"{self.prefix}.json: {'announces' if single else 'does not announce'} documents of several "
+                "sequences, unlike the index; restore the file or describe the dataset again"
+            )
         if vocabulary_size is not None:
             self._verify_tokens(vocabulary_size)
 
     def _verify_tokens(self, vocabulary_size: int) -> None:
         for start in range(0, self.tokens, _SCAN_TOKENS):
-            block = self.stream(start, min(_SCAN_TOKENS, self.tokens - start))
+            with native_errors(str(self.prefix)):
+                block = self.stream(start, min(_SCAN_TOKENS, self.tokens - start))
             outside = (block < 0) | (block >= vocabulary_size)
             if outside.any():
                 first = int(outside.argmax())
@@ -163,7 +187,7 @@ class IndexedDatasetWriter:
 
     Args:
         prefix: path without suffix; its folder is made.
-        dtype: uint8, int8, int16, uint16, int32 or int64.
+        dtype: uint8, int8, int16, uint16, int32 or int64; float32 and float64 exist for other readers' sake.
         metadata: JSON-serialisable, kept in NAME.json: tokenizer hash, bos, eos, source.
 
     Raises:
@@ -201,20 +225,41 @@ class IndexedDatasetWriter:
         """Tokens added so far."""
         return self._native.tokens
 
-    def add_document(self, tokens: np.ndarray) -> None:
+    def add_document(self, tokens: np.ndarray, sequence_lengths: np.ndarray | None = None) -> None:
         """Appends one document.
 
         Args:
             tokens: integers [n], 0 <= n < 2**31, each within the dtype.
+            sequence_lengths: integers [sequences] of sum n, the document's parts as Megatron has them; one
+                sequence by default.
         """
-        tokens = np.asarray(tokens)
-        if tokens.ndim != 1 or (tokens.size and tokens.dtype.kind not in "iu"):
+        name = f"document {self.documents}"
+        tokens = self._integers(tokens, name)
+        parts = np.array([len(tokens)]) if sequence_lengths is None else sequence_lengths
+        with native_errors(str(self.prefix)):
+            self._native.add_document(tokens, self._integers(parts, f"sequence lengths of {name}"))
+
+    def add_documents(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Appends many documents at once, each of one sequence: much faster where they are short.
+
+        Args:
+            tokens: integers [n], the documents one after another.
+            lengths: integers [documents], each in 0..2**31 - 1, of sum n.
+        """
+        name = f"documents from {self.documents} on"
+        with native_errors(str(self.prefix)):
+            self._native.add_documents(
+                self._integers(tokens, name), self._integers(lengths, f"lengths of {name}")
+            )
+
+    def _integers(self, values: np.ndarray, name: str) -> np.ndarray:
+        values = np.asarray(values)
+        if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
             raise InputError(
-                f"{self.prefix}: document {self.documents} is {tokens.dtype} of shape {list(tokens.shape)}, "
+                f"{self.prefix}: {name} is {values.dtype} of shape {list(values.shape)}, "
                 "must be integers of one dimension"
             )
-        with native_errors(str(self.prefix)):
-            self._native.add(np.ascontiguousarray(tokens, dtype=np.int64))
+        return np.ascontiguousarray(values, dtype=np.int64)
 
     def __exit__(
         self,
@@ -228,7 +273,10 @@ class IndexedDatasetWriter:
                 return
             self._native.finish()
             paths = {".bin": self._bin_partial, ".idx": self._idx_partial}
-            description = _describe(paths, self._dtype, self.documents, self.tokens, self._metadata)
+            sequences = None if self._native.single else self._native.sequences
+            description = _describe(
+                paths, self._dtype, self.documents, self.tokens, sequences, self._metadata
+            )
             json_path = dataset_files(self.prefix)[2]
             with named_errors(json_path):
                 publish_json(self._json_partial, description)
@@ -243,24 +291,31 @@ def describe_dataset(prefix: Path, metadata: Mapping[str, Any]) -> None:
     """Writes NAME.json for .bin/.idx files of another tool (Megatron-LM), after reading all of both.
 
     Raises:
-        InputError: the files are damaged, or hold several sequences per document.
+        InputError: the files are damaged.
     """
     bin_path, idx_path, json_path = dataset_files(prefix)
-    native = _open_native(bin_path, idx_path)
+    native = _open_native(bin_path, idx_path, single=False)
     with native_errors(str(prefix)):
-        native.verify()
+        sequences = None if native.verify() else native.sequences
     paths = {".bin": bin_path, ".idx": idx_path}
-    publish_json(json_path, _describe(paths, native.dtype, len(native), native.tokens, metadata))
+    publish_json(json_path, _describe(paths, native.dtype, len(native), native.tokens, sequences, metadata))
 
 
 def _describe(
-    paths: Mapping[str, Path], dtype: np.dtype, documents: int, tokens: int, metadata: Mapping[str, Any]
+    paths: Mapping[str, Path],
+    dtype: np.dtype,
+    documents: int,
+    tokens: int,
+    sequences: int | None,
+    metadata: Mapping[str, Any],
 ) -> dict[str, Any]:
+    """What NAME.json holds; `sequences` is None where each document is one."""
     return {
         "format": _FORMAT,
         "dtype": dtype.name,
         "documents": documents,
         "tokens": tokens,
+        **({} if sequences is None else {"sequences": sequences}),
         "files": {
             suffix: {"bytes": path.stat().st_size, "sha256": hash_file(path)}
             for suffix, path in paths.items()
@@ -269,10 +324,10 @@ def _describe(
     }
 
 
-def _open_native(bin_path: Path, idx_path: Path) -> Any:
+def _open_native(bin_path: Path, idx_path: Path, *, single: bool) -> Any:
     try:
         with native_errors(str(idx_path)):
-            return core.IndexedDataset(os.fspath(bin_path), os.fspath(idx_path))
+            return core.IndexedDataset(os.fspath(bin_path), os.fspath(idx_path), single)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such file; restore it or write the dataset again") from None
 
@@ -286,8 +341,17 @@ def _read_description(prefix: Path, json_path: Path) -> dict[str, Any]:
             "or describe files of another tool with tools/inspect_dataset.py --describe"
         )
     description = read_json(json_path)
-    # The format names the fields; who edits the file by hand may still lose one.
-    whole = isinstance(description, dict) and description.keys() >= _FIELDS
-    if not whole or description["format"] != _FORMAT:
+    if not _is_description(description):
         raise InputError(f"{json_path}: not a description of format {_FORMAT!r}; write the dataset again")
     return description
+
+
+def _is_description(description: Any) -> bool:
+    """Whether JSON has the fields that the format names; who edits the file by hand may lose one."""
+    if not isinstance(description, dict) or description.get("format") != _FORMAT:
+        return False
+    if not description.keys() >= _FIELDS or not isinstance(description["metadata"], dict):
+        return False
+    files = description["files"]
+    entries = [files.get(suffix) for suffix in (".bin", ".idx")] if isinstance(files, dict) else [None]
+    return all(isinstance(entry, dict) and entry.keys() >= {"bytes", "sha256"} for entry in entries)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from megasbp.data.array_file import ArrayFile
+from megasbp.data.array_file import ArrayFile, read_array
 from megasbp.data.documents import document_numbers
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.data.packing import GROUP_ITEMS, groups, pack_group
@@ -107,7 +107,7 @@ def build_pair_plan(
             _write_array(partial / "seed_documents.npy", seeds)
             _write_array(partial / "target_documents.npy", targets)
             published = publish_manifest(partial, _STAGE, inputs, settings, facts)
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
+    arrays = {name: read_array(folder / f"{name}.npy") for name in _ARRAYS}
     return PairPlan(
         **arrays, cut_seeds=published.facts["cut_seeds"], cut_targets=published.facts["cut_targets"]
     )

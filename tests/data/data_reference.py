@@ -11,7 +11,16 @@ from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 
 BOS, EOS, SEP = 1, 2, 3
 METADATA = {"tokenizer": "t" * 64, "bos": BOS, "eos": EOS, "source": {"name": "test"}}
-DTYPE_CODES = {"uint8": 1, "int8": 2, "int16": 3, "int32": 4, "int64": 5, "uint16": 8}
+DTYPE_CODES = {
+    "uint8": 1,
+    "int8": 2,
+    "int16": 3,
+    "int32": 4,
+    "int64": 5,
+    "float64": 6,
+    "float32": 7,
+    "uint16": 8,
+}
 
 
 def write_dataset(

@@ -5,9 +5,24 @@ import struct
 
 import numpy as np
 import pytest
-from data_reference import BOS, EOS, METADATA, index_bytes, random_documents, write_dataset
+from data_reference import (
+    BOS,
+    DTYPE_CODES,
+    EOS,
+    METADATA,
+    batch_rows,
+    index_bytes,
+    random_documents,
+    write_dataset,
+)
 
-from megasbp.data.indexed_dataset import IndexedDataset, dataset_files, describe_dataset
+from megasbp.data.indexed_dataset import (
+    IndexedDataset,
+    IndexedDatasetWriter,
+    dataset_files,
+    describe_dataset,
+)
+from megasbp.data.windows import WindowSource
 from megasbp.errors import InputError
 
 LENGTHS = [5, 0, 2, 17, 0, 3]
@@ -18,13 +33,14 @@ def dataset(tmp_path):
     return write_dataset(tmp_path / "small", random_documents(LENGTHS))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint16", "int32", "int64"])
-def test_documents_come_back_as_written(tmp_path, dtype):
-    largest = min(np.iinfo(dtype).max, 2**62)
+@pytest.mark.parametrize(("dtype", "code"), DTYPE_CODES.items())
+def test_documents_come_back_as_written(tmp_path, dtype, code):
+    largest = {"float32": 2**24, "float64": 2**53}.get(dtype) or np.iinfo(dtype).max
     documents = [[0, 1, largest], [], [largest], [7]]
     dataset = write_dataset(tmp_path / "x", documents, dtype)
     assert [dataset.document(i).tolist() for i in range(len(dataset))] == documents
     assert dataset.dtype == np.dtype(dtype)
+    assert (tmp_path / "x.idx").read_bytes()[17] == code
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int32"])
@@ -149,7 +165,7 @@ def test_bin_of_another_size_than_its_index_says_is_refused(dataset, change, wor
     [
         (0, b"GGUF", "byte 0: no MMIDIDX magic"),
         (9, struct.pack("<Q", 2), "byte 9: MMIDIDX version 2"),
-        (17, b"\x07", "byte 17: dtype code 7"),
+        (17, b"\x09", "byte 17: dtype code 9, must be in 1..8"),
         (18, struct.pack("<Q", 2**63), "162 bytes, truncated: its header announces 9223372036854775808"),
     ],
 )
@@ -173,13 +189,45 @@ def test_opening_reads_only_the_ends_and_a_bad_length_is_caught_at_its_access(da
         damaged.document(0)
 
 
-def test_several_sequences_per_document_are_refused(tmp_path, dataset):
-    path = dataset.prefix.with_suffix(".idx")
-    content = bytearray(path.read_bytes())
-    content[26:34] = struct.pack("<Q", 3)
-    path.write_bytes(content[: 34 + 12 * len(LENGTHS) + 8 * 3])
-    with pytest.raises(InputError, match="6 sequences in 2 documents"):
-        IndexedDataset(dataset.prefix)
+def test_a_document_is_its_sequences_joined(tmp_path):
+    parts = [[[5, 6], [], [7]], [], [[8]], [[], [9, 10]], [[]]]
+    with IndexedDatasetWriter(tmp_path / "x", np.uint16, metadata=METADATA) as writer:
+        for document in parts:
+            writer.add_document(np.concatenate([[], *document]).astype(np.int64), list(map(len, document)))
+    dataset = IndexedDataset(tmp_path / "x")
+    dataset.verify()
+    assert [dataset.document(i).tolist() for i in range(len(dataset))] == [[5, 6, 7], [], [8], [9, 10], []]
+    assert dataset.lengths.tolist() == [3, 0, 1, 2, 0]
+    assert dataset.lengths.dtype == np.int32
+
+
+def test_sequences_make_no_difference_to_what_is_trained_on(tmp_path):
+    random = np.random.default_rng(0)
+    documents = random_documents(random.integers(0, 40, 60).tolist())
+    joined = WindowSource(write_dataset(tmp_path / "joined", documents), 16, 0, "x")
+    with IndexedDatasetWriter(tmp_path / "parts", np.uint16, metadata=METADATA) as writer:
+        for document in documents:
+            cuts = np.sort(random.integers(0, len(document) + 1, random.integers(0, 5)))
+            parts = np.diff([0, *cuts, len(document)])
+            writer.add_document(document, parts[:0] if not document and len(parts) > 3 else parts)
+    parts = WindowSource(IndexedDataset(tmp_path / "parts"), 16, 0, "x")
+    samples = np.arange(3 * joined.samples_per_epoch)
+    assert batch_rows(parts.batch(samples)) == batch_rows(joined.batch(samples))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1.0, 0.5, 2.0**25, 1e300])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_floating_point_values_that_are_no_tokens_are_named(tmp_path, dtype, value):
+    if value == 2.0**25 and dtype == "float64":
+        value = 2.0**54
+    dataset = write_dataset(tmp_path / "x", [[4, 5], [6]], dtype)
+    path = dataset.prefix.with_suffix(".bin")
+    with np.errstate(over="ignore"):
+        path.write_bytes(np.array([4, value, 6], dtype=dtype).tobytes())
+    damaged = IndexedDataset(dataset.prefix)
+    assert damaged.document(1).tolist() == [6]
+    with pytest.raises(ValueError, match=r"x\.bin: token 1 is not an integer in 0\.\."):
+        damaged.document(0)
 
 
 @pytest.mark.parametrize("pointer", [-2, 1, 2**40])
@@ -233,9 +281,9 @@ def test_verify_finds_a_token_outside_the_vocabulary(tmp_path):
 @pytest.mark.parametrize(
     ("entry", "value", "message"),
     [
-        (34 + 4 * 6 + 8 * 3, 0, "document 3 does not start where the one before it ends"),
-        (34 + 12 * 6 + 8 * 4, 3, "document bound 4 is not one sequence per document"),
-        (34 + 12 * 6 + 8 * 6, 5, "last document bound"),
+        (34 + 4 * 6 + 8 * 3, 0, "sequence 2 does not end where the next one begins"),
+        (34 + 12 * 6 + 8 * 4, 2, "document bound 4 is below the one before it"),
+        (34 + 12 * 6 + 8 * 6, 5, "document bounds go from 0 to 5, its sequences from 0 to 6"),
     ],
 )
 def test_gaps_and_bounds_of_foreign_files_are_checked_before_they_are_described(

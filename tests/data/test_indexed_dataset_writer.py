@@ -47,7 +47,7 @@ def test_tokens_that_do_not_fit_are_refused(tmp_path, dtype, tokens, message):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("dtype", ["float32", "uint32", "uint64"])
+@pytest.mark.parametrize("dtype", ["float16", "uint32", "uint64"])
 def test_dtypes_without_a_megatron_code_are_refused(tmp_path, dtype):
     with (
         pytest.raises(InputError, match=f"dtype {dtype} is not one of"),
@@ -120,7 +120,7 @@ def test_failure_in_the_description_leaves_an_earlier_dataset(tmp_path):
 def test_full_device_is_an_os_error_with_name(tmp_path):
     writer = core.IndexedDatasetWriter("/dev/full", str(tmp_path / "x.idx"), np.dtype(np.uint16))
     with pytest.raises(OSError, match="No space left") as raised:
-        writer.add(np.zeros(2**20, dtype=np.int64))
+        writer.add_documents(np.zeros(2**20, dtype=np.int64), np.array([2**20]))
     assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, "/dev/full")
 
 
@@ -136,6 +136,37 @@ def test_a_kill_between_the_renames_leaves_no_dataset_that_opens(tmp_path, monke
         writer.add_document(np.arange(5))
     with pytest.raises(InputError, match="no finished dataset"):
         IndexedDataset(tmp_path / "x")
+
+
+def test_documents_added_at_once_are_the_files_of_those_added_one_by_one(tmp_path):
+    random = np.random.default_rng(0)
+    lengths = random.integers(0, 9, 1000)
+    tokens = random.integers(0, 60_000, lengths.sum())
+    with IndexedDatasetWriter(tmp_path / "one", np.uint16) as writer:
+        for document in np.split(tokens, np.cumsum(lengths)[:-1]):
+            writer.add_document(document)
+    with IndexedDatasetWriter(tmp_path / "many", np.uint16) as writer:
+        writer.add_documents(tokens[:0], lengths[:0])
+        writer.add_documents(tokens, lengths)
+    for suffix in (".bin", ".idx"):
+        assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"many{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "lengths", "message"),
+    [
+        ([1, 2, 3], [2, 2], "document 1 and on: lengths add up to 4, there are 3 tokens"),
+        ([1, 2, 3], [4, -1], "document 2: -1 tokens"),
+        ([1, 2, 70_000], [1, 0, 2], "document 3, token 1: 70000 is not in"),
+        ([1], [2**62, 2**62], "document 1: 4611686018427387904 tokens, must be in 0..2147483647"),
+    ],
+)
+def test_lengths_that_do_not_fit_are_refused_and_nothing_is_appended(tmp_path, tokens, lengths, message):
+    with IndexedDatasetWriter(tmp_path / "x", np.uint16) as writer:
+        writer.add_documents(np.array([7]), np.array([1]))
+        with pytest.raises(InputError, match=message):
+            writer.add_documents(np.array(tokens), np.array(lengths))
+    assert IndexedDataset(tmp_path / "x").lengths.tolist() == [1]
 
 
 def test_many_documents_cross_every_buffer(tmp_path):

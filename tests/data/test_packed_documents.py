@@ -8,7 +8,7 @@ import pytest
 from data_reference import EOS, batch_rows, random_documents, reference_row, same_batch, write_dataset
 
 import megasbp._C as core
-from megasbp.data import packing
+from megasbp.data import document_plan, packing
 from megasbp.data.documents import PackedDocuments
 from megasbp.errors import InputError
 
@@ -161,3 +161,62 @@ def test_fingerprint_follows_the_chosen_documents(dataset):
 def test_choices_that_cannot_be_packed_are_refused(dataset, chosen, message):
     with pytest.raises(InputError, match=message):
         PackedDocuments(dataset, 32, np.array(chosen))
+
+
+def plan_arrays(source):
+    plan = source.plan
+    return [values.tolist() for values in (plan.row_bounds, plan.documents, plan.offsets)]
+
+
+@pytest.mark.parametrize("chosen", [None, [10, 3, 5]])
+@pytest.mark.parametrize("group", [1, 4, 1 << 16])
+def test_a_published_plan_is_the_one_in_memory(tmp_path, dataset, monkeypatch, chosen, group):
+    monkeypatch.setattr(packing, "GROUP_ITEMS", group)
+    monkeypatch.setattr(document_plan, "GROUP_ITEMS", group)
+    chosen = None if chosen is None else np.array(chosen)
+    here = PackedDocuments(dataset, 16, chosen)
+    for _ in range(2):
+        there = PackedDocuments(dataset, 16, chosen, plan_folder=tmp_path / "plan")
+        assert plan_arrays(there) == plan_arrays(here)
+        assert isinstance(there.plan.documents, np.memmap)
+
+
+def test_a_published_plan_is_made_once_and_again_for_other_settings(tmp_path, dataset):
+    folder = tmp_path / "plan"
+    PackedDocuments(dataset, 32, plan_folder=folder)
+    made = (folder / "documents.npy").stat().st_ino
+    PackedDocuments(dataset, 32, plan_folder=folder)
+    assert (folder / "documents.npy").stat().st_ino == made
+    assert plan_arrays(PackedDocuments(dataset, 16, plan_folder=folder)) == plan_arrays(
+        PackedDocuments(dataset, 16)
+    )
+
+
+def test_a_seed_permutes_the_rows_of_each_epoch(dataset):
+    plain, shuffled = PackedDocuments(dataset, 32), PackedDocuments(dataset, 32, seed=1, name="x")
+    rows = plain.samples_per_epoch
+    orders = [shuffled.rows(np.arange(epoch * rows, (epoch + 1) * rows)).tolist() for epoch in range(4)]
+    assert all(sorted(order) == list(range(rows)) for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+    assert same_batch(shuffled.batch(np.arange(rows)), plain.batch(np.array(orders[0])))
+    assert shuffled.fingerprint != plain.fingerprint
+
+
+def test_no_plan_is_published_when_no_document_has_a_token(tmp_path, dataset):
+    with pytest.raises(InputError, match="has a token"):
+        PackedDocuments(dataset, 32, np.array([1]), plan_folder=tmp_path / "plan")
+    assert not (tmp_path / "plan").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not an array", b"float"])
+def test_a_damaged_plan_is_named(tmp_path, dataset, content):
+    source = PackedDocuments(dataset, 32, plan_folder=tmp_path / "plan")
+    path = tmp_path / "plan" / "offsets.npy"
+    size = path.stat().st_size
+    path.unlink()
+    if content == b"float":
+        np.save(path, np.zeros(len(source.plan.offsets)))
+    else:
+        path.write_bytes(content.ljust(size, b"x"))
+    with pytest.raises(InputError, match=r"offsets\.npy: .*delete its folder"):
+        PackedDocuments(dataset, 32, plan_folder=tmp_path / "plan")

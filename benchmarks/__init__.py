@@ -1,0 +1,1 @@
+"""Measurements beside the tools people use today; `tools/benchmark.py` runs them."""

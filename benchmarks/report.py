@@ -1,0 +1,180 @@
+"""Results of a benchmark: a versioned JSON file, and tables drawn from it."""
+
+import datetime
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measuring import ROOT, Measure, Side
+from megasbp.errors import InputError
+from megasbp.storage import publish_json, read_json
+
+_FORMAT = "megasbp benchmark 1"
+_SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+
+
+def publish(
+    path: Path, subject: str, settings: dict[str, Any], measures: Sequence[Measure], packages: Sequence[str]
+) -> dict[str, Any]:
+    """Writes the results with what they depend on: commit, versions, machine. Returns them."""
+    results = {
+        "format": _FORMAT,
+        "subject": subject,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": _machine(),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        "settings": settings,
+        "measures": [asdict(measure) for measure in measures],
+    }
+    publish_json(path, results)
+    return results
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads a results file.
+
+    Raises:
+        InputError: missing, not JSON, or of another format.
+    """
+    results = read_json(path)
+    if not isinstance(results, dict) or results.get("format") != _FORMAT:
+        raise InputError(f"{path}: not a file of format {_FORMAT!r}; give one of benchmarks/results/*.json")
+    return results
+
+
+def show(results: dict[str, Any], console: Console) -> None:
+    """Prints every side of every measure, how many times better ours is, and the targets."""
+    console.print(_heading(results))
+    table = Table(
+        "measure", "side", "median", "from .. to", "ours is", "target", "", title=results["subject"]
+    )
+    for measure in _measures(results):
+        for number, (name, side) in enumerate(measure.sides.items()):
+            ratio = None if side is measure.ours else measure.ratio(name)
+            target, verdict = _target(measure, name)
+            table.add_row(
+                "" if number else measure.name,
+                f"{name}: {side.note}" if side.note else name,
+                side.missing or quantity(side.median, measure.unit),
+                ""
+                if side.missing
+                else f"{quantity(min(side.values), '')} .. {quantity(max(side.values), measure.unit)}",
+                "" if ratio is None else f"{ratio:.2f}x",
+                target,
+                verdict,
+            )
+        table.add_section()
+    console.print(table)
+
+
+def compare(first: dict[str, Any], second: dict[str, Any], console: Console) -> None:
+    """Prints two runs side by side; a ratio above 1 means that the second is better.
+
+    Raises:
+        InputError: they are of different subjects.
+    """
+    if first["subject"] != second["subject"]:
+        raise InputError(f"one file is of {first['subject']!r}, the other of {second['subject']!r}")
+    console.print(f"A: {_heading(first)}\nB: {_heading(second)}")
+    table = Table("measure", "side", "A", "B", "B is better by", title=first["subject"])
+    others = {measure.name: measure for measure in _measures(second)}
+    for measure in _measures(first):
+        other = others.get(measure.name)
+        for name, side in measure.sides.items():
+            match = Side(missing="not measured") if other is None else other.sides.get(name, Side())
+            cells = [
+                quantity(s.median, measure.unit) if s.values else s.missing or "not measured"
+                for s in (side, match)
+            ]
+            ratio = ""
+            if side.values and match.values:
+                gain = match.median / side.median
+                ratio = f"{gain if measure.higher_is_better else 1 / gain:.2f}x"
+            table.add_row(measure.name, name, *cells, ratio)
+        table.add_section()
+    console.print(table)
+
+
+def quantity(value: float, unit: str) -> str:
+    """Three digits and a prefix: 612 Mtokens/s, 8.4 s."""
+    for scale, prefix in _SCALES:
+        if abs(value) >= scale:
+            return f"{value / scale:.3g} {prefix}{unit}".rstrip()
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def _measures(results: dict[str, Any]) -> list[Measure]:
+    return [
+        Measure(**{**entry, "sides": {name: Side(**side) for name, side in entry["sides"].items()}})
+        for entry in results["measures"]
+    ]
+
+
+def _target(measure: Measure, name: str) -> tuple[str, str]:
+    parts = []
+    if measure.target_ratio is not None and name == measure.target_side:
+        ratio = measure.ratio(name)
+        verdict = "not measured" if ratio is None else "met" if ratio >= measure.target_ratio else "MISSED"
+        parts.append((f">= {measure.target_ratio:g}x", verdict))
+    if measure.target_limit is not None and measure.sides[name] is measure.ours:
+        sign = 1 if measure.higher_is_better else -1
+        met = sign * measure.ours.median >= sign * measure.target_limit
+        relation = ">=" if measure.higher_is_better else "<="
+        parts.append(
+            (f"{relation} {quantity(measure.target_limit, measure.unit)}", "met" if met else "MISSED")
+        )
+    return parts[0] if parts else ("", "")
+
+
+def _heading(results: dict[str, Any]) -> str:
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {value}" for name, value in results["versions"].items())
+    return (
+        f"{results['date']}, commit {results['commit']}, {machine['cores']} x {machine['processor']}, "
+        f"load {machine['load']:.1f} before; {versions}"
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(ROOT)]
+    commit = subprocess.run(
+        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    if commit.returncode != 0:
+        return "unknown"
+    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":!benchmarks/results"], check=False)
+    return commit.stdout.strip() + ("" if changed.returncode == 0 else " with changes")
+
+
+def _machine() -> dict[str, Any]:
+    processor = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.split(":", 1)[1].strip()
+                break
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.platform(),
+        # Of other programs: more than a few tenths of the cores, and the times are those of a busy machine.
+        "load": os.getloadavg()[0],
+    }
