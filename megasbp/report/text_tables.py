@@ -34,7 +34,7 @@ HUBNESS_NAMES = {
 SOURCE_NAMES = {
     "neighbours": "nearest neighbours",
     "list": "from a ready list",
-    "links": "linked documents",
+    "links": "from a link graph",
     "random": "drawn at random",
     "continuation": "each with what follows it in its document",
 }

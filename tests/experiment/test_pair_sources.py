@@ -126,20 +126,21 @@ def test_more_random_pairs_than_exist_are_refused(folder: Path, corpus: Corpus) 
 def test_a_list_by_id_fills_the_tables_of_its_splits(folder: Path, corpus: Corpus) -> None:
     unique, validation, test = (ids(corpus, split) for split in ("unique", "validation", "test"))
     named = [(unique[5], unique[9]), (unique[9], unique[5]), (unique[5], unique[9]), (unique[3], unique[3])]
+    named += [(unique[20], unique[30]), (unique[21], unique[31])]
     named += [(unique[1], validation[2]), (unique[4], validation[0])]
-    named += [(unique[7], test[2]), (test[1], unique[7]), (test[3], test[4]), (test[4], test[6])]
+    named += [(unique[7], test[2]), (test[1], unique[7]), (test[3], test[4]), (test[5], test[6])]
     named += [("nobody", unique[0])]
     path = folder / "list.parquet"
     write_pairs_of_ids(path, ("seed", "target"), named)
     result, _ = pair(
         folder, corpus, "pairing.source=list", f"pairing.path={path}", "pairing.maximum_unknown_share=0.2"
     )
-    assert table(result, "train") == [(5, 9), (9, 5)]
+    assert table(result, "train") == [(5, 9), (9, 5), (20, 30), (21, 31)]
     assert table(result, "validation") == [(1, 2), (4, 0)]
-    assert table(result, "new_seed_and_target") == [(3, 4), (4, 6)]
+    assert table(result, "new_seed_and_target") == [(3, 4), (5, 6)]
     drops = result.facts["train"]["drops"]
     assert (drops["duplicate"], drops["same_parent"]) == (1, 1)
-    assert result.facts["reading"] == {"rows": 11, "unknown": 1, "outside_splits": 1}
+    assert result.facts["reading"] == {"rows": 13, "unknown": 1, "outside_splits": 1}
     assert result.facts["without"]["new_target"].startswith("1 pairs are left")
 
 
@@ -171,7 +172,9 @@ def test_a_pair_table_of_unique_units_has_its_validation_pairs_held_out(folder: 
 
 def test_links_are_pairs_one_way_or_both_and_hubs_are_capped(folder: Path, corpus: Corpus) -> None:
     unique, validation = ids(corpus, "unique"), ids(corpus, "validation")
-    edges = [(name, unique[0]) for name in unique[1:31]] + [(unique[40], unique[41])]
+    edges = [(name, unique[0]) for name in unique[1:31]] + [
+        (unique[number], unique[number + 1]) for number in range(40, 59)
+    ]
     edges += [(unique[number], validation[number]) for number in range(4)]
     path = folder / "links.tsv"
     path.write_text("".join(f"{source}\t{target}\n" for source, target in edges))
