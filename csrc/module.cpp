@@ -8,6 +8,7 @@ void register_indexed_dataset(py::module_ &module);
 void register_order(py::module_ &module);
 void register_mixture(py::module_ &module);
 void register_packing(py::module_ &module);
+void register_pairs(py::module_ &module);
 void register_samples(py::module_ &module);
 void register_shingles(py::module_ &module);
 
@@ -18,6 +19,7 @@ PYBIND11_MODULE(_C, module) {
   register_order(module);
   register_mixture(module);
   register_packing(module);
+  register_pairs(module);
   register_samples(module);
   register_shingles(module);
 }

@@ -41,8 +41,8 @@ class Corpus:
         return open_dataset(self.datasets.folder / name, self.open_tokenizer())
 
     def open_units(self, name: str) -> IndexedDataset:
-        """The units of pairing of a split: its documents, or its passages."""
-        folder = self.units.folder if self.units.facts["unit"] == "passage" else self.datasets.folder
+        """The units of pairing of a split: its documents, its passages, or its parts for continuation."""
+        folder = self.datasets.folder if self.units.facts["unit"] == "document" else self.units.folder
         return open_dataset(folder / name, self.open_tokenizer())
 
     def unit_parents(self, name: str) -> np.ndarray:

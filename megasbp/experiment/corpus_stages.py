@@ -1,7 +1,7 @@
 """From text to token datasets: split, tokenizer, datasets, units of pairing."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import StageResult, Workspace
 from megasbp.overlap.clusters import near_duplicate_clusters
 from megasbp.overlap.shingles import word_hashes
+from megasbp.pairing.continuation import split_continuation
 from megasbp.pairing.passages import border_strengths, longest_unit, needs_passages, split_passages
 from megasbp.storage import hash_file, publishing_file
 
@@ -147,14 +148,20 @@ def units_stage(
 ) -> StageResult:
     """The units that are paired: whole documents, or passages when too many documents would be cut.
 
-    For passages it writes a dataset per split and NAME.parquet with each passage's parent document; for
-    documents nothing: the datasets themselves are the units.
+    For continuation they are the parts of each document. For passages and parts it writes a dataset per split
+    and NAME.parquet with the parent document of each; for documents nothing: the datasets themselves are the
+    units.
     """
     chosen = recipe.synthesizer.unit
     context = recipe.synthesizer.context
+    continuation = recipe.pairing.source == "continuation"
 
     def make(folder: Path) -> dict[str, Any]:
         tokenizer = open_tokenizer(tokenizer_result)
+        if continuation:
+            for name in UNIT_SPLITS:
+                _write_units(folder / name, datasets.folder / name, tokenizer, context, split_continuation)
+            return {"unit": "part"}
         unique = open_dataset(datasets.folder / "unique", tokenizer)
         passages = chosen == "passage" or (
             chosen == "auto" and needs_passages(unique.lengths - _SEPARATORS, context)
@@ -162,13 +169,13 @@ def units_stage(
         if not passages:
             return {"unit": "document"}
         for name in UNIT_SPLITS:
-            _write_passages(folder / name, datasets.folder / name, tokenizer, context)
+            _write_units(folder / name, datasets.folder / name, tokenizer, context, split_passages)
         return {"unit": "passage"}
 
     return workspace.stage(
         "units",
         inputs={"datasets": datasets, "tokenizer": tokenizer_result},
-        settings={"unit": chosen, "context": context},
+        settings={"unit": "part" if continuation else chosen, "context": context},
         make=make,
     )
 
@@ -238,14 +245,20 @@ def _write_dataset(
     return {"documents": len(dataset), "tokens": dataset.tokens, "bytes": sum(rows["bytes"])}
 
 
-def _write_passages(prefix: Path, source: Path, tokenizer: Tokenizer, context: int) -> None:
+def _write_units(
+    prefix: Path,
+    source: Path,
+    tokenizer: Tokenizer,
+    context: int,
+    split: Callable[[np.ndarray, int, np.ndarray], list[np.ndarray]],
+) -> None:
     dataset = open_dataset(source, tokenizer)
     parents: list[int] = []
     strengths = border_strengths(tokenizer)
     with IndexedDatasetWriter(prefix, dataset.dtype, metadata=dict(dataset.metadata)) as writer:
         for document in range(len(dataset)):
-            for passage in split_passages(dataset.document(document)[1:-1], longest_unit(context), strengths):
-                writer.add_document(_framed(passage, tokenizer))
+            for unit in split(dataset.document(document)[1:-1], longest_unit(context), strengths):
+                writer.add_document(_framed(unit, tokenizer))
                 parents.append(document)
     _write_table(prefix.with_suffix(".parquet"), pa.table({"parent": pa.array(parents, pa.int64())}))
 

@@ -1,5 +1,6 @@
 """Embeddings and pair tables."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,28 +11,38 @@ from megasbp.addressing import derive_key
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.errors import InputError
 from megasbp.experiment.context import UNIT_SPLITS, Context, Corpus, best_checkpoint, document_text
+from megasbp.experiment.pair_sources import PAIR_TABLES, Listed, listed_pairs
 from megasbp.experiment.stages import StageResult
 from megasbp.overlap.shingles import jaccard_pairs
 from megasbp.pairing.embedders import open_embedder
-from megasbp.pairing.pairs import hubness, select_pairs, similarity_histogram
+from megasbp.pairing.hold_out import hold_out_targets
+from megasbp.pairing.pairs import (
+    PairSelection,
+    hubness,
+    in_degree_histogram,
+    pair_similarity,
+    select_listed,
+    select_pairs,
+    similarity_histogram,
+)
 from megasbp.pairing.permutation import permute_seeds
 from megasbp.pairing.search import nearest_neighbours
 from megasbp.pairing.table import write_pairs
-from megasbp.storage import publishing_file
+from megasbp.storage import hash_file, publishing_file
 
-# Pair table -> (split of the seed d1, split of the target d2). Only "train" is tuned on; "validation" chooses
-# the learning rate and the steps; the other two measure what a pair is worth on text no model was trained on.
-PAIR_TABLES = {
-    "train": ("unique", "unique"),
-    "validation": ("unique", "validation"),
-    "new_target": ("unique", "test"),
-    "new_seed_and_target": ("test", "test"),
-}
+# Of the pairs that a source has for tuning, what is held out at most when it has none for validation.
+_HELD_OUT_SHARE = 0.1
+_VALUE_TABLES = ("new_target", "new_seed_and_target")
 
 
-def embed_stage(context: Context, baseline: StageResult) -> StageResult:
-    """One unit vector per document of the unique, validation and test splits, in NAME.npy."""
+def embed_stage(context: Context, baseline: StageResult) -> StageResult | None:
+    """One unit vector per unit of the unique, validation and test splits, in NAME.npy.
+
+    None when the recipe names no embedder.
+    """
     recipe, corpus = context.recipe, context.corpus
+    if recipe.pairing.embedder == "none":
+        return None
     from_checkpoint = recipe.pairing.embedder == "checkpoint"
 
     def make(folder: Path) -> dict[str, Any]:
@@ -66,44 +77,153 @@ def embed_stage(context: Context, baseline: StageResult) -> StageResult:
     )
 
 
-def pairs_stage(context: Context, embed: StageResult) -> StageResult:
-    """The pair tables of `PAIR_TABLES`, each also with its seeds permuted (NAME.random.parquet)."""
+def pairs_stage(context: Context, embed: StageResult | None) -> StageResult:
+    """The pair tables that the source can fill, each also with its seeds permuted (NAME.random.parquet).
+
+    Facts: by table its pairs, drops and splits; "without", table -> why the source has no pairs for it; of
+    the pairs that are tuned on, histograms of similarity and in-degree, and hubness.
+    """
     recipe, corpus, seed = context.recipe, context.corpus, context.seed
+    neighbours = recipe.pairing.source == "neighbours"
+    listing = recipe.pairing.file()
 
     def make(folder: Path) -> dict[str, Any]:
-        vectors = {name: np.load(embed.folder / f"{name}.npy", allow_pickle=False) for name in UNIT_SPLITS}
-        facts: dict[str, Any] = {}
-        for table_name, (seed_split, target_split) in PAIR_TABLES.items():
-            table, drops = _select(context, vectors, seed_split, target_split)
-            if table.num_rows < 2:
-                raise InputError(
-                    f"pairing: {table.num_rows} pairs in the {table_name!r} table ({drops}); "
-                    "lower pairing.minimum_similarity, raise pairing.neighbours, or give more documents"
-                )
+        vectors = {}
+        if embed is not None:
+            vectors = {
+                name: np.load(embed.folder / f"{name}.npy", allow_pickle=False) for name in UNIT_SPLITS
+            }
+        found = _find(context, vectors)
+        facts: dict[str, Any] = {"without": found.without, "reading": found.reading}
+        for table_name, whole in found.tables.items():
             limit = recipe.synthesizer.maximum_validation_pairs if table_name == "validation" else None
-            limit = recipe.evaluation.maximum_value_pairs if target_split == "test" else limit
-            table = _sample(table, limit, derive_key(seed, "pair sample", table_name))
+            limit = recipe.evaluation.maximum_value_pairs if table_name in _VALUE_TABLES else limit
+            table = _sample(whole, limit, derive_key(seed, "pair sample", table_name))
+            try:
+                permuted = permute_seeds(table, derive_key(seed, "random pairs", table_name))
+            except InputError as error:
+                if neighbours or table_name not in _VALUE_TABLES:
+                    raise
+                found.without[table_name] = f"no random control for its {table.num_rows} pairs ({error})"
+                continue
             write_pairs(folder / f"{table_name}.parquet", table)
-            permuted = permute_seeds(table, derive_key(seed, "random pairs", table_name))
             write_pairs(folder / f"{table_name}.random.parquet", permuted)
-            facts[table_name] = {"pairs": table.num_rows, "drops": drops}
+            facts[table_name] = {
+                "pairs": table.num_rows,
+                "drops": found.drops[table_name],
+                "splits": found.splits[table_name],
+            }
             if table_name == "train":
-                similarity = table["similarity"].to_numpy()
-                facts["similarity_histogram"] = similarity_histogram(similarity)
-                facts["hubness"] = hubness(table["target_doc"].to_numpy(), len(vectors["unique"]))
+                facts |= _shape(table, found.offered_targets, len(corpus.open_units("unique")))
         return facts
 
+    inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "units": corpus.units}
+    if embed is not None:
+        inputs["embed"] = embed
+    if listing is not None:
+        inputs |= {"file": hash_file(listing), "split": corpus.split}
     return context.workspace.stage(
         context.name("pairs"),
-        inputs={"datasets": corpus.datasets, "units": corpus.units, "embed": embed},
+        inputs=inputs,
         settings={
-            "pairing": recipe.pairing.model_dump(mode="json"),
+            "pairing": recipe.pairing.deciding(),
             "validation_pairs": recipe.synthesizer.maximum_validation_pairs,
             "value_pairs": recipe.evaluation.maximum_value_pairs,
             "seed": seed,
+            # Raised when the facts change: a folder made before has not what later stages read.
+            "facts": 2,
         },
         make=make,
     )
+
+
+@dataclass
+class _Found:
+    """The pair tables of a source.
+
+    Attributes:
+        tables, drops, splits: by name of the table.
+        without: table -> why there is none, or where its pairs come from instead.
+        reading: rows of the source's file by what became of them.
+        offered_targets: of the candidates of the train table that only the caps could drop.
+    """
+
+    tables: dict[str, pa.Table]
+    drops: dict[str, dict[str, int]]
+    splits: dict[str, tuple[str, str]]
+    without: dict[str, str]
+    reading: dict[str, int]
+    offered_targets: np.ndarray
+
+
+def _find(context: Context, vectors: dict[str, np.ndarray]) -> _Found:
+    """Every table of the recipe's source.
+
+    Raises:
+        InputError: fewer than two pairs for tuning, or in a table that neighbours always have.
+    """
+    pairing = context.recipe.pairing
+    listed = Listed(splits=dict(PAIR_TABLES))
+    if pairing.source == "neighbours":
+        selections = {name: _select(context, vectors, *splits) for name, splits in PAIR_TABLES.items()}
+        needed, mend = set(PAIR_TABLES), "lower pairing.minimum_similarity, raise pairing.neighbours,"
+    else:
+        listed = listed_pairs(context)
+        selections = {
+            name: _select_listed(context, vectors, *listed.splits[name], *pairs)
+            for name, pairs in listed.pairs.items()
+        }
+        needed, mend = {"train"}, "give the source more pairs of documents of the unique split,"
+    tables = {}
+    for name in PAIR_TABLES:
+        selection = selections.get(name)
+        if selection is not None and selection.table.num_rows >= 2:
+            tables[name] = selection.table
+        elif name in needed:
+            rows, drops = (selection.table.num_rows, selection.drops) if selection else (0, {})
+            raise InputError(
+                f"pairing: {rows} pairs in the {name!r} table ({drops}); {mend} or give more documents"
+            )
+        elif selection is not None:
+            listed.without[name] = f"{selection.table.num_rows} pairs are left ({selection.drops})"
+    drops = {name: selections[name].drops for name in tables}
+    if "validation" not in tables:
+        _hold_out(context, tables, listed)
+        drops["validation"] = {}
+    return _Found(
+        tables, drops, listed.splits, listed.without, listed.reading, selections["train"].offered_targets
+    )
+
+
+def _hold_out(context: Context, tables: dict[str, pa.Table], listed: Listed) -> None:
+    """Takes the validation pairs from those for tuning: all pairs of some targets."""
+    most = context.recipe.synthesizer.maximum_validation_pairs
+    wanted = min(most, max(2, int(_HELD_OUT_SHARE * tables["train"].num_rows)))
+    key = derive_key(context.seed, "held-out pairs")
+    tables["train"], tables["validation"] = hold_out_targets(tables["train"], wanted, key)
+    kept, held = tables["train"].num_rows, tables["validation"].num_rows
+    if min(kept, held) < 2:
+        raise InputError(
+            f"pairing: {kept} pairs for tuning and {held} held out; give the source more pairs of documents "
+            "of the unique split"
+        )
+    listed.splits["validation"] = listed.splits["train"]
+    listed.without["validation"] = (
+        f"{listed.without['validation']}; {held} pairs, all those of some targets, were held out of tuning "
+        "instead: the baseline has read their texts"
+    )
+
+
+def _shape(table: pa.Table, offered_targets: np.ndarray, documents: int) -> dict[str, Any]:
+    """Histograms and hubness of the pairs that are tuned on, and of what was offered to the caps."""
+    targets = table["target_doc"].to_numpy()
+    return {
+        "similarity_histogram": similarity_histogram(table["similarity"].to_numpy()),
+        "hubness": hubness(targets, documents),
+        "hubness_before_caps": hubness(offered_targets, documents),
+        "in_degree": in_degree_histogram(targets, documents),
+        "in_degree_before_caps": in_degree_histogram(offered_targets, documents),
+    }
 
 
 def _texts(corpus: Corpus, name: str, tokenizer: Tokenizer) -> list[str]:
@@ -113,7 +233,7 @@ def _texts(corpus: Corpus, name: str, tokenizer: Tokenizer) -> list[str]:
 
 def _select(
     context: Context, vectors: dict[str, np.ndarray], seed_split: str, target_split: str
-) -> tuple[pa.Table, dict[str, int]]:
+) -> PairSelection:
     pairing, corpus = context.recipe.pairing, context.corpus
     seeds_dataset, targets_dataset = corpus.open_units(seed_split), corpus.open_units(target_split)
     # The held-out target looks for its seed; within one split either direction finds the same neighbours.
@@ -127,7 +247,7 @@ def _select(
     def jaccard(seeds: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return jaccard_pairs(seeds_dataset, seeds, targets_dataset, targets, pairing.shingle_width)
 
-    selection = select_pairs(
+    return select_pairs(
         similarity,
         index,
         jaccard,
@@ -135,7 +255,35 @@ def _select(
         query_role=query_role,
         forbidden_same=corpus.unit_parents(seed_split) if same else None,
     )
-    return selection.table, selection.drops
+
+
+def _select_listed(
+    context: Context,
+    vectors: dict[str, np.ndarray],
+    seed_split: str,
+    target_split: str,
+    seeds: np.ndarray,
+    targets: np.ndarray,
+) -> PairSelection:
+    pairing, corpus = context.recipe.pairing, context.corpus
+    seeds_dataset, targets_dataset = corpus.open_units(seed_split), corpus.open_units(target_split)
+
+    def jaccard(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return jaccard_pairs(seeds_dataset, first, targets_dataset, second, pairing.shingle_width)
+
+    def similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return pair_similarity(vectors[seed_split], vectors[target_split], first, second)
+
+    one_document = pairing.source == "continuation" or seed_split != target_split
+    return select_listed(
+        seeds,
+        targets,
+        jaccard,
+        pairing,
+        similarity=similarity if vectors else None,
+        forbidden_same=None if one_document else corpus.unit_parents(seed_split),
+        source=pairing.source,
+    )
 
 
 def _sample(table: pa.Table, limit: int | None, key: int) -> pa.Table:

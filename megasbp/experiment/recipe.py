@@ -145,6 +145,11 @@ class Recipe(Section):
                 f"synthesizer.global_batch {self.synthesizer.global_batch} is not a multiple of "
                 f"synthesizer.micro_batch {self.synthesizer.micro_batch}"
             )
+        if self.pairing.source == "continuation" and self.synthesizer.unit != "auto":
+            raise ValueError(
+                f"synthesizer.unit is {self.synthesizer.unit!r}, but pairing.source 'continuation' pairs "
+                "parts of documents; leave synthesizer.unit at 'auto'"
+            )
         size = self.corpus.vocabulary_size
         if size is not None and size > self.model.vocabulary_size:
             raise ValueError(

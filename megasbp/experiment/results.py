@@ -25,6 +25,13 @@ CONTRASTS = {
     "oracle vs baseline": ("oracle", "baseline"),
 }
 HYPOTHESES = ("H1 sbp vs baseline", "H3 sbp vs random_pairs")
+_SHAPE = (
+    "similarity_histogram",
+    "hubness",
+    "hubness_before_caps",
+    "in_degree",
+    "in_degree_before_caps",
+)
 _TABLE_TITLES = {"new_target": "new target", "new_seed_and_target": "new seed and target"}
 
 
@@ -113,15 +120,17 @@ def _model(recipe: Recipe) -> dict[str, Any]:
 def _pairing(recipe: Recipe, first: SeedResults) -> dict[str, Any]:
     facts = first.pairs.facts
     return {
+        "source": recipe.pairing.source,
         "embedder": recipe.pairing.embedder,
-        "fingerprint": first.embed.facts["fingerprint"],
+        "fingerprint": first.embed.facts["fingerprint"] if first.embed else None,
+        "reading": facts["reading"],
+        "without": {_TABLE_TITLES.get(name, name): reason for name, reason in facts["without"].items()},
         "pairs": facts["train"]["pairs"],
         "drops": facts["train"]["drops"],
         "held_out_pairs": {
             name: facts[name]["pairs"] for name in facts if name in ("validation", *VALUE_TABLES)
         },
-        "similarity_histogram": facts["similarity_histogram"],
-        "hubness": facts["hubness"],
+        **{name: facts[name] for name in _SHAPE},
     }
 
 
@@ -160,7 +169,7 @@ def _synthesizer(first: SeedResults, kind: str) -> dict[str, Any]:
 
 def _pair_value(first: SeedResults) -> dict[str, Any]:
     tables = first.pair_value.facts["tables"]
-    return {"tables": {_TABLE_TITLES[name]: _value_table(tables[name]) for name in VALUE_TABLES}}
+    return {"tables": {_TABLE_TITLES[name]: _value_table(table) for name, table in tables.items()}}
 
 
 def _value_table(table: dict[str, Any]) -> dict[str, Any]:
@@ -237,10 +246,12 @@ def _ledger(recipe: Recipe, first: SeedResults, plan: ArmPlan) -> dict[str, Any]
         if plan.arm == "sbp":
             tuned.pop(first.synthesizers["random"].folder)
         embedded = first.context.corpus.datasets.facts["unique"]
+        embed = first.embed.facts if first.embed else {"parameters": 0, "dimension": 0}
+        searches = recipe.pairing.source == "neighbours"
         work = Work(
             embedded_tokens=embedded["tokens"],
-            embedder_parameters=first.embed.facts["parameters"],
-            searched=embedded["documents"] ** 2 * first.embed.facts["dimension"],
+            embedder_parameters=embed["parameters"],
+            searched=embedded["documents"] ** 2 * embed["dimension"] if searches else 0,
             tuned_tokens=sum(tuned.values()),
             prefill_tokens=synthesis["prefill_tokens"],
             generated_tokens=synthesis["generated_tokens"],

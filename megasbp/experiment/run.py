@@ -36,7 +36,7 @@ class SeedResults:
     context: Context
     chosen: Chosen
     trials: list[StageResult]
-    embed: StageResult
+    embed: StageResult | None
     pairs: StageResult
     synthesizers: dict[str, StageResult]
     pair_value: StageResult
@@ -63,7 +63,9 @@ def run_experiment(
         Reached: the stage `until` is finished.
         InputError: a setting or an input is impossible; what was finished before stays.
     """
-    recipe.corpus.files()  # a missing corpus is said before anything is written
+    # A missing file is said before anything is written.
+    recipe.corpus.files()
+    recipe.pairing.file()
     require_free_space(recipe.folder, estimate_disk(recipe).total)
     runtime = start_runtime(recipe)
     with run_lock(recipe.folder):

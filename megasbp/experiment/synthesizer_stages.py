@@ -12,7 +12,6 @@ from megasbp.data.pairs import PairSource
 from megasbp.evaluation.pair_value import pair_value
 from megasbp.evaluation.perplexity import DocumentLosses, document_losses
 from megasbp.experiment.context import TRAINING_LOGS, Context, best_checkpoint, load_trained, training_facts
-from megasbp.experiment.pair_stages import PAIR_TABLES
 from megasbp.experiment.stages import StageResult
 from megasbp.model.transformer import Transformer
 from megasbp.pairing.table import read_pairs
@@ -48,7 +47,10 @@ def synthesizer_checkpoint(result: StageResult) -> Path:
 def pair_value_stage(
     context: Context, pairs: StageResult, baseline: StageResult, synthesizers: dict[str, StageResult]
 ) -> StageResult:
-    """What the true seed is worth, in nats per token of d2, on targets that no model was trained on."""
+    """What the true seed is worth, in nats per token of d2, on targets that no model was trained on.
+
+    Facts: "tables", of `VALUE_TABLES` those that the pair source has.
+    """
     recipe, corpus = context.recipe, context.corpus
 
     def make(folder: Path) -> dict[str, Any]:
@@ -57,7 +59,7 @@ def pair_value_stage(
         untuned = load_trained(context, best_checkpoint(baseline))
         clusters = np.asarray(corpus.column("test", "cluster"))[corpus.unit_parents("test")]
         tables = {}
-        for name in VALUE_TABLES:
+        for name in (name for name in VALUE_TABLES if name in pairs.facts):
             table = read_pairs(pairs.folder / f"{name}.parquet")
             targets = table["target_doc"].to_numpy()
             losses = {
@@ -69,11 +71,13 @@ def pair_value_stage(
             # A target that is cut beside one seed and whole beside another would compare different tokens.
             tokens = losses["true"].tokens
             whole = np.all([loss.tokens == tokens for loss in losses.values()], axis=0)
+            similarity = table["similarity"].to_numpy()[whole]
             tables[name] = pair_value(
                 {model: loss.nats[whole] for model, loss in losses.items()},
                 tokens[whole],
                 clusters[targets[whole]],
-                table["similarity"].to_numpy()[whole],
+                # Unknown where no embedder measured it; then there is no table by similarity.
+                similarity if np.isfinite(similarity).all() else None,
                 resamples=recipe.evaluation.bootstrap_resamples,
                 seed=derive_key(context.seed, "pair value", name),
             )
@@ -176,7 +180,7 @@ def _pair_source(
 ) -> PairSource:
     """Pair sequences of a table; in plan order without a seed."""
     table = _table(pairs, name, random_pairs)
-    seed_split, target_split = PAIR_TABLES[name]
+    seed_split, target_split = pairs.facts[name]["splits"]
     corpus = context.corpus
     return PairSource(
         corpus.open_units(seed_split),

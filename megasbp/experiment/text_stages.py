@@ -1,5 +1,6 @@
 """The synthetic text itself: its quality, and triples to read."""
 
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,10 @@ def quality_stage(context: Context, name: str, synthesis: StageResult | None) ->
 
 
 def triples(context: Context, pairs: StageResult, synthesis: StageResult, count: int) -> list[dict[str, Any]]:
-    """(seed, its most similar true neighbour, accepted synthetic document), in the order of the requests."""
+    """(seed, its most similar true partner, accepted synthetic document), in the order of the requests.
+
+    Where similarity is unknown (null) the partner is the one with the lowest number.
+    """
     corpus = context.corpus
     tokenizer = corpus.open_tokenizer()
     units = corpus.open_units("unique")
@@ -63,7 +67,7 @@ def triples(context: Context, pairs: StageResult, synthesis: StageResult, count:
                     "seed": document_text(units, seed_document, tokenizer),
                     "neighbour": document_text(units, pair["target_doc"], tokenizer),
                     "synthetic": document_text(generated, position, tokenizer),
-                    "similarity": round(float(pair["similarity"]), 4),
+                    "similarity": None if isnan(pair["similarity"]) else round(float(pair["similarity"]), 4),
                     "draw": row["draw"],
                     "accepted": True,
                 }

@@ -1,18 +1,45 @@
 """The section [pairing] of a recipe."""
 
-from typing import Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from megasbp.errors import InputError
+
+PairSourceName = Literal["neighbours", "list", "links", "random", "continuation"]
+_FROM_FILE = ("list", "links")
+# Setting -> the sources that it is for. Another source refuses it, because it would change nothing there.
+_SETTINGS_OF: dict[str, tuple[PairSourceName, ...]] = {
+    "path": ("list", "links"),
+    "maximum_unknown_share": ("list", "links"),
+    "both_ways": ("links",),
+    "random_pairs": ("random",),
+}
+# What only the search for neighbours reads. Not refused elsewhere: a recipe keeps its band while a source is
+# tried on the command line.
+_OF_NEIGHBOURS = ("neighbours", "minimum_similarity", "maximum_similarity")
 
 
 class PairingConfig(BaseModel):
     """How related documents are found and which pairs are kept.
 
-    Similarities of different embedders are not comparable: the band belongs to the embedder.
+    Similarities of different embedders are not comparable: the band belongs to the embedder. Near-duplicates
+    and caps hold for every source; the band and `neighbours` are for the source "neighbours" alone.
 
     Attributes:
+        source: where the pairs come from: "neighbours" (nearest by embedding), "list" (a file of pairs),
+            "links" (a file of edges between documents), "random" (uniform pairs, a control) or
+            "continuation" (the beginning of a document and what follows it).
+        path: file of the list or of the links: see `megasbp.pairing.edges`.
+        maximum_unknown_share: more rows of that file than this share with an id that no document of the
+            corpus has stop the run.
+        both_ways: a link is a pair in both directions.
+        random_pairs: random pairs drawn for tuning, before near-duplicates and caps.
         embedder: "minilm" (MiniLM-L6 from a Python package, offline), "tfidf", "checkpoint" (the run's own
             baseline), or any sentence-transformers model by name or folder, e.g. "Qwen/Qwen3-Embedding-0.6B".
+            Sources other than "neighbours" only measure the similarity of their pairs with it; "none" spares
+            them that.
         neighbours: nearest neighbours looked at per query document.
         minimum_similarity: lower bound of the band (the paper's alpha), inclusive. Too low is noise.
         maximum_similarity: upper bound of the band, inclusive. Too high is copies.
@@ -24,6 +51,11 @@ class PairingConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    source: PairSourceName = "neighbours"
+    path: Path | None = None
+    maximum_unknown_share: float = Field(0.05, ge=0, le=1)
+    both_ways: bool = False
+    random_pairs: int | None = Field(None, ge=2)
     embedder: str = Field("minilm", min_length=1)
     neighbours: int = Field(20, ge=1)
     minimum_similarity: float = Field(0.45, ge=-1, le=1)
@@ -41,3 +73,39 @@ class PairingConfig(BaseModel):
                 f"{self.maximum_similarity}; swap them or lower minimum_similarity"
             )
         return self
+
+    @model_validator(mode="after")
+    def _settings_fit_the_source(self) -> Self:
+        for name, sources in _SETTINGS_OF.items():
+            changed = getattr(self, name) != type(self).model_fields[name].default
+            if changed and self.source not in sources:
+                raise ValueError(
+                    f"{name} is for source {' and '.join(map(repr, sources))}, this one is {self.source!r}; "
+                    f"leave {name} out or set source"
+                )
+        if self.source in _FROM_FILE and self.path is None:
+            raise ValueError(f"source {self.source!r} needs path, the file of pairs; set path")
+        if self.source == "random" and self.random_pairs is None:
+            raise ValueError("source 'random' needs random_pairs, how many pairs to draw; set it")
+        if self.source == "neighbours" and self.embedder == "none":
+            raise ValueError("source 'neighbours' needs an embedder; set one or another source")
+        return self
+
+    def file(self) -> Path | None:
+        """The file that the source reads, if it reads one.
+
+        Raises:
+            InputError: it is missing.
+        """
+        if self.path is not None and not self.path.is_file():
+            raise InputError(f"{self.path}: no such file; correct pairing.path")
+        return self.path
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that the pairs of this source depend on, JSON-serialisable; not where a file lies."""
+        left_out = {name for name, sources in _SETTINGS_OF.items() if self.source not in sources} | {"path"}
+        if self.source == "neighbours":
+            left_out.add("source")
+        else:
+            left_out.update(_OF_NEIGHBOURS)
+        return self.model_dump(mode="json", exclude=left_out)

@@ -1,4 +1,4 @@
-"""From neighbours to pairs: the band, near-duplicates and caps; and what the neighbours look like."""
+"""From candidates to pairs: the band, near-duplicates and caps; and what the pairs look like."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +8,15 @@ import numpy as np
 import pyarrow as pa
 from scipy import stats
 
+import megasbp._C as core
 from megasbp.pairing.config import PairingConfig
 from megasbp.pairing.table import pair_table
+
+# (seed ids int64 [c], target ids int64 [c]) -> floats [c]
+Jaccard = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Similarity = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+_ELEMENTS_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -18,20 +25,22 @@ class PairSelection:
 
     Attributes:
         table: pair table, ordered by seed_doc, then target_doc.
-        candidates: neighbours looked at; always `table.num_rows` + the sum of `drops`.
+        candidates: pairs looked at; always `table.num_rows` + the sum of `drops`.
         drops: reason -> candidates dropped; a candidate counts for the first reason that applies, in this
-            order: same_parent, below_band, above_band, near_duplicate, seed_cap, target_cap.
+            order: same_parent, below_band, above_band or duplicate, near_duplicate, seed_cap, target_cap.
+        offered_targets: int64, the target of every candidate that only the caps could drop.
     """
 
     table: pa.Table
     candidates: int
     drops: dict[str, int]
+    offered_targets: np.ndarray
 
 
 def select_pairs(
     similarity: np.ndarray,
     index: np.ndarray,
-    jaccard: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    jaccard: Jaccard,
     config: PairingConfig,
     *,
     query_role: Literal["seed", "target"],
@@ -62,34 +71,62 @@ def select_pairs(
     others = found if corpus_documents is None else corpus_documents[found]
     seeds, targets = (queries, others) if query_role == "seed" else (others, queries)
     values = similarity[rows, ranks]
-    candidates = len(values)
     drops: dict[str, int] = {}
-
-    def keep(reason: str, wanted: np.ndarray) -> np.ndarray:
-        drops[reason] = int(np.count_nonzero(~wanted))
-        return np.flatnonzero(wanted)
-
-    # `kept` holds positions of surviving candidates; each test sees only those.
-    related = np.zeros(candidates, dtype=bool)
-    if forbidden_same is not None:
-        related = forbidden_same[seeds] == forbidden_same[targets]
-    kept = keep("same_parent", ~related)
+    kept = _of_different_parents(seeds, targets, forbidden_same, drops)
     # float32 on both sides: a similarity that equals the bound as written in the recipe lies inside the band.
-    kept = kept[keep("below_band", values[kept] >= np.float32(config.minimum_similarity))]
-    kept = kept[keep("above_band", values[kept] <= np.float32(config.maximum_similarity))]
-    shared = np.asarray(jaccard(seeds[kept], targets[kept]), dtype=np.float64)
-    unlike = keep("near_duplicate", shared <= config.maximum_jaccard)
-    kept, shared = kept[unlike], shared[unlike]
-
-    order = np.lexsort((targets[kept], seeds[kept], -values[kept]))
-    kept, shared = kept[order], shared[order]
-    within, drops["seed_cap"], drops["target_cap"] = _cap(seeds[kept], targets[kept], config)
-    kept, shared = kept[within], shared[within]
-
-    order = np.lexsort((targets[kept], seeds[kept]))
-    kept, shared = kept[order], shared[order]
+    kept = kept[_keep(drops, "below_band", values[kept] >= np.float32(config.minimum_similarity))]
+    kept = kept[_keep(drops, "above_band", values[kept] <= np.float32(config.maximum_similarity))]
+    kept, shared = _unlike(kept, seeds, targets, jaccard, config, drops)
+    within = _cap(seeds[kept], targets[kept], config, drops, values[kept])
+    offered, kept, shared = targets[kept], kept[within], shared[within]
     table = pair_table(seeds[kept], targets[kept], values[kept], shared, ranks[kept], source)
-    return PairSelection(table, candidates, drops)
+    return PairSelection(table, len(values), drops, offered)
+
+
+def select_listed(
+    seeds: np.ndarray,
+    targets: np.ndarray,
+    jaccard: Jaccard,
+    config: PairingConfig,
+    *,
+    similarity: Similarity | None = None,
+    forbidden_same: np.ndarray | None = None,
+    source: str,
+) -> PairSelection:
+    """Keeps the pairs of a source that names them, once each, that are no near-duplicates, under the caps.
+
+    The caps are filled greedily in the order given. Similarity decides nothing here; it is measured for the
+    pairs that are kept.
+
+    Args:
+        seeds, targets: int64 [n], documents of each pair in its datasets.
+        jaccard, config, forbidden_same, source: as for `select_pairs`; the band is not looked at.
+        similarity: (seed ids int64 [c], target ids int64 [c]) -> floats [c]; None leaves it unknown.
+    """
+    drops: dict[str, int] = {}
+    kept = _of_different_parents(seeds, targets, forbidden_same, drops)
+    kept = kept[_keep(drops, "duplicate", _first_of_equals(seeds[kept], targets[kept]))]
+    kept, shared = _unlike(kept, seeds, targets, jaccard, config, drops)
+    within = _cap(seeds[kept], targets[kept], config, drops)
+    offered, kept, shared = targets[kept], kept[within], shared[within]
+    values = np.full(len(kept), np.nan) if similarity is None else similarity(seeds[kept], targets[kept])
+    unranked = np.full(len(kept), -1)
+    table = pair_table(seeds[kept], targets[kept], values, shared, unranked, source)
+    return PairSelection(table, len(seeds), drops, offered)
+
+
+def pair_similarity(
+    seed_vectors: np.ndarray, target_vectors: np.ndarray, seeds: np.ndarray, targets: np.ndarray
+) -> np.ndarray:
+    """float32 [n]: inner product of seed_vectors[seeds[i]] and target_vectors[targets[i]], both unit rows."""
+    products = np.empty(len(seeds), dtype=np.float32)
+    step = max(1, _ELEMENTS_AT_ONCE // max(1, seed_vectors.shape[1]))
+    for start in range(0, len(seeds), step):
+        part = slice(start, start + step)
+        one, other = seed_vectors[seeds[part]], target_vectors[targets[part]]
+        # einsum adds in an order of its own; BLAS's would depend on the number of threads.
+        products[part] = np.einsum("nd,nd->n", one.astype(np.float64), other.astype(np.float64))
+    return products
 
 
 def similarity_histogram(similarity: np.ndarray, bin_width: float = 0.05) -> dict[str, list]:
@@ -110,8 +147,7 @@ def hubness(neighbours: np.ndarray, documents: int) -> dict[str, Any]:
     """How unequally often documents are found as neighbours.
 
     The skewness of the in-degree is the measure of Radovanovic, Nanopoulos, Ivanovic, "Hubs in space",
-    Journal
-    of Machine Learning Research 11, 2010: 0 is no hubs, above about 2 is strong.
+    Journal of Machine Learning Research 11, 2010: 0 is no hubs, above about 2 is strong.
 
     Args:
         neighbours: integers of any shape, document ids as found; -1 is ignored.
@@ -121,8 +157,7 @@ def hubness(neighbours: np.ndarray, documents: int) -> dict[str, Any]:
         "skewness" (0 when all in-degrees are equal), "maximum" in-degree, "mean" in-degree, and "never", the
         share of documents that are nobody's neighbour.
     """
-    found = np.asarray(neighbours).ravel()
-    degrees = np.bincount(found[found >= 0], minlength=documents).astype(np.float64)
+    degrees = _in_degrees(neighbours, documents).astype(np.float64)
     skewness = float(stats.skew(degrees)) if degrees.size and np.ptp(degrees) > 0 else 0.0
     return {
         "skewness": skewness,
@@ -132,19 +167,78 @@ def hubness(neighbours: np.ndarray, documents: int) -> dict[str, Any]:
     }
 
 
-def _cap(seeds: np.ndarray, targets: np.ndarray, config: PairingConfig) -> tuple[np.ndarray, int, int]:
-    """Walks the candidates in order: positions within both caps, drops by each of the two caps."""
-    per_seed: dict[int, int] = {}
-    per_target: dict[int, int] = {}
-    kept: list[int] = []
-    seed_drops = target_drops = 0
-    for position, (seed, target) in enumerate(zip(seeds.tolist(), targets.tolist(), strict=True)):
-        if per_seed.get(seed, 0) >= config.maximum_per_seed:
-            seed_drops += 1
-        elif per_target.get(target, 0) >= config.maximum_per_target:
-            target_drops += 1
-        else:
-            per_seed[seed] = per_seed.get(seed, 0) + 1
-            per_target[target] = per_target.get(target, 0) + 1
-            kept.append(position)
-    return np.array(kept, dtype=np.int64), seed_drops, target_drops
+def in_degree_histogram(neighbours: np.ndarray, documents: int, maximum_bins: int = 40) -> dict[str, list]:
+    """How many documents are found how often: counts in bins of one whole width from in-degree 0 on.
+
+    Args:
+        neighbours, documents: as for `hubness`.
+        maximum_bins: the width is the least that needs no more bins than this.
+
+    Returns:
+        "edges": b + 1 integers, "counts": b counts. A bin holds the in-degrees from its lower edge to below
+        its upper one.
+    """
+    sizes = np.bincount(_in_degrees(neighbours, documents))
+    width = -(-len(sizes) // maximum_bins)
+    bins = -(-len(sizes) // width)
+    padded = np.zeros(bins * width, dtype=np.int64)
+    padded[: len(sizes)] = sizes
+    edges = np.arange(bins + 1) * width
+    return {"edges": edges.tolist(), "counts": padded.reshape(bins, width).sum(axis=1).tolist()}
+
+
+def _in_degrees(neighbours: np.ndarray, documents: int) -> np.ndarray:
+    found = np.asarray(neighbours).ravel()
+    return np.bincount(found[found >= 0], minlength=documents)
+
+
+def _keep(drops: dict[str, int], reason: str, wanted: np.ndarray) -> np.ndarray:
+    """Positions that are wanted; the others are counted."""
+    drops[reason] = int(np.count_nonzero(~wanted))
+    return np.flatnonzero(wanted)
+
+
+def _of_different_parents(
+    seeds: np.ndarray, targets: np.ndarray, forbidden_same: np.ndarray | None, drops: dict[str, int]
+) -> np.ndarray:
+    related = np.zeros(len(seeds), dtype=bool)
+    if forbidden_same is not None:
+        related = forbidden_same[seeds] == forbidden_same[targets]
+    return _keep(drops, "same_parent", ~related)
+
+
+def _first_of_equals(seeds: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """bool [n]: whether no earlier pair has the same seed and target."""
+    first = np.zeros(len(seeds), dtype=bool)
+    # One number per pair: documents number below 2**31.5, far beyond any corpus.
+    pairs = seeds * (targets.max(initial=0) + 1) + targets
+    first[np.unique(pairs, return_index=True)[1]] = True
+    return first
+
+
+def _unlike(
+    kept: np.ndarray,
+    seeds: np.ndarray,
+    targets: np.ndarray,
+    jaccard: Jaccard,
+    config: PairingConfig,
+    drops: dict[str, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The candidates that are no near-duplicates, and the share of shingles that each has in common."""
+    shared = np.asarray(jaccard(seeds[kept], targets[kept]), dtype=np.float64)
+    unlike = _keep(drops, "near_duplicate", shared <= config.maximum_jaccard)
+    return kept[unlike], shared[unlike]
+
+
+def _cap(
+    seeds: np.ndarray,
+    targets: np.ndarray,
+    config: PairingConfig,
+    drops: dict[str, int],
+    values: np.ndarray | None = None,
+) -> np.ndarray:
+    """Positions within both caps, ordered by seed and target; the walk is by falling value, or as given."""
+    within, drops["seed_cap"], drops["target_cap"] = core.cap_pairs(
+        seeds, targets, config.maximum_per_seed, config.maximum_per_target, values
+    )
+    return within

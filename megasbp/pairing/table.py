@@ -43,9 +43,7 @@ def pair_table(
     """
     columns = [seed_documents, target_documents, similarity, jaccard, rank]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, PAIR_SCHEMA, strict=False)]
-    return pa.Table.from_arrays(
-        [*arrays, pa.array([source] * len(seed_documents), pa.string())], schema=PAIR_SCHEMA
-    )
+    return pa.Table.from_arrays([*arrays, pa.repeat(source, len(seed_documents))], schema=PAIR_SCHEMA)
 
 
 def write_pairs(path: Path, table: pa.Table) -> None:
@@ -96,7 +94,7 @@ def _conform(table: pa.Table, place: str) -> pa.Table:
     columns = []
     for field in PAIR_SCHEMA:
         if field.name not in table.column_names:
-            columns.append(pa.array([_DEFAULTS[field.name]] * table.num_rows, field.type))
+            columns.append(pa.repeat(pa.scalar(_DEFAULTS[field.name], field.type), table.num_rows))
             continue
         column = table[field.name]
         if column.null_count:

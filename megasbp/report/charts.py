@@ -152,9 +152,9 @@ def interval_chart(ranges: Sequence[Range], width: int, *, x_label: str, title: 
 
 
 def histogram(
-    edges: Sequence[float], counts: Sequence[int], width: int, *, x_label: str, title: str
+    edges: Sequence[float], counts: Sequence[int], width: int, *, x_label: str, y_label: str, title: str
 ) -> Markup:
-    """Bars of counts between edges."""
+    """Bars of counts of `y_label` between edges."""
     height, left, top = 220.0, 52.0, 24.0
     bottom, right = height - 40.0, width - 8.0
     x_low, x_high = edges[0], edges[-1]
@@ -163,7 +163,7 @@ def histogram(
     def across(x: float) -> float:
         return _round(left + (right - left) * (x - x_low) / (x_high - x_low))
 
-    parts = [element("text", "Pairs", x=0, y=12, class_="axis-name")]
+    parts = [element("text", y_label, x=0, y=12, class_="axis-name")]
     for value in ticks(0, tallest, 4):
         y = _round(bottom - (bottom - top) * value / tallest)
         parts.append(element("line", x1=left, x2=right, y1=y, y2=y, class_="grid"))

@@ -57,13 +57,23 @@ class Histogram(Part):
 
 
 class Pairing(Part):
-    """The pair table that the synthesizer is tuned on."""
+    """The pair table that the synthesizer is tuned on.
 
+    `reading` counts the rows of the source's file by what became of them; `without` says which held-out
+    tables the source has no pairs for. "Before the caps": of every candidate that only the caps could drop.
+    """
+
+    source: str = "neighbours"
     embedder: str
     pairs: Count
     drops: dict[str, Count] = {}
+    reading: dict[str, Count] = {}
+    without: dict[str, str] = {}
     similarity_histogram: Histogram | None = None
     hubness: dict[str, Any] = {}
+    hubness_before_caps: dict[str, Any] = {}
+    in_degree: Histogram | None = None
+    in_degree_before_caps: Histogram | None = None
 
 
 class Trial(Part):

@@ -97,8 +97,12 @@ def pairs(results: Results) -> Markup | None:
             parts.append(element("div", *(table(one) for one in bins), class_="pair"))
     if results.pairing:
         pairing = results.pairing
-        facts = f"{count(pairing.pairs)} pairs of {results.corpus.unit}s, found with {pairing.embedder}."
+        origin = text_tables.SOURCE_NAMES.get(pairing.source, pairing.source)
+        facts = f"{count(pairing.pairs)} pairs of {results.corpus.unit}s, {origin}"
+        facts += "." if pairing.embedder == "none" else f"; similarity by {pairing.embedder}."
         parts += [element("h3", "How the pairs were found"), element("p", facts)]
+        for name, reason in pairing.without.items():
+            parts.append(element("p", f"No pairs for {name.replace('_', ' ')}: {reason}.", class_="soft"))
         if pairing.similarity_histogram and any(pairing.similarity_histogram.counts):
             draw = partial(_draw_histogram, pairing.similarity_histogram)
             parts.append(
@@ -106,13 +110,24 @@ def pairs(results: Results) -> Markup | None:
                     draw, "Similarity of seed and target in the pair table: inner product of unit vectors."
                 )
             )
-        side = (
-            [table(tables.drops_table("Candidates that became no pair", pairing.drops))]
-            if pairing.drops
-            else []
-        )
+        for before, degrees in ((True, pairing.in_degree_before_caps), (False, pairing.in_degree)):
+            if degrees and any(degrees.counts):
+                when = "before the caps" if before else "in the pair table"
+                caption = (
+                    f"How many documents are the target of how many pairs, {when}. "
+                    + ("A long tail to the right: hubs, which the caps cut." if before else "")
+                ).strip()
+                parts.append(figure(partial(_draw_degrees, degrees, when), caption))
+        side = [
+            table(tables.drops_table(title, sizes))
+            for title, sizes in (
+                ("Rows of the file of pairs", pairing.reading),
+                ("Candidates that became no pair", pairing.drops),
+            )
+            if sizes
+        ]
         if pairing.hubness:
-            side.append(table(text_tables.hubness_table(pairing.hubness)))
+            side.append(table(text_tables.hubness_table(pairing.hubness, pairing.hubness_before_caps)))
         parts.append(element("div", *side, class_="pair"))
     return _section("pairs", [element("h2", "What a pair is worth"), *parts]) if parts else None
 
@@ -289,7 +304,13 @@ def _draw_histogram(shown: Histogram, width: int) -> Markup:
     filled = [position for position, size in enumerate(shown.counts) if size]
     first, last = filled[0], filled[-1]
     edges, counts = shown.edges[first : last + 2], shown.counts[first : last + 1]
-    return histogram(edges, counts, width, x_label="similarity", title="Similarity of the pairs")
+    labels = {"x_label": "similarity", "y_label": "Pairs", "title": "Similarity of the pairs"}
+    return histogram(edges, counts, width, **labels)
+
+
+def _draw_degrees(shown: Histogram, when: str, width: int) -> Markup:
+    labels = {"x_label": "pairs per target", "y_label": "Documents", "title": f"Pairs per target, {when}"}
+    return histogram(shown.edges, shown.counts, width, **labels)
 
 
 def _triple(one: Triple) -> Markup:

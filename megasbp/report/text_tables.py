@@ -31,6 +31,13 @@ HUBNESS_NAMES = {
     "mean": "Mean pairs per document",
     "never": "Share that is never a target",
 }
+SOURCE_NAMES = {
+    "neighbours": "nearest neighbours",
+    "list": "from a ready list",
+    "links": "from a link graph",
+    "random": "drawn at random",
+    "continuation": "each with what follows it in its document",
+}
 QUALITY_NAMES = {
     "length_tokens": "Tokens per document",
     "length_characters": "Characters per document",
@@ -90,10 +97,16 @@ def similarity_table(name: str, table: PairTable) -> Table:
     return Table(title, ["Similarity", "Pairs", "Worth, nats per token"], rows)
 
 
-def hubness_table(hubness: Mapping[str, Any]) -> Table:
-    """How unequally often documents are targets."""
-    rows = [[HUBNESS_NAMES.get(name, label(name)), value_text(value)] for name, value in flatten(hubness)]
-    return Table("Hubs among the targets", ["", "Value"], rows)
+def hubness_table(hubness: Mapping[str, Any], before_caps: Mapping[str, Any]) -> Table:
+    """How unequally often documents are targets, in the pair table and before the caps."""
+    columns = {"Pairs": dict(flatten(hubness))}
+    if before_caps:
+        columns = {"Before the caps": dict(flatten(before_caps)), **columns}
+    rows = [
+        [HUBNESS_NAMES.get(name, label(name)), *(value_text(values.get(name)) for values in columns.values())]
+        for name in columns["Pairs"]
+    ]
+    return Table("Hubs among the targets", ["", *columns], rows)
 
 
 def synthesis_table(results: Results) -> Table:

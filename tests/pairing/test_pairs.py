@@ -3,11 +3,17 @@
 from typing import Any
 
 import numpy as np
-import pytest
-from pydantic import ValidationError
 
 from megasbp.pairing.config import PairingConfig
-from megasbp.pairing.pairs import PairSelection, hubness, select_pairs, similarity_histogram
+from megasbp.pairing.pairs import (
+    PairSelection,
+    hubness,
+    in_degree_histogram,
+    pair_similarity,
+    select_listed,
+    select_pairs,
+    similarity_histogram,
+)
 from megasbp.pairing.search import nearest_neighbours
 
 
@@ -155,6 +161,56 @@ def test_equal_in_degrees_have_no_hubness() -> None:
     assert hubness(np.array([1, 2, 0]), 3)["skewness"] == 0.0
 
 
-def test_a_band_upside_down_is_refused() -> None:
-    with pytest.raises(ValidationError, match="lies above maximum_similarity"):
-        PairingConfig(minimum_similarity=0.9, maximum_similarity=0.5)
+def listed(pairs: list[tuple[int, int]], jaccard: Any = nothing_shared, **changes: Any) -> PairSelection:
+    keywords = {name: changes.pop(name) for name in ("similarity", "forbidden_same") if name in changes}
+    seeds, targets = np.array(pairs, np.int64).T
+    return select_listed(seeds, targets, jaccard, config(**changes), source="list", **keywords)
+
+
+def test_listed_pairs_are_kept_once_and_counted() -> None:
+    selection = listed([(2, 1), (0, 1), (2, 1), (3, 3), (2, 1)], forbidden_same=np.arange(4))
+    assert pairs(selection) == [(0, 1), (2, 1)]
+    assert (selection.drops["duplicate"], selection.drops["same_parent"]) == (2, 1)
+    assert selection.candidates == 5 == selection.table.num_rows + sum(selection.drops.values())
+    assert selection.table["source"].to_pylist() == ["list"] * 2
+    assert np.isnan(selection.table["similarity"]).all()
+
+
+def test_listed_pairs_fill_the_caps_in_their_own_order() -> None:
+    selection = listed([(5, 9), (4, 9), (1, 9), (1, 8)], maximum_per_target=2)
+    assert pairs(selection) == [(1, 8), (4, 9), (5, 9)]
+    assert selection.drops["target_cap"] == 1
+    assert selection.offered_targets.tolist() == [9, 9, 9, 8]
+
+
+def test_listed_near_duplicates_are_dropped_and_similarity_decides_nothing() -> None:
+    def jaccard(seeds: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return np.where(seeds == 1, 0.9, 0.0)
+
+    def similarity(seeds: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return seeds / 10
+
+    selection = listed(
+        [(0, 4), (1, 4), (2, 4)],
+        jaccard,
+        similarity=similarity,
+        maximum_jaccard=0.5,
+        minimum_similarity=0.5,
+    )
+    assert pairs(selection) == [(0, 4), (2, 4)]
+    assert selection.drops["near_duplicate"] == 1
+    np.testing.assert_allclose(selection.table["similarity"], [0.0, 0.2], rtol=1e-6)
+
+
+def test_the_similarity_of_a_pair_is_the_inner_product() -> None:
+    generator = np.random.default_rng(0)
+    first, second = (generator.normal(size=(size, 7)).astype(np.float32) for size in (5, 6))
+    seeds, targets = np.array([0, 4, 4]), np.array([5, 0, 3])
+    found = pair_similarity(first, second, seeds, targets)
+    np.testing.assert_allclose(found, (first @ second.T)[seeds, targets], rtol=1e-5)
+
+
+def test_in_degrees_are_counted_in_whole_bins() -> None:
+    found = np.array([0, 0, 0, 2, 2, -1])
+    assert in_degree_histogram(found, 5) == {"edges": [0, 1, 2, 3, 4], "counts": [3, 0, 1, 1]}
+    assert in_degree_histogram(found, 5, maximum_bins=2) == {"edges": [0, 2, 4], "counts": [3, 2]}

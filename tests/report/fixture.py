@@ -228,6 +228,12 @@ def fake_results(
                 "counts": [0, 1630, 1502, 1221, 987, 744, 486, 271, 138, 33],
             },
             "hubness": {"skewness": 1.84, "maximum": 10, "mean": 2.91, "never": 0.112},
+            "hubness_before_caps": {"skewness": 3.61, "maximum": 57, "mean": 3.29, "never": 0.108},
+            "in_degree": {
+                "edges": list(range(12)),
+                "counts": [269, 512, 498, 402, 301, 190, 98, 61, 40, 21, 14],
+            },
+            "in_degree_before_caps": {"edges": [0, 20, 40, 60], "counts": [2390, 13, 3]},
         },
         "tuning": {"trials": grid, "chosen": {"learning_rate": 3e-3, "weight_decay": 0.8}},
         "synthesizer": {

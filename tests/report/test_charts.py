@@ -55,7 +55,9 @@ def test_names_of_curves_that_end_together_do_not_overlap(height):
 
 
 def test_bars_are_as_tall_as_their_counts():
-    svg = histogram([0.0, 0.5, 1.0, 1.5], [10, 5, 0], WIDE, x_label="similarity", title="pairs")
+    svg = histogram(
+        [0.0, 0.5, 1.0, 1.5], [10, 5, 0], WIDE, x_label="similarity", y_label="Pairs", title="pairs"
+    )
     first, second, third = (float(bar["height"]) for bar in drawn(svg, "bar"))
     assert second == pytest.approx(first / 2, abs=0.1)
     assert third == 0

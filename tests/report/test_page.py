@@ -167,6 +167,26 @@ def test_a_run_with_the_baseline_alone_is_drawn():
     assert "This run did not compare SBP with the baseline." in reader.words()
 
 
+def test_in_degrees_are_drawn_and_what_the_source_lacks_is_said():
+    results = fake_results()
+    results["pairing"] |= {
+        "source": "links",
+        "embedder": "none",
+        "reading": {"rows": 12_345, "unknown": 67},
+        "without": {"new target": "links.tsv has no such pair"},
+    }
+    del results["pair_value"], results["pairing"]["similarity_histogram"]
+    reader = Reader(page(results))
+    charts = [attributes["aria-label"] for tag, attributes in reader.tags if tag == "svg"]
+    assert charts.count("Pairs per target, before the caps") == 2  # wide and narrow
+    assert charts.count("Pairs per target, in the pair table") == 2
+    assert "Similarity of the pairs" not in charts
+    words = reader.words()
+    assert "7,012 pairs of documents, from a link graph." in words
+    assert "No pairs for new target: links.tsv has no such pair." in words
+    assert "12,345" in words
+
+
 def test_other_results_are_refused():
     with pytest.raises(InputError, match="name: Field required"):
         page({"schema": 1})
