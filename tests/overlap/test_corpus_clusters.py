@@ -262,3 +262,18 @@ def test_a_damaged_pair_file_is_named(write_shards, tmp_path, damage):
             width=WIDTH,
             threshold=0.7,
         )
+
+
+def test_ranges_of_the_comparison_leave_no_pair_out(write_shards, tmp_path):
+    documents = [np.arange(20)] * 10
+    candidates = [saved_pairs(tmp_path / "candidates", [[i, i + 1] for i in range(9)])]
+    datasets = write_shards(documents)
+    kept = []
+
+    for part in range(4):
+        (tmp_path / str(part)).mkdir()
+        settings = {"datasets": datasets, "candidates": candidates, "width": WIDTH, "threshold": 0.7}
+        write_verified(part, tmp_path / str(part), parts=4, **settings)
+        kept += load_pairs(tmp_path / str(part)).tolist()
+
+    assert kept == [[i, i + 1] for i in range(9)]
