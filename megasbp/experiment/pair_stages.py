@@ -180,10 +180,9 @@ def _find(context: Context, vectors: dict[str, np.ndarray]) -> _Found:
         if selection is not None and selection.table.num_rows >= 2:
             tables[name] = selection.table
         elif name in needed:
-            rows, drops = (selection.table.num_rows, selection.drops) if selection else (0, {})
-            raise InputError(
-                f"pairing: {rows} pairs in the {name!r} table ({drops}); {mend} or give more documents"
-            )
+            what = f"{selection.table.num_rows} pairs" if selection else "no pairs"
+            dropped = f" ({selection.drops})" if selection else ""
+            raise InputError(f"pairing: {what} in the {name!r} table{dropped}; {mend} or give more documents")
         elif selection is not None:
             listed.without[name] = f"{selection.table.num_rows} pairs are left ({selection.drops})"
     drops = {name: selections[name].drops for name in tables}
