@@ -99,38 +99,26 @@ class Sketcher {
   HashFunction functions_[kRounds + kSlots];
 };
 
-template <class Token>
-void widen_tokens(const IndexedDataset &dataset, std::int64_t document, std::vector<std::uint32_t> &out) {
-  const std::int64_t count = dataset.document_length(document);
-  const char *source = dataset.address(dataset.document_start(document), count);
-  out.resize(static_cast<std::size_t>(count));
-  bool fits = true;
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    Token token;
-    std::memcpy(&token, source + i * sizeof(Token), sizeof(Token));
-    out[i] = static_cast<std::uint32_t>(token);
-    fits &= static_cast<std::int64_t>(token) == static_cast<std::int64_t>(out[i]);
+void read_tokens(const IndexedDataset &dataset, std::int64_t document, std::vector<std::int64_t> &wide,
+                 std::vector<std::uint32_t> &out) {
+  const Span span = dataset.document(document);
+  wide.resize(static_cast<std::size_t>(span.count));
+  out.resize(wide.size());
+  dataset.copy(span.start, span.count, wide.data());
+  std::int64_t all = 0;
+  for (std::size_t i = 0; i < wide.size(); ++i) {
+    out[i] = static_cast<std::uint32_t>(wide[i]);
+    all |= wide[i];
   }
-  if (!fits)
+  if (all >> 32 != 0)
     throw std::invalid_argument("document " + std::to_string(document) + " holds a token outside [0, 2^32)");
-}
-
-void read_tokens(const IndexedDataset &dataset, std::int64_t document, std::vector<std::uint32_t> &out) {
-  switch (dataset.type()) {
-    case TokenType::kUint8: return widen_tokens<std::uint8_t>(dataset, document, out);
-    case TokenType::kInt8: return widen_tokens<std::int8_t>(dataset, document, out);
-    case TokenType::kInt16: return widen_tokens<std::int16_t>(dataset, document, out);
-    case TokenType::kUint16: return widen_tokens<std::uint16_t>(dataset, document, out);
-    case TokenType::kInt32: return widen_tokens<std::int32_t>(dataset, document, out);
-    case TokenType::kInt64: return widen_tokens<std::int64_t>(dataset, document, out);
-  }
 }
 
 // The mapping is set up for random reads; here it is read from end to end.
 void read_ahead(const IndexedDataset &dataset, std::int64_t start, std::int64_t stop) {
   if (start == stop) return;
-  const std::int64_t first = dataset.document_start(start);
-  const std::int64_t end = dataset.document_start(stop - 1) + dataset.document_length(stop - 1);
+  const std::int64_t first = dataset.document(start).start;
+  const std::int64_t end = dataset.document(stop - 1).end();
   const auto address = reinterpret_cast<std::uintptr_t>(dataset.address(first, end - first));
   const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
   const std::uintptr_t aligned = address / page * page;
@@ -158,11 +146,12 @@ py::tuple dataset_signatures(const IndexedDataset &dataset, std::int64_t start, 
     py::gil_scoped_release unlocked;
     read_ahead(dataset, start, stop);
     const auto sketch_group = [&](std::int64_t group) {
+      std::vector<std::int64_t> wide;
       std::vector<std::uint32_t> tokens;
       std::vector<std::uint64_t> hashes;
       const std::int64_t end = std::min(count, (group + 1) * kDocumentsAtOnce);
       for (std::int64_t i = group * kDocumentsAtOnce; i < end; ++i) {
-        read_tokens(dataset, start + i, tokens);
+        read_tokens(dataset, start + i, wide, tokens);
         std::size_t first = 0, last = tokens.size();
         if (first < last && tokens[first] == bos) ++first;
         if (first < last && tokens[last - 1] == eos) --last;
