@@ -17,7 +17,7 @@ else
 RUN := $(VENV)/bin/python
 endif
 
-.PHONY: help environment demo lint test test-all gpu clean
+.PHONY: help environment demo lint test peers test-all bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -41,8 +41,14 @@ lint: environment ## formatting, lint, types, order of imports
 test: lint ## lint, and the tests without the slow ones
 	$(RUN) -m pytest -m "not slow"
 
-test-all: lint ## lint, and every test
+peers: environment ## add what the slow tests and the benchmarks compare with
+	@$(PYTHON) tools/environment.py --venv "$(VENV)" --torch-index "$(TORCH_INDEX)" --peers
+
+test-all: peers lint ## lint, and every test
 	$(RUN) -m pytest
+
+bench: peers ## measure beside the tools people use; results in benchmarks/results
+	$(RUN) tools/benchmark.py data
 
 gpu: environment ## the kernels' tests, on the GPU where there is one
 	@$(RUN) -c "import torch; print('megasbp:', torch.cuda.get_device_name() if torch.cuda.is_available() else \

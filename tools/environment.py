@@ -2,6 +2,7 @@
 
     python3 tools/environment.py --venv .venv
     python3 tools/environment.py --venv none        # the current interpreter; installs nothing
+    python3 tools/environment.py --venv .venv --peers   # also what slow tests and benchmarks compare with
 
 Two stamps hold the hash of the contents they were made from, so that a checkout or `touch` makes no work: the
 packages depend on constraints.txt, pyproject.toml, the interpreter and the extra index; the C++ extension on
@@ -25,6 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 STAMPS = ROOT / "build" / "stamps"
 SUPPORTED = ((3, 11), (3, 12))
+# Installed without the packages they ask for: their parts that are compared with need none of them.
+PEERS_ALONE = ("megatron-core", "nvidia-dali-cuda130")
 OLDEST_SETUPTOOLS = 77  # The first that reads pyproject.toml's licence expression.
 
 
@@ -128,6 +131,24 @@ def install(venv, project, torch_index):
     run(*pip, "--no-deps", "--no-build-isolation", "-e", ".")
 
 
+def install_peers(name, project, torch_index):
+    """Adds to the environment what the slow tests and the benchmarks compare with."""
+    peers = project["project"]["optional-dependencies"]["peers"]
+    if name == "none":
+        print(f"megasbp: VENV=none: not installed here: {', '.join([*peers, *PEERS_ALONE])}", flush=True)
+        return
+    venv = ROOT / name
+    stamp = venv / "peers.stamp"
+    key = content_hash([ROOT / "constraints.txt", ROOT / "pyproject.toml"], peers, PEERS_ALONE)
+    if is_current(stamp, key):
+        return
+    print("megasbp: installing what the slow tests and the benchmarks compare with", flush=True)
+    pip = (str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--no-compile", "-c", "constraints.txt")
+    run(*pip, *(["--extra-index-url", torch_index] if torch_index else []), *peers)
+    run(*pip, "--no-deps", *PEERS_ALONE)
+    write_stamp(stamp, key)
+
+
 def make_environment(name, torch_index):
     """Brings the environment and the extension up to date.
 
@@ -177,12 +198,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--venv", required=True, help="folder of the virtual environment, or none")
     parser.add_argument("--torch-index", default="", help="extra wheel index, for a CPU build of torch")
+    parser.add_argument(
+        "--peers", action="store_true", help="also install what slow tests and benchmarks compare with"
+    )
     arguments = parser.parse_args()
     STAMPS.mkdir(parents=True, exist_ok=True)
     # Two targets started at once in a fresh clone would write the same files.
     with open(str(STAMPS / "lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         make_environment(arguments.venv, arguments.torch_index)
+        if arguments.peers:
+            import tomllib
+
+            project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+            install_peers(arguments.venv, project, arguments.torch_index)
 
 
 if __name__ == "__main__":
