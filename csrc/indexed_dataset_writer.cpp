@@ -110,6 +110,54 @@ void IndexedDatasetWriter::add(const int64_t *tokens, int64_t count) {
   tokens_ += count;
 }
 
+template <typename Token>
+void IndexedDatasetWriter::append_framed(const uint32_t *tokens, int64_t count, int64_t first, int64_t last) {
+  narrow_.resize(static_cast<size_t>(count + 2) * sizeof(Token));
+  Token *out = reinterpret_cast<Token *>(narrow_.data());
+  out[0] = static_cast<Token>(first);
+  for (int64_t i = 0; i < count; ++i) out[i + 1] = static_cast<Token>(tokens[i]);
+  out[count + 1] = static_cast<Token>(last);
+  bin_.write(narrow_.data(), narrow_.size());
+}
+
+void IndexedDatasetWriter::add_framed(const uint32_t *tokens, const int64_t *bounds, int64_t documents, int64_t first,
+                                      int64_t last) {
+  if (finished_) throw std::invalid_argument("the dataset is finished; no document can be added");
+  const int64_t largest = largest_token(type_);
+  for (int64_t document = 0; document < documents; ++document) {
+    const int64_t count = bounds[document + 1] - bounds[document];
+    if (count > std::numeric_limits<int32_t>::max() - 2) {
+      throw std::invalid_argument("document " + std::to_string(documents_ + document) + ": " + std::to_string(count) +
+                                  " tokens, at most 2147483645 between two more; cut it");
+    }
+    uint32_t highest = 0;
+    for (int64_t i = bounds[document]; i < bounds[document + 1]; ++i) highest = std::max(highest, tokens[i]);
+    const int64_t least = std::min(first, last);
+    const int64_t most = std::max({first, last, static_cast<int64_t>(highest)});
+    if (least < 0 || most > largest) {
+      throw std::invalid_argument("document " + std::to_string(documents_ + document) + ": token " +
+                                  std::to_string(least < 0 ? least : most) + " is not in 0.." +
+                                  std::to_string(largest) + "; choose a wider dtype");
+    }
+  }
+  for (int64_t document = 0; document < documents; ++document) {
+    const int64_t count = bounds[document + 1] - bounds[document];
+    const uint32_t *start = tokens + bounds[document];
+    switch (type_) {
+      case TokenType::kUint8: append_framed<uint8_t>(start, count, first, last); break;
+      case TokenType::kInt8: append_framed<int8_t>(start, count, first, last); break;
+      case TokenType::kInt16: append_framed<int16_t>(start, count, first, last); break;
+      case TokenType::kUint16: append_framed<uint16_t>(start, count, first, last); break;
+      case TokenType::kInt32: append_framed<int32_t>(start, count, first, last); break;
+      case TokenType::kInt64: append_framed<int64_t>(start, count, first, last); break;
+    }
+    const int32_t length = static_cast<int32_t>(count + 2);
+    lengths_.write(&length, sizeof(length));
+    ++documents_;
+    tokens_ += count + 2;
+  }
+}
+
 void IndexedDatasetWriter::finish() {
   if (finished_) throw std::invalid_argument("the dataset is already finished");
   finished_ = true;

@@ -37,6 +37,10 @@ class IndexedDatasetWriter {
   // Appends one document. Throws std::invalid_argument when a token does not fit the type, FileError on a failed write.
   void add(const int64_t *tokens, int64_t count);
 
+  // Appends documents i: `first`, tokens[bounds[i], bounds[i + 1]), `last`. Throws as `add` does, and before anything of
+  // the batch is written.
+  void add_framed(const uint32_t *tokens, const int64_t *bounds, int64_t documents, int64_t first, int64_t last);
+
   // Writes the index and forces both files to disk.
   void finish();
 
@@ -46,6 +50,8 @@ class IndexedDatasetWriter {
  private:
   template <typename Token>
   void append(const int64_t *tokens, int64_t count);
+  template <typename Token>
+  void append_framed(const uint32_t *tokens, int64_t count, int64_t first, int64_t last);
 
   TokenType type_;
   BufferedFile bin_;
