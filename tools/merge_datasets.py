@@ -19,9 +19,10 @@ from megasbp.data.merge import merge_datasets
 from megasbp.errors import InputError
 
 EXPLANATION = """\
-The documents of all datasets, in the order given, become one dataset, byte for byte as if it had been written at
-once. All must have one dtype, tokenizer, bos, eos and sep. Memory stays small at any size; the disk must hold the
-result beside the parts. OUTPUT appears when it is whole: after a stop run the command again, it starts anew.
+The documents of all datasets, in the order given, become one dataset, byte for byte as if it had been written
+at once. All must have one dtype, tokenizer, bos, eos and sep. Memory stays small at any size; the disk must
+hold the result beside the parts. OUTPUT appears when it is whole: after a stop run the command again, it
+starts anew.
 
 --verify reads all parts first and compares them with their hashes.
 
@@ -48,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         merge_datasets(prefixes, options.output, Progress())
         merged = IndexedDataset(options.output)
         print(
-            f"{options.output}: {len(prefixes)} datasets, {len(merged):,} documents, {merged.tokens:,} tokens of "
-            f"{merged.dtype.name}"
+            f"{options.output}: {len(prefixes)} datasets, {len(merged):,} documents, {merged.tokens:,} "
+            f"tokens of {merged.dtype.name}"
         )
     except InputError as error:
         print(f"merge_datasets: {error}", file=sys.stderr)

@@ -1,7 +1,8 @@
 """Tokenises a corpus into dataset shards, in parallel; a run that was stopped goes on where it was.
 
     python tools/preprocess_corpus.py OUTPUT PATH... --tokenizer tokenizer.json
-    python tools/preprocess_corpus.py OUTPUT PATH... --tokenizer tokenizer.json --workers 64 --on-difference fallback
+    python tools/preprocess_corpus.py OUTPUT PATH... --tokenizer tokenizer.json --workers 64 --on-difference
+    fallback
 
 See --help.
 """
@@ -42,14 +43,14 @@ They are cut into shards of about --shard-bytes on disk: plain lines anywhere, P
 compressed and text files not at all. So many compressed files use many workers; one uses one, on all threads.
 
 OUTPUT gets shard-00000, shard-00001, ..., each with documents.bin, .idx and .json (an indexed dataset of
-`bos document eos`), documents.parquet (id and bytes of each document) and quarantine.jsonl (bad documents: place
-and reason); at the end corpus.json (counts), quarantine.jsonl (of all shards) and tokenizer.json. The same files
-and settings give the same bytes whatever the number of workers. Run the same command again after a stop: shards
-that are finished are kept.
+`bos document eos`), documents.parquet (id and bytes of each document) and quarantine.jsonl (bad documents:
+place and reason); at the end corpus.json (counts), quarantine.jsonl (of all shards) and tokenizer.json. The
+same files and settings give the same bytes whatever the number of workers. Run the same command again after a
+stop: shards that are finished are kept.
 
 gigatoken is used where it is installed and encodes a set of hard texts as Hugging Face does; then --sample
-documents of each shard are compared as well. A difference stops the run, or, with --on-difference fallback, has
-that shard done again by Hugging Face.
+documents of each shard are compared as well. A difference stops the run, or, with --on-difference fallback,
+has that shard done again by Hugging Face.
 
 examples:
   a folder of files            OUTPUT corpus/ --tokenizer tokenizer.json
@@ -188,7 +189,8 @@ def run(
                 done(shard, facts[shard], True)
     except BrokenProcessPool:
         raise InputError(
-            "a worker died (out of memory?); run the command again to go on, with fewer --workers if it was memory"
+            "a worker died (out of memory?); run the command again to go on, with fewer --workers if it "
+            "was memory"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -215,8 +217,8 @@ def _shard_folder(folder: Path, shard: int) -> Path:
 class Progress:
     """Prints a line per shard and stops the run when too many documents are bad.
 
-    The share is judged over the shards that are finished without a gap from the first on, so the verdict does not
-    depend on which worker was quicker.
+    The share is judged over the shards that are finished without a gap from the first on, so the verdict does
+    not depend on which worker was quicker.
 
     Args:
         sizes: bytes of each shard on disk.
@@ -288,11 +290,19 @@ def finish(output: Path, facts: Sequence[Mapping[str, Any]], tokenizer: str) -> 
     reasons: Counter[str] = Counter()
     for each in facts:
         reasons.update(each["reasons"])
-    totals = {name: sum(each[name] for each in facts) for name in ("documents", "tokens", "bytes", "rejected")}
+    totals = {
+        name: sum(each[name] for each in facts) for name in ("documents", "tokens", "bytes", "rejected")
+    }
     fallbacks = [shard for shard, each in enumerate(facts) if each["difference"]]
     publish_json(
         output / "corpus.json",
-        {**totals, "reasons": dict(reasons), "shards": len(facts), "fallbacks": fallbacks, "tokenizer": tokenizer},
+        {
+            **totals,
+            "reasons": dict(reasons),
+            "shards": len(facts),
+            "fallbacks": fallbacks,
+            "tokenizer": tokenizer,
+        },
     )
     sampled = sum(each["sampled"] for each in facts)
     print(
@@ -318,30 +328,46 @@ def _clock(seconds: float) -> str:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description="Tokenises a corpus into dataset shards, in parallel; a stopped run goes on where it was.",
+        description="Tokenises a corpus into dataset shards, in parallel; goes on after a stop.",
         epilog=EXPLANATION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("output", type=Path, help="folder for the shards; made if missing")
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files and folders, in reading order")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a byte-level tokenizer.json, or its folder")
+    parser.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH", help="files and folders, in reading order"
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, required=True, help="a byte-level tokenizer.json, or its folder"
+    )
     for role in ("bos", "eos", "sep"):
-        parser.add_argument(f"--{role}", metavar="TOKEN", help=f"name of the {role} token, where it is not found")
+        parser.add_argument(
+            f"--{role}", metavar="TOKEN", help=f"name of the {role} token, where it is not found"
+        )
     parser.add_argument("--text-field", default="text", help="field or column of the text (text)")
     parser.add_argument("--id-field", default="id", help="field or column of the id (id)")
     parser.add_argument("--title-field", help="if given, the title becomes the first line of the text")
     parser.add_argument("--source", default="", help="where the text is from; kept in the datasets")
     parser.add_argument("--workers", type=int, help="processes, or threads for a single shard (one per core)")
     parser.add_argument(
-        "--shard-bytes", type=int, default=1 << 30, metavar="BYTES", help="of input per shard, on disk (1 GiB)"
+        "--shard-bytes",
+        type=int,
+        default=1 << 30,
+        metavar="BYTES",
+        help="of input per shard, on disk (1 GiB)",
     )
-    parser.add_argument("--encoder", choices=ENCODERS, default="auto", help="auto: gigatoken where it is equal")
+    parser.add_argument(
+        "--encoder", choices=ENCODERS, default="auto", help="auto: gigatoken where it is equal"
+    )
     parser.add_argument(
         "--sample", type=int, default=64, metavar="N", help="documents of each shard compared (64)"
     )
     parser.add_argument("--on-difference", choices=ON_DIFFERENCE, default="stop", help="(stop)")
     parser.add_argument(
-        "--maximum-characters", type=int, default=1_000_000, metavar="N", help="longer documents are bad (1000000)"
+        "--maximum-characters",
+        type=int,
+        default=1_000_000,
+        metavar="N",
+        help="longer documents are bad (1000000)",
     )
     parser.add_argument(
         "--maximum-bad-share", type=float, default=0.01, metavar="S", help="more bad documents stop it (0.01)"

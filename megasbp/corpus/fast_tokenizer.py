@@ -1,8 +1,8 @@
 """Tokenising whole batches: by Hugging Face tokenizers, or by gigatoken where it gives the same tokens.
 
 gigatoken is some hundred times faster and no reference: it is compared with Hugging Face on texts made to be
-hard before it is used, and on a sample of what it has encoded. Which documents are sampled is a pure function of
-(shard, document).
+hard before it is used, and on a sample of what it has encoded. Which documents are sampled is a pure function
+of (shard, document).
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ _HARD_TEXTS = (
     "👩‍👩‍👧 🏳️‍🌈 🇩🇪 e\u0301 a\u0308\u0323 \u200b\u200d\ufeff\u00ad",
     "\u00a0no\u00a0break\u2003em\u3000wide\u2028line\u2029paragraph\u0085next",
     "\x00\x01\x1c\x1d\x7f\x80\x9f \U0010ffff \ufffd \ue000",
-    "def f(x):\n    return x**2 # {}[]()<>|~`@#$%^&*_+-=;:,.?!\"\\/",
+    'def f(x):\n    return x**2 # {}[]()<>|~`@#$%^&*_+-=;:,.?!"\\/',
     "https://example.org/a?b=c&d=%20#e user@example.org",
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" * 4 + " " * 200 + "ab" * 100 + "!" * 100,
     "CamelCase snake_case kebab-case SHOUTING mIxEd",
@@ -88,8 +88,8 @@ class GigatokenEncoder:
             import gigatoken
         except ImportError as error:
             raise InputError(
-                f"gigatoken cannot be imported ({error}); install it (pip install gigatoken), or set the encoder "
-                "to huggingface"
+                f"gigatoken cannot be imported ({error}); install it (pip install gigatoken), or set the "
+                "encoder to huggingface"
             ) from None
         try:
             self._inner = gigatoken.Tokenizer.from_json(tokenizer.json_without_special_tokens())

@@ -54,8 +54,8 @@ def line_blocks(
 ) -> Iterator[tuple[int, bytes | int]]:
     """Yields (offset, whole lines) of the lines that begin within bytes [start, end).
 
-    A line of which `limit` bytes do not hold the end is never held whole, but comes as (offset, size), its size
-    with its end.
+    A line of which `limit` bytes do not hold the end is never held whole, but comes as (offset, size), its
+    size with its end.
 
     Args:
         path: plain or compressed by suffix; only a plain file can be read in part.

@@ -26,8 +26,8 @@ class Piece:
     Attributes:
         file: its path.
         bytes: its share of the file's size on disk.
-        start, end: range of bytes in a plain file of lines, of row groups in a Parquet file; None and None for
-            the whole file.
+        start, end: range of bytes in a plain file of lines, of row groups in a Parquet file; None and None
+            for the whole file.
     """
 
     file: str

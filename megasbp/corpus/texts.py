@@ -43,7 +43,8 @@ class Texts:
         bounds: int64 [documents + 1]; document i is data[bounds[i] : bounds[i + 1] - 1].
         ids: string [documents].
         file: where they stand.
-        offsets: int64 [documents], bytes into a file of lines, after decompression, or rows of a Parquet file.
+        offsets: int64 [documents], bytes into a file of lines, after decompression, or rows of a Parquet
+        file.
     """
 
     data: bytes
@@ -156,9 +157,7 @@ def _add_record(
 def _take(batch: Any, file: str) -> Texts:
     """Moves what the batch holds into Texts."""
     offsets, id_bounds = batch.offsets, batch.id_bounds
-    ids = pa.LargeStringArray.from_buffers(
-        len(offsets), pa.py_buffer(id_bounds), pa.py_buffer(batch.ids)
-    )
+    ids = pa.LargeStringArray.from_buffers(len(offsets), pa.py_buffer(id_bounds), pa.py_buffer(batch.ids))
     nameless = np.flatnonzero(np.diff(id_bounds) == 0)
     if len(nameless):
         names = ids.to_pylist()

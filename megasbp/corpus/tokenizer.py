@@ -143,7 +143,7 @@ class Tokenizer:
         return [token.content for token in self._inner.get_added_tokens_decoder().values()]
 
     def json_without_special_tokens(self) -> str:
-        """A tokenizer.json that turns text into the same numbers as `encode_batch`, for other implementations.
+        """A tokenizer.json that turns text into the same numbers as `encode_batch`, for other libraries.
 
         They look for special tokens in text; here these are left out, and so is what adds them around a text.
         """

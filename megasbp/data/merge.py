@@ -1,7 +1,7 @@
 """Many indexed datasets become one: their token files one after another, their index tables joined.
 
-Memory does not grow with the datasets: tables are read and written block by block, token files are copied by the
-kernel, holes stay holes. All arithmetic is on Python's integers or int64.
+Memory does not grow with the datasets: tables are read and written block by block, token files are copied by
+the kernel, holes stay holes. All arithmetic is on Python's integers or int64.
 """
 
 import errno
@@ -89,8 +89,8 @@ def merge_datasets(
         progress: called with bytes of tokens copied and of all.
 
     Raises:
-        InputError: no dataset, one is damaged, they differ in dtype, tokenizer or special tokens, the output is
-            one of them, or the disk is too small.
+        InputError: no dataset, one is damaged, they differ in dtype, tokenizer or special tokens, the output
+            is one of them, or the disk is too small.
     """
     if not prefixes:
         raise InputError("no dataset to merge; name at least one prefix")
@@ -164,8 +164,8 @@ def _write_pointers(file: BinaryIO, index: Index, item: int, first_byte: int) ->
         expected, end = pointers_of(lengths, item, end)
         if not np.array_equal(pointers, expected):
             raise InputError(
-                f"{index.path}: damaged index, a sequence does not start where the one before it ends; restore the "
-                "file or write the dataset again"
+                f"{index.path}: damaged index, a sequence does not start where the one before it ends; "
+                "restore the file or write the dataset again"
             )
         file.write(shifted(pointers, first_byte).data)
     return first_byte + end
@@ -258,8 +258,8 @@ def _copy(
 def _require_alike(first: IndexedDataset, other: IndexedDataset) -> None:
     if other.dtype != first.dtype:
         raise InputError(
-            f"{other.prefix}: tokens of {other.dtype}, those of {first.prefix} are {first.dtype}; merge datasets of "
-            "one dtype"
+            f"{other.prefix}: tokens of {other.dtype}, those of {first.prefix} are {first.dtype}; merge "
+            "datasets of one dtype"
         )
     for name in _SAME:
         if other.metadata.get(name) != first.metadata.get(name):

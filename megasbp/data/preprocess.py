@@ -1,7 +1,7 @@
 """From pieces of a corpus to one shard: an indexed dataset, a table of its documents, a quarantine.
 
-A shard's bytes are a pure function of the plan and the settings: neither the other shards nor who makes it, when
-or on how many threads change them.
+A shard's bytes are a pure function of the plan and the settings: neither the other shards nor who makes it,
+when or on how many threads change them.
 """
 
 import os
@@ -105,29 +105,31 @@ def preprocess_shard(
     except EncoderError as error:
         if on_difference == "stop":
             raise InputError(
-                f"{error}; {encoder} differs from Hugging Face here: report it to {encoder}, and go on with the "
-                "encoder huggingface, or with fallback on a difference"
+                f"{error}; {encoder} differs from Hugging Face here: report it to {encoder}, and go on "
+                "with the encoder huggingface, or with fallback on a difference"
             ) from None
         difference = str(error)
     return write(HuggingFaceEncoder(opened)) | {"encoder": "huggingface", "difference": difference}
 
 
 def publish_plan(path: Path, shards: Sequence[Sequence[Piece]]) -> str:
-    """Writes which pieces make which shard; returns the hash of it.
+    """Writes which pieces make which shard, and when their files were modified; returns the hash of the pieces.
 
     Raises:
         InputError: another plan lies there; its shards would not fit these.
     """
-    plan = {"shards": [[asdict(piece) for piece in shard] for shard in shards]}
+    pieces = [[asdict(piece) for piece in shard] for shard in shards]
+    files = {piece.file: os.stat(piece.file).st_mtime_ns for shard in shards for piece in shard}
+    plan = {"shards": pieces, "modified": files}
     if path.exists():
         if read_json(path) != plan:
             raise InputError(
-                f"{path}: made of other files, or of files that have changed, or with another shard size; use "
-                f"another folder, or remove {path.parent} to start anew"
+                f"{path}: made of other files, or of files that have changed, or with another shard size; "
+                f"use another folder, or remove {path.parent} to start anew"
             )
     else:
         publish_json(path, plan)
-    return hash_object(plan)
+    return hash_object(pieces)
 
 
 def _write(

@@ -97,7 +97,9 @@ def test_gigatoken_gives_the_same_tokens(kind, request):
 @pytest.mark.parametrize("kind", ("trained", "like_gpt2"))
 def test_gigatoken_never_makes_a_special_token_of_text(kind, request):
     tokenizer = request.getfixturevalue(kind)
-    encoded = GigatokenEncoder(tokenizer).encode(as_texts([f"a{name}b {name}" for name in tokenizer.added_tokens]))
+    encoded = GigatokenEncoder(tokenizer).encode(
+        as_texts([f"a{name}b {name}" for name in tokenizer.added_tokens])
+    )
 
     assert not np.isin(encoded.tokens, [tokenizer.bos, tokenizer.eos, tokenizer.sep]).any()
 
@@ -113,9 +115,9 @@ def test_a_finder_of_special_tokens_fails_the_check(trained):
     class Finds(HuggingFaceEncoder):
         def encode(self, texts):
             parts = [
-                np.array([trained.eos], np.uint32) if texts.text(i) == "<|eos|>" else super(Finds, self).encode(
-                    as_texts([texts.text(i)])
-                ).tokens
+                np.array([trained.eos], np.uint32)
+                if texts.text(i) == "<|eos|>"
+                else super(Finds, self).encode(as_texts([texts.text(i)])).tokens
                 for i in range(len(texts))
             ]
             return Encoded(np.concatenate(parts), np.cumsum([0, *map(len, parts)]))

@@ -209,8 +209,8 @@ def test_any_cut_of_a_file_gives_every_line_once(tmp_path):
     for shard_bytes in (1, 7, *range(15, 20), 33, len(data) - 1, len(data)):
         shards = plan_shards([file], shard_bytes)
         parts = [fast(pieces, tmp_path, wanted) for pieces in shards]
-        assert sum((documents for documents, _ in parts), []) == whole[0]
-        assert sum((bad for _, bad in parts), []) == whole[1]
+        assert [document for documents, _ in parts for document in documents] == whole[0]
+        assert [record for _, bad in parts for record in bad] == whole[1]
     assert len(whole[0]) == 4 and len(whole[1]) == 1
 
 

@@ -28,11 +28,13 @@ def tool():
 
 @pytest.mark.parametrize("dtype", ("uint16", "int32", "int64"))
 def test_merged_equals_written_at_once(tmp_path, dtype):
-    parts = [random_documents(lengths, seed) for seed, lengths in enumerate(([5, 0, 9], [], [3], [0], [7, 2, 40]))]
+    parts = [
+        random_documents(lengths, seed) for seed, lengths in enumerate(([5, 0, 9], [], [3], [0], [7, 2, 40]))
+    ]
     prefixes = [tmp_path / f"part.{number}" for number in range(len(parts))]
     for prefix, documents in zip(prefixes, parts, strict=True):
         write_dataset(prefix, documents, dtype)
-    write_dataset(tmp_path / "once", sum(parts, []), dtype)
+    write_dataset(tmp_path / "once", [document for part in parts for document in part], dtype)
 
     merge_datasets(prefixes, tmp_path / "merged")
 
@@ -103,7 +105,8 @@ def test_pointers_and_bounds_beyond_32_bits():
 
 
 def test_more_than_2_to_the_40_tokens_in_sparse_files(tmp_path):
-    """Two datasets of 2**39 + 2**31 tokens each: 256 + 1 sequences as long as the format allows, times two."""
+    """Two datasets of 2**39 + 2**31 tokens each: 256 + 1 sequences as long as the format allows, times "
+    "two."""
     lengths = [2**31 - 1] * 257
     size = 2 * sum(lengths)
     for name, mark in (("a", b"first"), ("b", b"second")):
@@ -147,7 +150,9 @@ def test_the_header_counts_more_than_2_to_the_31_documents(tmp_path):
     documents = 2**31 + 9
     path = tmp_path / "large.idx"
     with open(path, "wb") as file:
-        file.write(struct.pack("<9sQBQQ", b"MMIDIDX\x00\x00", 1, DTYPE_CODES["uint16"], documents, documents + 1))
+        file.write(
+            struct.pack("<9sQBQQ", b"MMIDIDX\x00\x00", 1, DTYPE_CODES["uint16"], documents, documents + 1)
+        )
         file.truncate(34 + 12 * documents + 8 * (documents + 1))
         file.seek(34 + 12 * documents)
         file.write(struct.pack("<q", 5))
@@ -175,7 +180,10 @@ def test_the_tool_takes_prefixes_and_files(tool, tmp_path, capsys):
     for name in "ab":
         write_dataset(tmp_path / name, [[1, 5, 2]])
 
-    assert tool.main([str(tmp_path / "merged"), *(str(tmp_path / f"{name}.json") for name in "ab"), "--verify"]) == 0
+    assert (
+        tool.main([str(tmp_path / "merged"), *(str(tmp_path / f"{name}.json") for name in "ab"), "--verify"])
+        == 0
+    )
     assert "2 datasets, 2 documents, 6 tokens of uint16" in capsys.readouterr().out
     assert tool.main([str(tmp_path / "merged"), str(tmp_path / "missing")]) == 2
     assert "missing.json: no such file" in capsys.readouterr().err

@@ -20,7 +20,9 @@ from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "preprocess_corpus.py"
-TEXTS = [f"Text number {number}, with words to be counted: {'again ' * (number % 7)}." for number in range(60)]
+TEXTS = [
+    f"Text number {number}, with words to be counted: {'again ' * (number % 7)}." for number in range(60)
+]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,9 @@ def wrong_encoder(tool, monkeypatch):
 
     def install(change):
         monkeypatch.setattr(
-            megasbp.data.preprocess, "open_encoder", lambda _, tokenizer: Wrong(tokenizer, "number 47", change)
+            megasbp.data.preprocess,
+            "open_encoder",
+            lambda _, tokenizer: Wrong(tokenizer, "number 47", change),
         )
         monkeypatch.setattr(tool, "chosen_encoder", lambda _, tokenizer: "gigatoken")
 
@@ -187,6 +191,16 @@ def test_a_folder_of_another_run_is_refused(tool, corpus, tmp_path, capsys, more
 
     assert run_tool(tool, corpus, tmp_path / "out", "--workers", "1", *more) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_file_that_changed_between_two_runs_is_noticed(tool, corpus, tmp_path, capsys):
+    run_tool(tool, corpus, tmp_path / "out", "--workers", "1")
+    capsys.readouterr()
+    # Of the same size as before.
+    (corpus / "c.txt").write_text("A text FILE.")
+
+    assert run_tool(tool, corpus, tmp_path / "out", "--workers", "1") == 2
+    assert "files that have changed" in capsys.readouterr().err
 
 
 def test_the_share_of_bad_documents_is_that_of_the_whole_run(tool, corpus, tmp_path, capsys):
