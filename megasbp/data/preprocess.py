@@ -113,7 +113,9 @@ def preprocess_shard(
 
 
 def publish_plan(path: Path, shards: Sequence[Sequence[Piece]]) -> str:
-    """Writes which pieces make which shard, and when their files were modified; returns the hash of the pieces.
+    """Writes which pieces make which shard, and when their files were modified.
+
+    Returns the hash of the pieces.
 
     Raises:
         InputError: another plan lies there; its shards would not fit these.
