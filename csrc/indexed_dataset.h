@@ -52,6 +52,7 @@ class IndexedDataset {
 
   int64_t documents() const { return documents_; }
   int64_t sequences() const { return sequences_; }
+  bool single() const { return single_; }
   int64_t tokens() const { return tokens_; }
   TokenType type() const { return type_; }
 

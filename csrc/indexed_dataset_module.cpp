@@ -89,6 +89,7 @@ void register_indexed_dataset(py::module_ &module) {
       .def_property_readonly("tokens", &IndexedDataset::tokens)
       .def_property_readonly("dtype", [](const IndexedDataset &self) { return megasbp::numpy_type(self.type()); })
       .def_property_readonly("sequences", &IndexedDataset::sequences)
+      .def_property_readonly("single", &IndexedDataset::single)
       .def_property_readonly("lengths",
                              [](const py::object &self) {
                                const auto &dataset = self.cast<const IndexedDataset &>();
@@ -124,6 +125,24 @@ void register_indexed_dataset(py::module_ &module) {
            py::arg("lengths").noconvert())
       .def("add_documents", &megasbp::add<&IndexedDatasetWriter::add_documents>, py::arg("tokens").noconvert(),
            py::arg("lengths").noconvert())
+      .def("add_framed",
+           [](IndexedDatasetWriter &self, const py::array_t<uint32_t, py::array::c_style> &tokens,
+              const py::array_t<int64_t, py::array::c_style> &bounds, int64_t first, int64_t last) {
+             if (tokens.ndim() != 1 || bounds.ndim() != 1 || bounds.size() == 0) {
+               throw std::invalid_argument("tokens and bounds must have one dimension, bounds at least one entry");
+             }
+             const int64_t documents = bounds.size() - 1;
+             const int64_t *bound = bounds.data();
+             for (int64_t i = 0; i <= documents; ++i) {
+               if (bound[i] < (i == 0 ? 0 : bound[i - 1]) || bound[i] > tokens.size()) {
+                 throw std::invalid_argument("bound " + std::to_string(i) + " is " + std::to_string(bound[i]) +
+                                             "; bounds must rise from 0 to at most " + std::to_string(tokens.size()));
+               }
+             }
+             py::gil_scoped_release release;
+             self.add_framed(tokens.data(), bound, documents, first, last);
+           },
+           py::arg("tokens").noconvert(), py::arg("bounds").noconvert(), py::arg("first"), py::arg("last"))
       .def("finish", &IndexedDatasetWriter::finish, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("documents", &IndexedDatasetWriter::documents)
       .def_property_readonly("sequences", &IndexedDatasetWriter::sequences)

@@ -163,6 +163,20 @@ void IndexedDatasetWriter::add_documents(const int64_t *tokens, int64_t count, c
   documents_ += sequences;
 }
 
+void IndexedDatasetWriter::add_framed(const uint32_t *tokens, const int64_t *bounds, int64_t documents, int64_t first,
+                                      int64_t last) {
+  std::vector<int64_t> lengths(static_cast<size_t>(documents));
+  std::vector<int64_t> framed(static_cast<size_t>(bounds[documents] - bounds[0] + 2 * documents));
+  int64_t *out = framed.data();
+  for (int64_t i = 0; i < documents; ++i) {
+    lengths[static_cast<size_t>(i)] = bounds[i + 1] - bounds[i] + 2;
+    *out++ = first;
+    out = std::copy(tokens + bounds[i], tokens + bounds[i + 1], out);
+    *out++ = last;
+  }
+  add_documents(framed.data(), static_cast<int64_t>(framed.size()), lengths.data(), documents);
+}
+
 void IndexedDatasetWriter::finish() {
   if (finished_) throw std::invalid_argument("the dataset is already finished");
   finished_ = true;

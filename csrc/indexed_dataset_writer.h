@@ -41,6 +41,9 @@ class IndexedDatasetWriter {
   void add_document(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences);
   void add_documents(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences);
 
+  // Appends documents i: `first`, tokens[bounds[i], bounds[i + 1]), `last`. Throws as `add_documents` does.
+  void add_framed(const uint32_t *tokens, const int64_t *bounds, int64_t documents, int64_t first, int64_t last);
+
   // Writes the index and forces both files to disk.
   void finish();
 

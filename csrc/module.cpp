@@ -11,6 +11,7 @@ void register_packing(py::module_ &module);
 void register_pairs(py::module_ &module);
 void register_samples(py::module_ &module);
 void register_shingles(py::module_ &module);
+void register_json_lines(py::module_ &module);
 
 PYBIND11_MODULE(_C, module) {
   module.doc() = "C++ core of megasbp: indexed dataset, sample order, batches, shingles.";
@@ -22,4 +23,5 @@ PYBIND11_MODULE(_C, module) {
   register_pairs(module);
   register_samples(module);
   register_shingles(module);
+  register_json_lines(module);
 }

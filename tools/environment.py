@@ -143,7 +143,8 @@ def install_peers(name, project, torch_index):
     if is_current(stamp, key):
         return
     print("megasbp: installing what the slow tests and the benchmarks compare with", flush=True)
-    pip = (str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--no-compile", "-c", "constraints.txt")
+    pip = (str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--no-compile")
+    pip = (*pip, "-c", "constraints.txt")
     run(*pip, *(["--extra-index-url", torch_index] if torch_index else []), *peers)
     run(*pip, "--no-deps", *PEERS_ALONE)
     write_stamp(stamp, key)

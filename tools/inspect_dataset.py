@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a c
 
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset, dataset_files, describe_dataset
+from megasbp.data.merge import Index
 from megasbp.errors import InputError
 
 EXPLANATION = """\
@@ -135,6 +136,11 @@ def summary(dataset: IndexedDataset) -> Iterator[str]:
     yield str(dataset.prefix)
     yield f"  documents    {len(dataset):,}"
     yield f"  tokens       {dataset.tokens:,} of {dataset.dtype.name}"
+    index = Index.read(dataset_files(dataset.prefix)[1])
+    yield (
+        f"  header       MMIDIDX version 1, dtype code {index.code}, {index.sequences:,} sequences, "
+        f"{index.bounds:,} document bounds"
+    )
     for path in dataset_files(dataset.prefix):
         yield f"  {path.suffix:<11}  {path.stat().st_size:,} bytes"
     yield f"  fingerprint  {dataset.fingerprint}"

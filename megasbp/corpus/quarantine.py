@@ -59,9 +59,9 @@ class Quarantine:
         """Bad documents so far."""
         return self.reasons.total()
 
-    def accept(self) -> None:
-        """Counts a good document."""
-        self.accepted += 1
+    def accept(self, documents: int = 1) -> None:
+        """Counts good documents."""
+        self.accepted += documents
         self._judge()
 
     def reject(self, position: Position, reason: str, detail: str = "") -> None:

@@ -1,8 +1,7 @@
 """Streaming readers: JSON lines, Parquet and text become documents; what is bad goes to the quarantine."""
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,47 +11,11 @@ import pyarrow.parquet as pq
 from megasbp.corpus.files import corpus_files, file_kind
 from megasbp.corpus.lines import STREAM_ERRORS, bounded_lines, open_lines
 from megasbp.corpus.quarantine import Position, Quarantine
+from megasbp.corpus.records import Bad, Document, Fields, Record, document, line_too_long, parse_line
 from megasbp.errors import InputError
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ROWS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Document:
-    """One document.
-
-    Attributes:
-        id: from the corpus, or "file:line", "file:row" or "file" where it gives none.
-        text: valid Unicode, not blank; the title, if asked for, is its first line.
-        metadata: the wanted fields as strings, "" where missing; the title under its field's name.
-        position: file and line or row.
-    """
-
-    id: str
-    text: str
-    metadata: dict[str, str]
-    position: str
-
-
-@dataclass(frozen=True)
-class _Fields:
-    """What makes a record a document."""
-
-    text: str
-    id: str
-    title: str | None
-    metadata: tuple[str, ...]
-    maximum_characters: int
-
-
-@dataclass(frozen=True)
-class _Bad:
-    reason: str
-    detail: str = ""
-
-
-_Record = dict[str, Any] | _Bad
 
 
 def read_documents(
@@ -86,23 +49,23 @@ def read_documents(
         InputError: at once when a path is missing or of an unknown kind; while reading when the share of bad
             documents is too large, a Parquet file lacks the text column, or there is no good document at all.
     """
-    fields = _Fields(text_field, id_field, title_field, tuple(metadata_fields), maximum_characters)
+    fields = Fields(text_field, id_field, title_field, tuple(metadata_fields), maximum_characters)
     return _read(corpus_files(paths), fields, quarantine)
 
 
-def _read(files: list[Path], fields: _Fields, quarantine: Quarantine | None) -> Iterator[Document]:
+def _read(files: list[Path], fields: Fields, quarantine: Quarantine | None) -> Iterator[Document]:
     found = False
     try:
         for file in files:
-            for position, record in _records(file, fields):
-                document = record if isinstance(record, _Bad) else _document(record, position, fields)
-                if isinstance(document, Document):
+            for position, record in records(file, fields):
+                read = record if isinstance(record, Bad) else document(record, position, fields)
+                if isinstance(read, Document):
                     found = True
                     if quarantine:
                         quarantine.accept()
-                    yield document
+                    yield read
                 elif quarantine:
-                    quarantine.reject(position, document.reason, document.detail)
+                    quarantine.reject(position, read.reason, read.detail)
     except BaseException:
         if quarantine:
             quarantine.discard()
@@ -116,85 +79,55 @@ def _read(files: list[Path], fields: _Fields, quarantine: Quarantine | None) -> 
         )
 
 
-def _document(record: dict[str, Any], position: Position, fields: _Fields) -> Document | _Bad:
-    text = record.get(fields.text)
-    if text is None:
-        return _Bad("missing_text", f"no field {fields.text!r}; there are: {', '.join(map(str, record))}")
-    if not isinstance(text, str):
-        return _Bad("text_not_a_string", f"field {fields.text!r} is of type {type(text).__name__}")
-    if not text.strip():
-        return _Bad("empty_text")
-    metadata = {name: _as_string(record.get(name)) for name in fields.metadata}
-    if fields.title is not None:
-        title = _as_string(record.get(fields.title))
-        metadata[fields.title] = title
-        # One line, so that the text can be told from its title again.
-        first_line = " ".join(title.split())
-        text = f"{first_line}\n{text}" if first_line else text
-    if len(text) > fields.maximum_characters:
-        return _Bad("too_long", f"{len(text)} characters, allowed are {fields.maximum_characters}")
-    place = position.line if position.line is not None else position.row
-    name = _as_string(record.get(fields.id)) or (
-        position.file if place is None else f"{position.file}:{place}"
-    )
-    if not all(map(_is_unicode, (text, name, *metadata.values()))):
-        return _Bad("lone_surrogate", "half of a UTF-16 pair, which is no Unicode character")
-    return Document(name, text, metadata, str(position))
+def records(
+    file: Path, fields: Fields, row_groups: Sequence[int] | None = None
+) -> Iterator[tuple[Position, Record]]:
+    """Every record of a file with its place.
 
+    Args:
+        row_groups: of a Parquet file; None means all.
 
-def _records(file: Path, fields: _Fields) -> Iterator[tuple[Position, _Record]]:
+    Raises:
+        InputError: a Parquet file lacks the text column.
+    """
     match file_kind(file):
         case "lines":
-            return _line_records(file, fields.maximum_characters)
+            return _line_records(file, fields)
         case "parquet":
-            return _parquet_records(file, fields)
+            return _parquet_records(file, fields, row_groups)
         case _:
             return _text_records(file, fields)
 
 
-def _line_records(file: Path, maximum_characters: int) -> Iterator[tuple[Position, _Record]]:
-    # JSON may spend 12 bytes on one character (two \uXXXX); the rest is for the other fields.
-    limit = 12 * maximum_characters + (1 << 20)
+def _line_records(file: Path, fields: Fields) -> Iterator[tuple[Position, Record]]:
     number = next_offset = 0
     try:
         with open_lines(file) as stream:
-            for offset, size, line in bounded_lines(stream, limit):
+            for offset, size, line in bounded_lines(stream, fields.maximum_line_bytes):
                 number += 1
                 next_offset = offset + size
                 position = Position(str(file), line=number, offset=offset)
                 if line is None:
-                    yield position, _Bad("line_too_long", f"{size} bytes, allowed are {limit}")
-                elif record := _parse(line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line):
+                    yield position, line_too_long(size, fields)
+                elif record := parse_line(line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line):
                     yield position, record
     except STREAM_ERRORS as error:
-        reason = "cut_stream" if isinstance(error, EOFError) else "damaged_stream"
-        yield Position(str(file), line=number + 1, offset=next_offset), _Bad(reason, str(error))
+        yield Position(str(file), line=number + 1, offset=next_offset), broken_stream(error)
 
 
-def _parse(line: bytes) -> _Record | None:
-    """The object on a line; None for a blank line, which is no document."""
-    if not line.strip():
-        return None
-    try:
-        value = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return _Bad("invalid_utf8", str(error))
-    except (ValueError, RecursionError) as error:
-        return _Bad("invalid_json", str(error))
-    # An empty object would read as a blank line.
-    return (
-        value
-        if isinstance(value, dict) and value
-        else _Bad("not_an_object", f"a JSON {type(value).__name__}")
-    )
+def broken_stream(error: Exception) -> Bad:
+    """Why a compressed stream ended early, from one of `lines.STREAM_ERRORS`."""
+    return Bad("cut_stream" if isinstance(error, EOFError) else "damaged_stream", str(error))
 
 
-def _parquet_records(file: Path, fields: _Fields) -> Iterator[tuple[Position, _Record]]:
+def _parquet_records(
+    file: Path, fields: Fields, row_groups: Sequence[int] | None
+) -> Iterator[tuple[Position, Record]]:
     with open(file, "rb") as handle:
         try:
             parquet = pq.ParquetFile(handle)
         except (pa.ArrowException, OSError) as error:
-            yield Position(str(file)), _Bad("damaged_parquet", str(error))
+            yield Position(str(file)), Bad("damaged_parquet", str(error))
             return
         columns = parquet.schema_arrow.names
         if fields.text not in columns:
@@ -202,9 +135,13 @@ def _parquet_records(file: Path, fields: _Fields) -> Iterator[tuple[Position, _R
                 f"{file}: no column {fields.text!r}; corpus.text_field may be: {', '.join(columns)}"
             )
         wanted = {fields.text, fields.id, fields.title, *fields.metadata}
-        start = 0
-        for group in range(parquet.num_row_groups):
-            row = start
+        starts = list(
+            accumulate(
+                (parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)), initial=0
+            )
+        )
+        for group in range(parquet.num_row_groups) if row_groups is None else row_groups:
+            row = starts[group]
             try:
                 for batch in parquet.iter_batches(
                     _ROWS_AT_ONCE, row_groups=[group], columns=[name for name in columns if name in wanted]
@@ -213,14 +150,13 @@ def _parquet_records(file: Path, fields: _Fields) -> Iterator[tuple[Position, _R
                         yield Position(str(file), row=row), record
                         row += 1
             except (pa.ArrowException, OSError) as error:
-                yield Position(str(file), row=row), _Bad("damaged_parquet", str(error))
-            start += parquet.metadata.row_group(group).num_rows
+                yield Position(str(file), row=row), Bad("damaged_parquet", str(error))
 
 
-def _rows(batch: pa.RecordBatch) -> Iterator[_Record]:
+def _rows(batch: pa.RecordBatch) -> Iterator[Record]:
     columns = [_column_values(column) for column in batch.columns]
     for values in zip(*columns, strict=True):
-        bad = next((value for value in values if isinstance(value, _Bad)), None)
+        bad = next((value for value in values if isinstance(value, Bad)), None)
         yield bad or dict(zip(batch.schema.names, values, strict=True))
 
 
@@ -235,42 +171,22 @@ def _scalar_value(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
     except UnicodeDecodeError as error:
-        return _Bad("invalid_utf8", str(error))
+        return Bad("invalid_utf8", str(error))
 
 
-def _text_records(file: Path, fields: _Fields) -> Iterator[tuple[Position, _Record]]:
+def _text_records(file: Path, fields: Fields) -> Iterator[tuple[Position, Record]]:
     position = Position(str(file))
     # A character is at most four bytes of UTF-8.
-    limit = 4 * fields.maximum_characters + len(_BYTE_ORDER_MARK)
+    limit = 4 * fields.maximum_characters + len(BYTE_ORDER_MARK)
     with open(file, "rb") as handle:
         data = handle.read(limit + 1)
     if len(data) > limit:
         yield (
             position,
-            _Bad("too_long", f"above {limit} bytes, allowed are {fields.maximum_characters} characters"),
+            Bad("too_long", f"above {limit} bytes, allowed are {fields.maximum_characters} characters"),
         )
         return
     try:
-        yield position, {fields.text: data.removeprefix(_BYTE_ORDER_MARK).decode("utf-8")}
+        yield position, {fields.text: data.removeprefix(BYTE_ORDER_MARK).decode("utf-8")}
     except UnicodeDecodeError as error:
-        yield position, _Bad("invalid_utf8", str(error))
-
-
-def _as_string(value: Any) -> str:
-    if value is None:
-        return ""
-    return (
-        value
-        if isinstance(value, str)
-        else json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    )
-
-
-def _is_unicode(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        yield position, Bad("invalid_utf8", str(error))

@@ -137,6 +137,20 @@ class Tokenizer:
         publish_json(path.with_name(_ROLE_FILES[0]), roles)
         publish_bytes(path, (json.dumps(self._content, ensure_ascii=False) + "\n").encode())
 
+    @property
+    def added_tokens(self) -> list[str]:
+        """Names of the tokens beside the vocabulary of merges, special or not."""
+        return [token.content for token in self._inner.get_added_tokens_decoder().values()]
+
+    def json_without_special_tokens(self) -> str:
+        """A tokenizer.json that turns text into the same numbers as `encode_batch`, for other libraries.
+
+        They look for special tokens in text; here these are left out, and so is what adds them around a text.
+        """
+        ordinary = [token for token in self._content.get("added_tokens") or [] if not token["special"]]
+        content = {**self._content, "added_tokens": ordinary, "post_processor": None}
+        return json.dumps({**content, "truncation": None, "padding": None}, ensure_ascii=False)
+
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Tokens of each text, uint32 [n], without special tokens; parallel over texts."""
         encodings = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)

@@ -261,6 +261,22 @@ class IndexedDatasetWriter:
             )
         return np.ascontiguousarray(values, dtype=np.int64)
 
+    def add_framed_documents(self, tokens: np.ndarray, bounds: np.ndarray, first: int, last: int) -> None:
+        """Appends documents `first`, tokens[bounds[i] : bounds[i + 1]], `last`, without a Python loop.
+
+        Args:
+            tokens: uint32 [n].
+            bounds: int64 [documents + 1], rising within 0..n.
+            first, last: tokens before and after every document.
+
+        Raises:
+            InputError: a token does not fit the dtype; nothing of the batch is written.
+        """
+        with native_errors(str(self.prefix)):
+            self._native.add_framed(
+                np.ascontiguousarray(tokens, np.uint32), np.ascontiguousarray(bounds, np.int64), first, last
+            )
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -274,12 +290,17 @@ class IndexedDatasetWriter:
             self._native.finish()
             paths = {".bin": self._bin_partial, ".idx": self._idx_partial}
             sequences = None if self._native.single else self._native.sequences
-            description = _describe(
-                paths, self._dtype, self.documents, self.tokens, sequences, self._metadata
-            )
             json_path = dataset_files(self.prefix)[2]
             with named_errors(json_path):
-                publish_json(self._json_partial, description)
+                publish_description(
+                    self._json_partial,
+                    paths,
+                    self._dtype,
+                    self.documents,
+                    self.tokens,
+                    sequences,
+                    self._metadata,
+                )
             # All bytes are on disk. Without its .json a dataset counts as unfinished, so a kill between the
             # following renames cannot leave old and new files that pass for one dataset.
             if json_path.exists():
@@ -298,19 +319,26 @@ def describe_dataset(prefix: Path, metadata: Mapping[str, Any]) -> None:
     with native_errors(str(prefix)):
         sequences = None if native.verify() else native.sequences
     paths = {".bin": bin_path, ".idx": idx_path}
-    publish_json(json_path, _describe(paths, native.dtype, len(native), native.tokens, sequences, metadata))
+    publish_description(json_path, paths, native.dtype, len(native), native.tokens, sequences, metadata)
 
 
-def _describe(
+def publish_description(
+    json_path: Path,
     paths: Mapping[str, Path],
     dtype: np.dtype,
     documents: int,
     tokens: int,
     sequences: int | None,
     metadata: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What NAME.json holds; `sequences` is None where each document is one."""
-    return {
+) -> None:
+    """Writes NAME.json.
+
+    Args:
+        json_path: where to.
+        paths: ".bin" and ".idx" -> the file, which is read for its hash.
+        sequences: None where each document is one.
+    """
+    description = {
         "format": _FORMAT,
         "dtype": dtype.name,
         "documents": documents,
@@ -322,6 +350,7 @@ def _describe(
         },
         "metadata": dict(metadata),
     }
+    publish_json(json_path, description)
 
 
 def _open_native(bin_path: Path, idx_path: Path, *, single: bool) -> Any:

@@ -56,6 +56,7 @@ def test_counts_and_metadata_are_shown(tool, folder, documents, capsys):
     dataset = IndexedDataset(folder / "ours")
     for fact in (
         "documents    3",
+        "header       MMIDIDX version 1, dtype code 8, 3 sequences, 4 document bounds",
         f"tokens       {dataset.tokens:,} of uint16",
         dataset.fingerprint,
         '"name": "test"',

@@ -1,0 +1,386 @@
+"""Tokenises a corpus into dataset shards, in parallel; a run that was stopped goes on where it was.
+
+    python tools/preprocess_corpus.py OUTPUT PATH... --tokenizer tokenizer.json
+    python tools/preprocess_corpus.py OUTPUT PATH... --tokenizer tokenizer.json --workers 64 --on-difference
+    fallback
+
+See --help.
+"""
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
+
+from megasbp.corpus.fast_tokenizer import first_difference, open_encoder
+from megasbp.corpus.files import corpus_files
+from megasbp.corpus.pieces import plan_shards, total_bytes
+from megasbp.corpus.tokenizer import Tokenizer
+from megasbp.data.preprocess import ENCODERS, ON_DIFFERENCE, preprocess_shard, publish_plan
+from megasbp.errors import InputError
+from megasbp.storage import (
+    Manifest,
+    publish_json,
+    publish_manifest,
+    publishing_file,
+    publishing_folder,
+    read_manifest,
+    remove_partials,
+)
+
+EXPLANATION = """\
+PATHs are files or folders of .jsonl, .ndjson or .json (one object a line; also .gz, .zst), .parquet and .txt.
+They are cut into shards of about --shard-bytes on disk: plain lines anywhere, Parquet between row groups,
+compressed and text files not at all. So many compressed files use many workers; one uses one, on all threads.
+
+OUTPUT gets shard-00000, shard-00001, ..., each with documents.bin, .idx and .json (an indexed dataset of
+`bos document eos`), documents.parquet (id and bytes of each document) and quarantine.jsonl (bad documents:
+place and reason); at the end corpus.json (counts), quarantine.jsonl (of all shards) and tokenizer.json. The
+same files and settings give the same bytes whatever the number of workers. Run the same command again after a
+stop: shards that are finished are kept.
+
+gigatoken is used where it is installed and encodes a set of hard texts as Hugging Face does; then --sample
+documents of each shard are compared as well. A difference stops the run, or, with --on-difference fallback,
+has that shard done again by Hugging Face.
+
+examples:
+  a folder of files            OUTPUT corpus/ --tokenizer tokenizer.json
+  with titles, other fields    OUTPUT a.jsonl.zst --tokenizer t.json --text-field body --title-field title
+  one dataset out of shards    python tools/merge_datasets.py merged/corpus OUTPUT/shard-*/documents.json
+  look at it                   python tools/inspect_dataset.py merged/corpus --tokenizer t.json --documents 0
+
+exit status: 0 all is well, 2 something is wrong (one line on standard error says what, and the mend)
+"""
+_JUDGED_FROM = 100
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command. Returns the exit status: 0, or 2 for what the user can mend."""
+    options = parse(arguments)
+    try:
+        preprocess(options)
+    except InputError as error:
+        print(f"preprocess_corpus: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"preprocess_corpus: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def preprocess(options: argparse.Namespace) -> None:
+    """Plans, makes the missing shards, judges the share of bad documents, and writes the summary."""
+    tokenizer = Tokenizer.load(options.tokenizer, bos=options.bos, eos=options.eos, sep=options.sep)
+    shards = plan_shards(corpus_files(options.paths), options.shard_bytes)
+    workers = options.workers or len(os.sched_getaffinity(0))
+    # Read by the thread pools of gigatoken and tokenizers, here and in the workers.
+    os.environ["RAYON_NUM_THREADS"] = str(max(1, workers // len(shards)))
+    encoder = chosen_encoder(options.encoder, tokenizer)
+    options.output.mkdir(parents=True, exist_ok=True)
+    remove_partials(options.output)
+    plan_hash = publish_plan(options.output / "plan.json", shards)
+    if not (options.output / "tokenizer.json").exists():
+        tokenizer.save(options.output / "tokenizer.json")
+    progress = Progress([total_bytes(shard) for shard in shards], options.maximum_bad_share, options.output)
+    facts = run(
+        preprocess_shard,
+        len(shards),
+        options.output,
+        settings={
+            "plan": str(options.output / "plan.json"),
+            "tokenizer": str(options.output / "tokenizer.json"),
+            "roles": tokenizer.roles,
+            "encoder": encoder,
+            "sample": options.sample,
+            "on_difference": options.on_difference,
+            "text_field": options.text_field,
+            "id_field": options.id_field,
+            "title_field": options.title_field,
+            "maximum_characters": options.maximum_characters,
+            "source": {"name": options.source},
+        },
+        inputs={"plan": plan_hash, "tokenizer": tokenizer.hash},
+        workers=workers,
+        done=progress.done,
+    )
+    progress.judge(final=True)
+    finish(options.output, facts, tokenizer.hash)
+
+
+def chosen_encoder(wanted: str, tokenizer: Tokenizer) -> str:
+    """The encoder to be used, with a line that says why.
+
+    Raises:
+        InputError: "gigatoken" is wanted and cannot be had, or differs from Hugging Face.
+    """
+    if wanted == "huggingface":
+        return wanted
+    try:
+        difference = first_difference(open_encoder("gigatoken", tokenizer), tokenizer)
+        if difference is None:
+            print("encoder: gigatoken; equal to Hugging Face on the check texts", flush=True)
+            return "gigatoken"
+        reason = f"gigatoken differs from Hugging Face on {difference}; set --encoder huggingface"
+    except InputError as error:
+        reason = str(error)
+    if wanted == "gigatoken":
+        raise InputError(reason)
+    print(f"encoder: huggingface, about a hundred times slower, because {reason}", flush=True)
+    return "huggingface"
+
+
+def run(
+    work: Callable[..., dict[str, Any]],
+    shards: int,
+    folder: Path,
+    *,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    workers: int,
+    done: Callable[[int, dict[str, Any], bool], None],
+) -> list[dict[str, Any]]:
+    """Publishes every shard that is missing, each once; returns the facts of all.
+
+    Args:
+        work: a function of a module, `work(shard, folder, **settings)`, which writes a shard's files.
+        done: called with (shard, facts, made now), in the order of finishing.
+
+    Raises:
+        InputError: from `work`, or a shard was made with other settings, or a worker died.
+    """
+    facts: dict[int, dict[str, Any]] = {}
+    key = Manifest(work.__name__, dict(inputs), dict(settings)).key
+    for shard in range(shards):
+        manifest = read_manifest(_shard_folder(folder, shard))
+        if manifest is not None and manifest.key != key:
+            raise InputError(
+                f"{_shard_folder(folder, shard)}: made with other settings or another tokenizer; use another "
+                f"folder, or remove {folder} to start anew"
+            )
+        if manifest is not None:
+            facts[shard] = manifest.facts
+            done(shard, manifest.facts, False)
+    missing = [shard for shard in range(shards) if shard not in facts]
+    if min(workers, len(missing)) <= 1:
+        for shard in missing:
+            facts[shard] = _publish(work, shard, folder, settings, inputs)
+            done(shard, facts[shard], True)
+        return [facts[shard] for shard in range(shards)]
+    pool = ProcessPoolExecutor(min(workers, len(missing)), multiprocessing.get_context("spawn"))
+    try:
+        futures: dict[Future[dict[str, Any]], int] = {
+            pool.submit(_publish, work, shard, folder, settings, inputs): shard for shard in missing
+        }
+        waiting = set(futures)
+        while waiting:
+            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in sorted(finished, key=lambda each: futures[each]):
+                shard = futures[future]
+                facts[shard] = future.result()
+                done(shard, facts[shard], True)
+    except BrokenProcessPool:
+        raise InputError(
+            "a worker died (out of memory?); run the command again to go on, with fewer --workers if it "
+            "was memory"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [facts[shard] for shard in range(shards)]
+
+
+def _publish(
+    work: Callable[..., dict[str, Any]],
+    shard: int,
+    folder: Path,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> dict[str, Any]:
+    with publishing_folder(_shard_folder(folder, shard)) as partial:
+        facts = work(shard, partial, **settings)
+        publish_manifest(partial, work.__name__, inputs, settings, facts)
+    return facts
+
+
+def _shard_folder(folder: Path, shard: int) -> Path:
+    return folder / f"shard-{shard:05d}"
+
+
+class Progress:
+    """Prints a line per shard and stops the run when too many documents are bad.
+
+    The share is judged over the shards that are finished without a gap from the first on, so the verdict does
+    not depend on which worker was quicker.
+
+    Args:
+        sizes: bytes of each shard on disk.
+        maximum_bad_share: bad documents over all.
+        output: named in errors.
+    """
+
+    def __init__(self, sizes: Sequence[int], maximum_bad_share: float, output: Path) -> None:
+        self._sizes = sizes
+        self._maximum = maximum_bad_share
+        self._output = output
+        self._facts: dict[int, dict[str, Any]] = {}
+        self._started = time.monotonic()
+        self._made_bytes = 0
+
+    def done(self, shard: int, facts: dict[str, Any], made: bool) -> None:
+        """Takes note of a finished shard.
+
+        Raises:
+            InputError: the share of bad documents is too large.
+        """
+        self._facts[shard] = facts
+        if made:
+            self._made_bytes += self._sizes[shard]
+            self._print(shard, facts)
+        self.judge()
+
+    def judge(self, final: bool = False) -> None:
+        """Judges the share of bad documents, from 100 documents on and at the end."""
+        counts: Counter[str] = Counter()
+        bad = good = 0
+        for shard in range(len(self._sizes)):
+            if shard not in self._facts:
+                break
+            bad += self._facts[shard]["rejected"]
+            good += self._facts[shard]["documents"]
+            counts.update(self._facts[shard]["reasons"])
+        if final and good == 0:
+            raise InputError(
+                f"{self._output}: no usable document in any file; correct the paths or --text-field "
+                f"({_counted(counts) or 'nothing was found'})"
+            )
+        if (good + bad >= _JUDGED_FROM or final) and bad > self._maximum * (good + bad):
+            raise InputError(
+                f"{bad} of {good + bad} documents are bad ({_counted(counts)}), above --maximum-bad-share "
+                f"{self._maximum}; {self._output}/shard-*/quarantine.jsonl list them: mend the files or the "
+                "names of the fields and start in a new folder, or raise the share"
+            )
+
+    def _print(self, shard: int, facts: dict[str, Any]) -> None:
+        seconds = max(1e-9, time.monotonic() - self._started)
+        left = sum(self._sizes[other] for other in range(len(self._sizes)) if other not in self._facts)
+        speed = self._made_bytes / seconds
+        notes = f", {facts['rejected']:,} bad" if facts["rejected"] else ""
+        notes += f"; done by {facts['encoder']}: {facts['difference']}" if facts["difference"] else ""
+        print(
+            f"shard {shard} ({len(self._facts)} of {len(self._sizes)}): {facts['documents']:,} documents, "
+            f"{facts['tokens']:,} tokens{notes} | {speed / 1e6:.1f} MB/s on disk | "
+            f"{_clock(left / max(speed, 1e-9))} left",
+            flush=True,
+        )
+
+
+def finish(output: Path, facts: Sequence[Mapping[str, Any]], tokenizer: str) -> None:
+    """Writes the quarantine of all shards and, last, corpus.json; prints the totals."""
+    with publishing_file(output / "quarantine.jsonl") as partial, partial.open("wb") as file:
+        for shard in range(len(facts)):
+            file.write((_shard_folder(output, shard) / "quarantine.jsonl").read_bytes())
+    reasons: Counter[str] = Counter()
+    for each in facts:
+        reasons.update(each["reasons"])
+    totals = {
+        name: sum(each[name] for each in facts) for name in ("documents", "tokens", "bytes", "rejected")
+    }
+    fallbacks = [shard for shard, each in enumerate(facts) if each["difference"]]
+    publish_json(
+        output / "corpus.json",
+        {
+            **totals,
+            "reasons": dict(reasons),
+            "shards": len(facts),
+            "fallbacks": fallbacks,
+            "tokenizer": tokenizer,
+        },
+    )
+    sampled = sum(each["sampled"] for each in facts)
+    print(
+        f"{output}: {len(facts)} shards, {totals['documents']:,} documents, {totals['tokens']:,} tokens, "
+        f"{totals['bytes'] / 1e6:,.1f} MB of text, {totals['rejected']:,} bad"
+        + (f" ({_counted(reasons)})" if reasons else "")
+    )
+    if sampled or fallbacks:
+        print(
+            f"  {sampled:,} documents compared with Hugging Face; {len(fallbacks)} shards done again with it"
+        )
+
+
+def _counted(reasons: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Tokenises a corpus into dataset shards, in parallel; goes on after a stop.",
+        epilog=EXPLANATION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("output", type=Path, help="folder for the shards; made if missing")
+    parser.add_argument(
+        "paths", type=Path, nargs="+", metavar="PATH", help="files and folders, in reading order"
+    )
+    parser.add_argument(
+        "--tokenizer", type=Path, required=True, help="a byte-level tokenizer.json, or its folder"
+    )
+    for role in ("bos", "eos", "sep"):
+        parser.add_argument(
+            f"--{role}", metavar="TOKEN", help=f"name of the {role} token, where it is not found"
+        )
+    parser.add_argument("--text-field", default="text", help="field or column of the text (text)")
+    parser.add_argument("--id-field", default="id", help="field or column of the id (id)")
+    parser.add_argument("--title-field", help="if given, the title becomes the first line of the text")
+    parser.add_argument("--source", default="", help="where the text is from; kept in the datasets")
+    parser.add_argument("--workers", type=int, help="processes, or threads for a single shard (one per core)")
+    parser.add_argument(
+        "--shard-bytes",
+        type=int,
+        default=1 << 30,
+        metavar="BYTES",
+        help="of input per shard, on disk (1 GiB)",
+    )
+    parser.add_argument(
+        "--encoder", choices=ENCODERS, default="auto", help="auto: gigatoken where it is equal"
+    )
+    parser.add_argument(
+        "--sample", type=int, default=64, metavar="N", help="documents of each shard compared (64)"
+    )
+    parser.add_argument("--on-difference", choices=ON_DIFFERENCE, default="stop", help="(stop)")
+    parser.add_argument(
+        "--maximum-characters",
+        type=int,
+        default=1_000_000,
+        metavar="N",
+        help="longer documents are bad (1000000)",
+    )
+    parser.add_argument(
+        "--maximum-bad-share", type=float, default=0.01, metavar="S", help="more bad documents stop it (0.01)"
+    )
+    options = parser.parse_args(arguments)
+    for name, least in (("workers", 1), ("shard_bytes", 1), ("sample", 1), ("maximum_characters", 1)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            parser.error(f"--{name.replace('_', '-')} is {value}; set it to at least {least}")
+    if not 0 <= options.maximum_bad_share <= 1:
+        parser.error(f"--maximum-bad-share is {options.maximum_bad_share}; set it within 0 to 1")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
