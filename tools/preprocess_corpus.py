@@ -8,14 +8,11 @@ See --help.
 """
 
 import argparse
-import multiprocessing
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +24,17 @@ from megasbp.corpus.pieces import plan_shards, total_bytes
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.preprocess import ENCODERS, ON_DIFFERENCE, preprocess_shard, publish_plan
 from megasbp.errors import InputError
-from megasbp.storage import (
-    Manifest,
-    publish_json,
-    publish_manifest,
-    publishing_file,
-    publishing_folder,
-    read_manifest,
-    remove_partials,
-)
+from megasbp.shards.config import ShardsConfig
+from megasbp.shards.engine import ShardError, run_shards
+from megasbp.shards.publication import shard_folder
+from megasbp.storage import Manifest, publish_json, publishing_file, remove_partials
 
 EXPLANATION = """\
 PATHs are files or folders of .jsonl, .ndjson or .json (one object a line; also .gz, .zst), .parquet and .txt.
 They are cut into shards of about --shard-bytes on disk: plain lines anywhere, Parquet between row groups,
 compressed and text files not at all. So many compressed files use many workers; one uses one, on all threads.
 
-OUTPUT gets shard-00000, shard-00001, ..., each with documents.bin, .idx and .json (an indexed dataset of
+OUTPUT gets shard-000000, shard-000001, ..., each with documents.bin, .idx and .json (an indexed dataset of
 `bos document eos`), documents.parquet (id and bytes of each document) and quarantine.jsonl (bad documents:
 place and reason); at the end corpus.json (counts), quarantine.jsonl (of all shards) and tokenizer.json. The
 same files and settings give the same bytes whatever the number of workers. Run the same command again after a
@@ -58,13 +50,14 @@ examples:
   one dataset out of shards    python tools/merge_datasets.py merged/corpus OUTPUT/shard-*/documents.json
   look at it                   python tools/inspect_dataset.py merged/corpus --tokenizer t.json --documents 0
 
-exit status: 0 all is well, 2 something is wrong (one line on standard error says what, and the mend)
+exit status: 0 all is well, 2 something is wrong (one line on standard error says what, and the mend),
+1 a worker failed or died again and again
 """
 _JUDGED_FROM = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns the exit status: 0, or 2 for what the user can mend."""
+    """Runs the command. Returns the exit status: 0, 2 for what the user can mend, 1 for a failed worker."""
     options = parse(arguments)
     try:
         preprocess(options)
@@ -74,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"preprocess_corpus: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
         return 2
+    except ShardError as error:
+        print(f"preprocess_corpus: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -82,8 +78,9 @@ def preprocess(options: argparse.Namespace) -> None:
     tokenizer = Tokenizer.load(options.tokenizer, bos=options.bos, eos=options.eos, sep=options.sep)
     shards = plan_shards(corpus_files(options.paths), options.shard_bytes)
     workers = options.workers or len(os.sched_getaffinity(0))
-    # Read by the thread pools of gigatoken and tokenizers, here and in the workers.
-    os.environ["RAYON_NUM_THREADS"] = str(max(1, workers // len(shards)))
+    threads = max(1, workers // len(shards))
+    # Read by the thread pools of gigatoken and tokenizers; the workers are told by the engine.
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
     encoder = chosen_encoder(options.encoder, tokenizer)
     options.output.mkdir(parents=True, exist_ok=True)
     remove_partials(options.output)
@@ -91,13 +88,11 @@ def preprocess(options: argparse.Namespace) -> None:
     if not (options.output / "tokenizer.json").exists():
         tokenizer.save(options.output / "tokenizer.json")
     progress = Progress([total_bytes(shard) for shard in shards], options.maximum_bad_share, options.output)
-    facts = run(
+    manifests = run_shards(
         preprocess_shard,
-        len(shards),
+        range(len(shards)),
         options.output,
         settings={
-            "plan": str(options.output / "plan.json"),
-            "tokenizer": str(options.output / "tokenizer.json"),
             "roles": tokenizer.roles,
             "encoder": encoder,
             "sample": options.sample,
@@ -109,11 +104,14 @@ def preprocess(options: argparse.Namespace) -> None:
             "source": {"name": options.source},
         },
         inputs={"plan": plan_hash, "tokenizer": tokenizer.hash},
-        workers=workers,
-        done=progress.done,
+        paths={"plan": options.output / "plan.json", "tokenizer": options.output / "tokenizer.json"},
+        config=ShardsConfig(
+            engine=options.engine, address=options.address, workers=options.workers, threads=threads
+        ),
+        finished=progress.done,
     )
     progress.judge(final=True)
-    finish(options.output, facts, tokenizer.hash)
+    finish(options.output, [manifest.facts for manifest in manifests], tokenizer.hash)
 
 
 def chosen_encoder(wanted: str, tokenizer: Tokenizer) -> str:
@@ -138,82 +136,6 @@ def chosen_encoder(wanted: str, tokenizer: Tokenizer) -> str:
     return "huggingface"
 
 
-def run(
-    work: Callable[..., dict[str, Any]],
-    shards: int,
-    folder: Path,
-    *,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, str],
-    workers: int,
-    done: Callable[[int, dict[str, Any], bool], None],
-) -> list[dict[str, Any]]:
-    """Publishes every shard that is missing, each once; returns the facts of all.
-
-    Args:
-        work: a function of a module, `work(shard, folder, **settings)`, which writes a shard's files.
-        done: called with (shard, facts, made now), in the order of finishing.
-
-    Raises:
-        InputError: from `work`, or a shard was made with other settings, or a worker died.
-    """
-    facts: dict[int, dict[str, Any]] = {}
-    key = Manifest(work.__name__, dict(inputs), dict(settings)).key
-    for shard in range(shards):
-        manifest = read_manifest(_shard_folder(folder, shard))
-        if manifest is not None and manifest.key != key:
-            raise InputError(
-                f"{_shard_folder(folder, shard)}: made with other settings or another tokenizer; use another "
-                f"folder, or remove {folder} to start anew"
-            )
-        if manifest is not None:
-            facts[shard] = manifest.facts
-            done(shard, manifest.facts, False)
-    missing = [shard for shard in range(shards) if shard not in facts]
-    if min(workers, len(missing)) <= 1:
-        for shard in missing:
-            facts[shard] = _publish(work, shard, folder, settings, inputs)
-            done(shard, facts[shard], True)
-        return [facts[shard] for shard in range(shards)]
-    pool = ProcessPoolExecutor(min(workers, len(missing)), multiprocessing.get_context("spawn"))
-    try:
-        futures: dict[Future[dict[str, Any]], int] = {
-            pool.submit(_publish, work, shard, folder, settings, inputs): shard for shard in missing
-        }
-        waiting = set(futures)
-        while waiting:
-            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in sorted(finished, key=lambda each: futures[each]):
-                shard = futures[future]
-                facts[shard] = future.result()
-                done(shard, facts[shard], True)
-    except BrokenProcessPool:
-        raise InputError(
-            "a worker died (out of memory?); run the command again to go on, with fewer --workers if it "
-            "was memory"
-        ) from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return [facts[shard] for shard in range(shards)]
-
-
-def _publish(
-    work: Callable[..., dict[str, Any]],
-    shard: int,
-    folder: Path,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, str],
-) -> dict[str, Any]:
-    with publishing_folder(_shard_folder(folder, shard)) as partial:
-        facts = work(shard, partial, **settings)
-        publish_manifest(partial, work.__name__, inputs, settings, facts)
-    return facts
-
-
-def _shard_folder(folder: Path, shard: int) -> Path:
-    return folder / f"shard-{shard:05d}"
-
-
 class Progress:
     """Prints a line per shard and stops the run when too many documents are bad.
 
@@ -234,16 +156,16 @@ class Progress:
         self._started = time.monotonic()
         self._made_bytes = 0
 
-    def done(self, shard: int, facts: dict[str, Any], made: bool) -> None:
+    def done(self, shard: int, manifest: Manifest, made: bool) -> None:
         """Takes note of a finished shard.
 
         Raises:
             InputError: the share of bad documents is too large.
         """
-        self._facts[shard] = facts
+        self._facts[shard] = manifest.facts
         if made:
             self._made_bytes += self._sizes[shard]
-            self._print(shard, facts)
+            self._print(shard, manifest.facts)
         self.judge()
 
     def judge(self, final: bool = False) -> None:
@@ -286,7 +208,7 @@ def finish(output: Path, facts: Sequence[Mapping[str, Any]], tokenizer: str) -> 
     """Writes the quarantine of all shards and, last, corpus.json; prints the totals."""
     with publishing_file(output / "quarantine.jsonl") as partial, partial.open("wb") as file:
         for shard in range(len(facts)):
-            file.write((_shard_folder(output, shard) / "quarantine.jsonl").read_bytes())
+            file.write((shard_folder(output, shard) / "quarantine.jsonl").read_bytes())
     reasons: Counter[str] = Counter()
     for each in facts:
         reasons.update(each["reasons"])
@@ -348,6 +270,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--title-field", help="if given, the title becomes the first line of the text")
     parser.add_argument("--source", default="", help="where the text is from; kept in the datasets")
     parser.add_argument("--workers", type=int, help="processes, or threads for a single shard (one per core)")
+    parser.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="where workers run (local)"
+    )
+    parser.add_argument("--address", help="of a running Ray cluster, with --engine ray; none: one is started")
     parser.add_argument(
         "--shard-bytes",
         type=int,

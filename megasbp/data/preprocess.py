@@ -41,8 +41,8 @@ def preprocess_shard(
     shard: int,
     folder: Path,
     *,
-    plan: str,
-    tokenizer: str,
+    plan: Path,
+    tokenizer: Path,
     roles: dict[str, str],
     encoder: str,
     sample: int,
@@ -74,10 +74,8 @@ def preprocess_shard(
         InputError: the encoder differs from Hugging Face and `on_difference` is "stop"; a file is missing or
             lacks the text column.
     """
-    # One task has the threads that its engine gives it; gigatoken's pool would take the whole machine.
-    os.environ.setdefault("RAYON_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-    pieces = [Piece(**piece) for piece in read_json(Path(plan))["shards"][shard]]
-    opened = Tokenizer.load(Path(tokenizer), **roles)
+    pieces = [Piece(**piece) for piece in read_json(plan)["shards"][shard]]
+    opened = Tokenizer.load(tokenizer, **roles)
     fields = Fields(text_field, id_field, title_field, (), maximum_characters)
     metadata = {
         "tokenizer": opened.hash,

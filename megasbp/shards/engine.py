@@ -6,7 +6,7 @@ the order in which they end changes them.
 
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -45,6 +45,7 @@ def run_shards(
     paths: Mapping[str, Path | Sequence[Path]] | None = None,
     config: ShardsConfig,
     announce: Callable[[str], None] | None = print_line,
+    finished: Callable[[int, Manifest, bool], None] | None = None,
 ) -> list[Manifest]:
     """Makes the shards that are not there yet, each in `folder`/shard-NNNNNN with its manifest.
 
@@ -63,6 +64,9 @@ def run_shards(
         paths: where the inputs lie; they reach `work` as absolute Path objects and are no part of the key.
         config: where and how many at a time.
         announce: receives one line now and then, and one per attempt that failed; None for silence.
+        finished: called with each shard, its manifest and whether it was made now: first those that were
+            there, then the others as they end. What it raises stops the run. How far the run is, is then left
+            to it to say.
 
     Returns:
         The manifests, in the order of `shards`.
@@ -87,12 +91,20 @@ def run_shards(
         done = {
             number: manifest for number in numbers if (manifest := published_shard(job, number)) is not None
         }
-        progress = ShardProgress(name.rpartition(":")[2], len(numbers), len(done), announce)
+        if finished is not None:
+            for number, manifest in done.items():
+                finished(number, manifest, False)
+        progress = ShardProgress(
+            name.rpartition(":")[2], len(numbers), len(done), announce, counts=finished is None
+        )
         missing = deque(number for number in numbers if number not in done)
         if missing:
             try:
                 with _open_pool(job, config) as pool:
-                    _make_missing(pool, missing, done, config.attempts, progress)
+                    for number, manifest in _make_missing(pool, missing, config.attempts, progress):
+                        done[number] = manifest
+                        if finished is not None:
+                            finished(number, manifest, True)
             finally:
                 remove_leftovers(folder)
         return [done[number] for number in numbers]
@@ -103,9 +115,9 @@ def _open_pool(job: Job, config: ShardsConfig) -> _Pool:
 
 
 def _make_missing(
-    pool: _Pool, missing: deque[int], done: dict[int, Manifest], attempts: int, progress: ShardProgress
-) -> None:
-    """Fills `done` with the manifests of the missing shards."""
+    pool: _Pool, missing: deque[int], attempts: int, progress: ShardProgress
+) -> Iterator[tuple[int, Manifest]]:
+    """Yields the missing shards and their manifests as they are published."""
     failures: Counter[int] = Counter()
     running = 0
     while missing or running:
@@ -115,8 +127,8 @@ def _make_missing(
         for outcome in pool.wait(_SECONDS_BETWEEN_LOOKS):
             running -= 1
             if outcome.manifest is not None:
-                done[outcome.shard] = Manifest(**outcome.manifest)
                 progress.count()
+                yield outcome.shard, Manifest(**outcome.manifest)
                 continue
             failures[outcome.shard] += 1
             _raise_unless_retried(outcome, failures[outcome.shard], attempts)

@@ -19,13 +19,22 @@ class ShardProgress:
         total: shards of the stage.
         kept: of these, made by an earlier run.
         announce: receives the lines; None for silence.
+        counts: whether to say how many are done; what else there is to say, is said in any case.
     """
 
-    def __init__(self, name: str, total: int, kept: int, announce: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        kept: int,
+        announce: Callable[[str], None] | None,
+        counts: bool = True,
+    ) -> None:
         self._name, self._total, self._kept, self._announce = name, total, kept, announce
+        self._counts = counts
         self._made = 0
         self._start = self._last_line = time.monotonic()
-        if kept:
+        if kept and counts:
             self.say(f"{kept:,} of {total:,} shards done before, kept")
 
     def say(self, text: str) -> None:
@@ -36,6 +45,8 @@ class ShardProgress:
     def count(self) -> None:
         """A shard is published."""
         self._made += 1
+        if not self._counts:
+            return
         now = time.monotonic()
         finished = self._kept + self._made == self._total
         if finished or now - self._last_line >= _SECONDS_BETWEEN_LINES:

@@ -18,6 +18,8 @@ import megasbp.data.preprocess
 from megasbp.corpus.fast_tokenizer import HuggingFaceEncoder
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset
+from megasbp.shards.publication import shard_folder
+from megasbp.storage import Manifest
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "preprocess_corpus.py"
 TEXTS = [
@@ -69,12 +71,9 @@ def arguments(corpus, output, *more):
 
 
 def contents(output: Path) -> dict[str, bytes]:
-    """Every file that is a result; a manifest and the plan also name where they lie."""
-    return {
-        str(path.relative_to(output)): path.read_bytes()
-        for path in sorted(output.rglob("*"))
-        if path.is_file() and path.name != "manifest.json"
-    }
+    """Every file, manifests included."""
+    files = (path for path in sorted(output.rglob("*")) if path.is_file())
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
 
 
 def run_tool(tool, corpus, output, *more) -> int:
@@ -95,6 +94,17 @@ class Wrong:
         return encoded
 
 
+def in_this_process(work, shards, folder, *, settings, inputs, paths, finished, **_):
+    """Stands in for the engine, whose workers are processes that no patch reaches."""
+    manifests = []
+    for shard in shards:
+        shard_folder(folder, shard).mkdir()
+        facts = work(shard, shard_folder(folder, shard), **settings, **paths)
+        manifests.append(Manifest("work", inputs, settings, facts=facts))
+        finished(shard, manifests[-1], True)
+    return manifests
+
+
 @pytest.fixture
 def wrong_encoder(tool, monkeypatch):
     """Makes the fast encoder one that is right on the check texts and wrong on "number 47"."""
@@ -106,6 +116,7 @@ def wrong_encoder(tool, monkeypatch):
             lambda _, tokenizer: Wrong(tokenizer, "number 47", change),
         )
         monkeypatch.setattr(tool, "chosen_encoder", lambda _, tokenizer: "gigatoken")
+        monkeypatch.setattr(tool, "run_shards", in_this_process)
 
     return install
 
@@ -154,19 +165,19 @@ def test_a_killed_run_goes_on_where_it_was(tool, corpus, tmp_path):
     child = subprocess.Popen(
         [sys.executable, str(TOOL), *arguments(corpus, output, "--workers", "1")], stdout=subprocess.PIPE
     )
-    while not (output / "shard-00001" / "manifest.json").exists():
+    while not (output / "shard-000001" / "manifest.json").exists():
         assert child.poll() is None, "the child ended before it could be killed"
         time.sleep(0.001)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    kept = (output / "shard-00000" / "manifest.json").stat().st_mtime_ns
-    killed_with = len(list(output.glob("shard-?????")))
+    kept = (output / "shard-000000" / "manifest.json").stat().st_mtime_ns
+    killed_with = len(list(output.glob("shard-??????")))
 
     assert run_tool(tool, corpus, output, "--workers", "1") == 0
 
-    assert killed_with < len(list(output.glob("shard-?????")))
-    assert (output / "shard-00000" / "manifest.json").stat().st_mtime_ns == kept
+    assert killed_with < len(list(output.glob("shard-??????")))
+    assert (output / "shard-000000" / "manifest.json").stat().st_mtime_ns == kept
     assert contents(output) == contents(tmp_path / "whole")
 
 
@@ -183,7 +194,7 @@ def test_a_finished_run_makes_nothing_again(tool, corpus, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    ((("--shard-bytes", "600"), "with another shard size"), (("--text-field", "id"), "other settings")),
+    ((("--shard-bytes", "600"), "with another shard size"), (("--text-field", "id"), "made with text_field")),
 )
 def test_a_folder_of_another_run_is_refused(tool, corpus, tmp_path, capsys, more, message):
     run_tool(tool, corpus, tmp_path / "out", "--workers", "1")
