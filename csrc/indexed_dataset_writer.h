@@ -22,7 +22,7 @@ class BufferedFile {
   void flush();
   // Reads back what was flushed.
   void read_at(int64_t offset, void *data, size_t bytes) const;
-  // Flushes, forces the bytes to disk and closes.
+  // Flushes and closes.
   void finish();
 
  private:
@@ -41,7 +41,7 @@ class IndexedDatasetWriter {
   void add_document(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences);
   void add_documents(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences);
 
-  // Writes the index and forces both files to disk.
+  // Writes the index. The bytes may still have to reach the disk.
   void finish();
 
   int64_t documents() const { return documents_; }
