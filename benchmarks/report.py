@@ -21,16 +21,40 @@ _FORMAT = "megasbp benchmark 1"
 _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 
 
+def machine() -> dict[str, Any]:
+    """The machine, and how busy other programs keep it: ask before measuring."""
+    processor = platform.processor() or platform.machine()
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.split(":", 1)[1].strip()
+                break
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": platform.platform(),
+        # More than a few tenths of the cores, and the times are those of a busy machine.
+        "load": os.getloadavg()[0],
+    }
+
+
 def publish(
-    path: Path, subject: str, settings: dict[str, Any], measures: Sequence[Measure], packages: Sequence[str]
+    path: Path,
+    subject: str,
+    settings: dict[str, Any],
+    measures: Sequence[Measure],
+    packages: Sequence[str],
+    measured_on: dict[str, Any],
 ) -> dict[str, Any]:
-    """Writes the results with what they depend on: commit, versions, machine. Returns them."""
+    """Writes the results with what they depend on: commit, versions, `machine()`. Returns them."""
     results = {
         "format": _FORMAT,
         "subject": subject,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "machine": _machine(),
+        "machine": measured_on,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
         "settings": settings,
         "measures": [asdict(measure) for measure in measures],
@@ -160,21 +184,3 @@ def _commit() -> str:
         return "unknown"
     changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", ":!benchmarks/results"], check=False)
     return commit.stdout.strip() + ("" if changed.returncode == 0 else " with changes")
-
-
-def _machine() -> dict[str, Any]:
-    processor = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.split(":", 1)[1].strip()
-                break
-    return {
-        "processor": processor,
-        "cores": os.cpu_count(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "system": platform.platform(),
-        # Of other programs: more than a few tenths of the cores, and the times are those of a busy machine.
-        "load": os.getloadavg()[0],
-    }

@@ -61,7 +61,7 @@ class IndexedDataset {
   // where the next one begins.
   Span document(int64_t document) const;
 
-  // The document that holds a token of the stream, by binary search over the pointers: O(log sequences).
+  // The document that holds a token of the stream, by a search over the pointers: O(log sequences).
   int64_t document_at(int64_t token) const;
 
   // Widens tokens [start, start + count) of the stream into `out`. Throws std::out_of_range, and

@@ -65,6 +65,12 @@ void add(IndexedDatasetWriter &writer, const IndexArray &tokens, const IndexArra
   (writer.*Add)(token, counts[0], length, counts[1]);
 }
 
+void add_single(IndexedDatasetWriter &writer, const IndexArray &tokens) {
+  if (tokens.ndim() != 1) throw std::invalid_argument("tokens must have one dimension");
+  const int64_t length = tokens.size();
+  writer.add_documents(tokens.data(), length, &length, 1);
+}
+
 void translate_file_error(std::exception_ptr pointer) {
   try {
     if (pointer) std::rethrow_exception(pointer);
@@ -121,6 +127,7 @@ void register_indexed_dataset(py::module_ &module) {
              return std::make_unique<IndexedDatasetWriter>(bin_path, idx_path, megasbp::token_type(dtype));
            }),
            py::arg("bin_path"), py::arg("idx_path"), py::arg("dtype"))
+      .def("add_document", &megasbp::add_single, py::arg("tokens").noconvert())
       .def("add_document", &megasbp::add<&IndexedDatasetWriter::add_document>, py::arg("tokens").noconvert(),
            py::arg("lengths").noconvert())
       .def("add_documents", &megasbp::add<&IndexedDatasetWriter::add_documents>, py::arg("tokens").noconvert(),

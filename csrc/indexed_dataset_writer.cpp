@@ -64,7 +64,6 @@ void BufferedFile::read_at(int64_t offset, void *data, size_t bytes) const {
 
 void BufferedFile::finish() {
   flush();
-  if (::fsync(descriptor_) != 0) throw FileError(errno, path_);
   // Network file systems report a full quota only here.
   const int failed = ::close(descriptor_);
   descriptor_ = -1;

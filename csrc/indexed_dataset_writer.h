@@ -22,7 +22,7 @@ class BufferedFile {
   void flush();
   // Reads back what was flushed.
   void read_at(int64_t offset, void *data, size_t bytes) const;
-  // Flushes, forces the bytes to disk and closes.
+  // Flushes and closes.
   void finish();
 
  private:
@@ -44,7 +44,7 @@ class IndexedDatasetWriter {
   // Appends documents i: `first`, tokens[bounds[i], bounds[i + 1]), `last`. Throws as `add_documents` does.
   void add_framed(const uint32_t *tokens, const int64_t *bounds, int64_t documents, int64_t first, int64_t last);
 
-  // Writes the index and forces both files to disk.
+  // Writes the index. The bytes may still have to reach the disk.
   void finish();
 
   int64_t documents() const { return documents_; }

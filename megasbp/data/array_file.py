@@ -62,7 +62,9 @@ def read_array(path: Path) -> np.ndarray:
     """
     try:
         values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # NumPy reads the header as Python, and a damaged one fails in many ways.
         raise InputError(f"{path}: not an array ({error}); delete its folder to have it made again") from None
     if values.ndim != 1 or values.dtype != np.int64:
         raise InputError(

@@ -8,6 +8,7 @@ NAME.json holds the dtype, the counts, the size and SHA-256 of both files, and t
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -200,6 +201,7 @@ class IndexedDatasetWriter:
         self._dtype = np.dtype(dtype)
         self._metadata = dict(metadata or {})
         self._publication = ExitStack()
+        self._place = str(self.prefix)
 
     def __enter__(self) -> Self:
         bin_path, idx_path, json_path = dataset_files(self.prefix)
@@ -233,11 +235,11 @@ class IndexedDatasetWriter:
             sequence_lengths: integers [sequences] of sum n, the document's parts as Megatron has them; one
                 sequence by default.
         """
-        name = f"document {self.documents}"
-        tokens = self._integers(tokens, name)
-        parts = np.array([len(tokens)]) if sequence_lengths is None else sequence_lengths
-        with native_errors(str(self.prefix)):
-            self._native.add_document(tokens, self._integers(parts, f"sequence lengths of {name}"))
+        arrays = [self._integers(tokens, "the document's tokens")]
+        if sequence_lengths is not None:
+            arrays.append(self._integers(sequence_lengths, "its sequence lengths"))
+        with native_errors(self._place):
+            self._native.add_document(*arrays)
 
     def add_documents(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
         """Appends many documents at once, each of one sequence: much faster where they are short.
@@ -246,18 +248,16 @@ class IndexedDatasetWriter:
             tokens: integers [n], the documents one after another.
             lengths: integers [documents], each in 0..2**31 - 1, of sum n.
         """
-        name = f"documents from {self.documents} on"
-        with native_errors(str(self.prefix)):
-            self._native.add_documents(
-                self._integers(tokens, name), self._integers(lengths, f"lengths of {name}")
-            )
+        arrays = (self._integers(tokens, "their tokens"), self._integers(lengths, "their lengths"))
+        with native_errors(self._place):
+            self._native.add_documents(*arrays)
 
-    def _integers(self, values: np.ndarray, name: str) -> np.ndarray:
+    def _integers(self, values: np.ndarray, what: str) -> np.ndarray:
         values = np.asarray(values)
         if values.ndim != 1 or (values.size and values.dtype.kind not in "iu"):
             raise InputError(
-                f"{self.prefix}: {name} is {values.dtype} of shape {list(values.shape)}, "
-                "must be integers of one dimension"
+                f"{self.prefix}: document {self.documents} and on: {what} are {values.dtype} of shape "
+                f"{list(values.shape)}, must be integers of one dimension"
             )
         return np.ascontiguousarray(values, dtype=np.int64)
 
@@ -290,17 +290,17 @@ class IndexedDatasetWriter:
             self._native.finish()
             paths = {".bin": self._bin_partial, ".idx": self._idx_partial}
             sequences = None if self._native.single else self._native.sequences
+            # Hashing needs the processor and syncing the disk, so they share the time.
+            with ThreadPoolExecutor(len(paths)) as pool:
+                synced = [pool.submit(_sync, path) for path in paths.values()]
+                description = dataset_description(
+                    paths, self._dtype, self.documents, self.tokens, sequences, self._metadata
+                )
+                for sync in synced:
+                    sync.result()
             json_path = dataset_files(self.prefix)[2]
             with named_errors(json_path):
-                publish_description(
-                    self._json_partial,
-                    paths,
-                    self._dtype,
-                    self.documents,
-                    self.tokens,
-                    sequences,
-                    self._metadata,
-                )
+                publish_json(self._json_partial, description)
             # All bytes are on disk. Without its .json a dataset counts as unfinished, so a kill between the
             # following renames cannot leave old and new files that pass for one dataset.
             if json_path.exists():
@@ -319,26 +319,30 @@ def describe_dataset(prefix: Path, metadata: Mapping[str, Any]) -> None:
     with native_errors(str(prefix)):
         sequences = None if native.verify() else native.sequences
     paths = {".bin": bin_path, ".idx": idx_path}
-    publish_description(json_path, paths, native.dtype, len(native), native.tokens, sequences, metadata)
+    description = dataset_description(paths, native.dtype, len(native), native.tokens, sequences, metadata)
+    publish_json(json_path, description)
 
 
-def publish_description(
-    json_path: Path,
+def _sync(path: Path) -> None:
+    with named_errors(path):
+        sync_file(path)
+
+
+def dataset_description(
     paths: Mapping[str, Path],
     dtype: np.dtype,
     documents: int,
     tokens: int,
     sequences: int | None,
     metadata: Mapping[str, Any],
-) -> None:
-    """Writes NAME.json.
+) -> dict[str, Any]:
+    """What NAME.json holds.
 
     Args:
-        json_path: where to.
         paths: ".bin" and ".idx" -> the file, which is read for its hash.
         sequences: None where each document is one.
     """
-    description = {
+    return {
         "format": _FORMAT,
         "dtype": dtype.name,
         "documents": documents,
@@ -350,7 +354,6 @@ def publish_description(
         },
         "metadata": dict(metadata),
     }
-    publish_json(json_path, description)
 
 
 def _open_native(bin_path: Path, idx_path: Path, *, single: bool) -> Any:

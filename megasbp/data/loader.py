@@ -1,4 +1,4 @@
-"""Batches in order, prepared ahead by threads."""
+"""Batches in order, prepared ahead."""
 
 from collections import deque
 from collections.abc import Generator
@@ -10,10 +10,6 @@ from megasbp.data.batch import Batch
 from megasbp.data.sources import SampleSource
 from megasbp.errors import InputError
 
-# The C++ core fills rows on several threads without the GIL; two Python threads hide what is left between
-# batches.
-_MOST_WORKERS = 2
-
 
 class Loader:
     """One rank's part of each global batch.
@@ -22,16 +18,16 @@ class Loader:
     of W equal contiguous slices. The batches are a pure function of the arguments: neither the number of
     ranks nor the depth of prefetching changes a sample. Resuming is another start.
 
-    Iterating starts the threads anew and stops them when the iteration ends, is closed, or fails; an
+    Iterating starts a thread anew and stops it when the iteration ends, is closed, or fails; an
     exception of the source is raised at its own batch. A last batch may be short; then slices differ by at
     most one row, and a rank's may be empty, so that each rank sees the same number of batches.
 
     Args:
-        source: its `batch` is called from several threads.
+        source: its `batch` is called from another thread.
         indices: sample indices, of step 1.
         batch_size: rows of the global batch.
         rank, world_size: 0 <= rank < world_size, which divides batch_size.
-        prefetch: batches prepared ahead; 0 prepares each when it is asked for, without threads.
+        prefetch: batches prepared ahead; 0 prepares each when it is asked for, without a thread.
 
     Raises:
         InputError: an argument outside these bounds.
@@ -82,7 +78,9 @@ class Loader:
     def _iterate_ahead(self) -> Generator[Batch, None, None]:
         ahead: deque[Future[Batch]] = deque()
         numbers = iter(range(len(self)))
-        pool = ThreadPoolExecutor(min(self.prefetch, _MOST_WORKERS), thread_name_prefix="loader")
+        # One is enough: the C++ core fills rows on several threads without the GIL; a second Python thread
+        # only takes their cores.
+        pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
         try:
             for number in numbers:
                 ahead.append(pool.submit(self._load, number))

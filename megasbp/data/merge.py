@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from megasbp.data.indexed_dataset import IndexedDataset, dataset_files, publish_description
+from megasbp.data.indexed_dataset import IndexedDataset, dataset_description, dataset_files
 from megasbp.errors import InputError
-from megasbp.storage import publishing_file, require_free_space, sync_file
+from megasbp.storage import publish_json, publishing_file, require_free_space, sync_file
 
 # Metadata that must be the same in all: what the tokens mean.
 _SAME = ("tokenizer", "bos", "eos", "sep")
@@ -114,8 +114,7 @@ def merge_datasets(
         indexes = [Index.read(dataset_files(each.prefix)[1]) for each in datasets]
         join_indexes(indexes, item, idx_partial)
         single = all(dataset.native.single for dataset in datasets)
-        publish_description(
-            json_partial,
+        description = dataset_description(
             {".bin": bin_partial, ".idx": idx_partial},
             datasets[0].dtype,
             documents,
@@ -123,6 +122,7 @@ def merge_datasets(
             None if single else sum(index.sequences for index in indexes),
             _metadata(datasets),
         )
+        publish_json(json_partial, description)
         # As in IndexedDatasetWriter: old and new files never pass for one dataset.
         if json_path.exists():
             json_path.unlink()
