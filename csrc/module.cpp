@@ -10,9 +10,10 @@ void register_mixture(py::module_ &module);
 void register_packing(py::module_ &module);
 void register_samples(py::module_ &module);
 void register_shingles(py::module_ &module);
+void register_similarity(py::module_ &module);
 
 PYBIND11_MODULE(_C, module) {
-  module.doc() = "C++ core of megasbp: indexed dataset, sample order, batches, shingles.";
+  module.doc() = "C++ core of megasbp: indexed dataset, sample order, batches, shingles, similarities.";
   module.attr("compiler") = __VERSION__;  // for `megasbp doctor`
   register_indexed_dataset(module);
   register_order(module);
@@ -20,4 +21,5 @@ PYBIND11_MODULE(_C, module) {
   register_packing(module);
   register_samples(module);
   register_shingles(module);
+  register_similarity(module);
 }

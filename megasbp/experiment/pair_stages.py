@@ -13,9 +13,9 @@ from megasbp.experiment.context import UNIT_SPLITS, Context, Corpus, best_checkp
 from megasbp.experiment.stages import StageResult
 from megasbp.overlap.shingles import jaccard_pairs
 from megasbp.pairing.embedders import open_embedder
+from megasbp.pairing.neighbours import find_neighbours
 from megasbp.pairing.pairs import hubness, select_pairs, similarity_histogram
 from megasbp.pairing.permutation import permute_seeds
-from megasbp.pairing.search import nearest_neighbours
 from megasbp.pairing.table import write_pairs
 from megasbp.storage import publishing_file
 
@@ -71,10 +71,9 @@ def pairs_stage(context: Context, embed: StageResult) -> StageResult:
     recipe, corpus, seed = context.recipe, context.corpus, context.seed
 
     def make(folder: Path) -> dict[str, Any]:
-        vectors = {name: np.load(embed.folder / f"{name}.npy", allow_pickle=False) for name in UNIT_SPLITS}
         facts: dict[str, Any] = {}
         for table_name, (seed_split, target_split) in PAIR_TABLES.items():
-            table, drops = _select(context, vectors, seed_split, target_split)
+            table, drops, search = _select(context, embed, seed_split, target_split)
             if table.num_rows < 2:
                 raise InputError(
                     f"pairing: {table.num_rows} pairs in the {table_name!r} table ({drops}); "
@@ -86,11 +85,11 @@ def pairs_stage(context: Context, embed: StageResult) -> StageResult:
             write_pairs(folder / f"{table_name}.parquet", table)
             permuted = permute_seeds(table, derive_key(seed, "random pairs", table_name))
             write_pairs(folder / f"{table_name}.random.parquet", permuted)
-            facts[table_name] = {"pairs": table.num_rows, "drops": drops}
+            facts[table_name] = {"pairs": table.num_rows, "drops": drops, "search": search}
             if table_name == "train":
                 similarity = table["similarity"].to_numpy()
                 facts["similarity_histogram"] = similarity_histogram(similarity)
-                facts["hubness"] = hubness(table["target_doc"].to_numpy(), len(vectors["unique"]))
+                facts["hubness"] = hubness(table["target_doc"].to_numpy(), len(corpus.open_units("unique")))
         return facts
 
     return context.workspace.stage(
@@ -112,30 +111,35 @@ def _texts(corpus: Corpus, name: str, tokenizer: Tokenizer) -> list[str]:
 
 
 def _select(
-    context: Context, vectors: dict[str, np.ndarray], seed_split: str, target_split: str
-) -> tuple[pa.Table, dict[str, int]]:
+    context: Context, embed: StageResult, seed_split: str, target_split: str
+) -> tuple[pa.Table, dict[str, int], dict[str, Any]]:
     pairing, corpus = context.recipe.pairing, context.corpus
     seeds_dataset, targets_dataset = corpus.open_units(seed_split), corpus.open_units(target_split)
     # The held-out target looks for its seed; within one split either direction finds the same neighbours.
     same = seed_split == target_split
     query_role: Literal["seed", "target"] = "seed" if same else "target"
     query_split, found_split = (seed_split, target_split) if same else (target_split, seed_split)
-    similarity, index = nearest_neighbours(
-        vectors[query_split], vectors[found_split], pairing.neighbours, exclude_same_row=same
+    found = find_neighbours(
+        embed.folder / f"{query_split}.npy",
+        embed.folder / f"{found_split}.npy",
+        pairing.neighbours,
+        pairing.search,
+        exclude_same_row=same,
+        report=context.workspace.announce,
     )
 
     def jaccard(seeds: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return jaccard_pairs(seeds_dataset, seeds, targets_dataset, targets, pairing.shingle_width)
 
     selection = select_pairs(
-        similarity,
-        index,
+        found.similarity,
+        found.row,
         jaccard,
         pairing,
         query_role=query_role,
         forbidden_same=corpus.unit_parents(seed_split) if same else None,
     )
-    return selection.table, selection.drops
+    return selection.table, selection.drops, found.facts
 
 
 def _sample(table: pa.Table, limit: int | None, key: int) -> pa.Table:
