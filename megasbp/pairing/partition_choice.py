@@ -29,7 +29,7 @@ class Setting:
 
     Attributes:
         partitions, store, probe: see `Plan`.
-        recall: expected, on the sample.
+        expected_recall: on the sample.
         pairs: pairs scored per query.
         moved: vectors written and read per row.
         cost: pairs, assignment to partitions and moved vectors, in scored pairs per query.
@@ -38,7 +38,7 @@ class Setting:
     partitions: int
     store: int
     probe: int
-    recall: float
+    expected_recall: float
     pairs: float
     moved: float
     cost: float
@@ -84,12 +84,14 @@ def choose_setting(
         if config.probe in (None, setting.probe) and config.store in (None, setting.store)
     ]
     # One standard error to be on the safe side of a sample.
-    enough = [setting for setting in fixed if setting.recall >= config.recall + (1 - config.recall) * 0.1]
+    enough = [
+        setting for setting in fixed if setting.expected_recall >= config.recall + (1 - config.recall) * 0.1
+    ]
     if config.probe is None and not enough:
-        best = max(fixed, key=lambda setting: setting.recall)
+        best = max(fixed, key=lambda setting: setting.expected_recall)
         raise InputError(
             f"pairing.search.recall = {config.recall} is not reached with {centre} partitions: "
-            f"{best.recall:.4f} at {best.probe} probes; lower it or lower pairing.search.partitions"
+            f"{best.expected_recall:.4f} at {best.probe} probes; lower it or lower pairing.search.partitions"
         )
     return min(enough or fixed, key=lambda setting: setting.cost), centroids
 
