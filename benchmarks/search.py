@@ -38,7 +38,7 @@ IVF_PROBES = (8, 16, 32)
 
 
 class Clock:
-    """Seconds on the wall, and of all threads together: the second counts where other work shares the cores."""
+    """Seconds on the wall, and of all threads together: what counts where other work shares the cores."""
 
     def __init__(self) -> None:
         self._started = time.perf_counter(), time.process_time()
@@ -204,10 +204,11 @@ def main() -> None:
 def show(result: dict[str, Any]) -> None:
     for side in SIDES:
         found = result[side]
+        ratio, cpu_ratio = found.get("times_flat", 1.0), found.get("times_flat_cpu", 1.0)
         print(
-            f"{result['vectors']:<10}{result['rows']:>9,} rows  {side:<12}{found['seconds']:8.2f} s"
-            f"{found.get('times_flat', 1):7.1f}x (processor time {found.get('times_flat_cpu', 1):.1f}x)  recall@{NEIGHBOURS} {found['recall']:.4f}"
-            f"{found['peak_megabytes_above_imports']:8.0f} MB"
+            f"{result['vectors']:<10}{result['rows']:>9,} rows  {side:<12}{found['seconds']:8.2f} s "
+            f"{ratio:5.1f}x  processor {found['cpu_seconds']:8.2f} s {cpu_ratio:5.1f}x  recall@{NEIGHBOURS} "
+            f"{found['recall']:.4f}{found['peak_megabytes_above_imports']:8.0f} MB"
         )
 
 

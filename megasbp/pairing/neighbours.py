@@ -165,7 +165,8 @@ def find_neighbours(
     report(
         f"neighbours: {engine}, {len(query_vectors):,} x {len(corpus_vectors):,}, {setting.partitions} "
         f"partitions, stored in {setting.store}, asking {setting.probe}; {setting.pairs:,.0f} rows a query; "
-        f"recall@{neighbours} {recall:.4f} on {len(judged.query)} queries (expected {setting.expected_recall:.4f})"
+        f"recall@{neighbours} {recall:.4f} on {len(judged.query)} queries, expected "
+        f"{setting.expected_recall:.4f}"
     )
     facts = {"engine": engine, **asdict(setting), "recall": recall}
     return Neighbours(similarity, row, facts)

@@ -29,7 +29,7 @@ class Setting:
 
     Attributes:
         partitions, store, probe: see `Plan`.
-        expected_recall: on the sample.
+        expected_recall, error: mean over the sample's queries, and its standard error.
         pairs: pairs scored per query.
         moved: vectors written and read per row.
         cost: pairs, assignment to partitions and moved vectors, in scored pairs per query.
@@ -39,6 +39,7 @@ class Setting:
     store: int
     probe: int
     expected_recall: float
+    error: float
     pairs: float
     moved: float
     cost: float
@@ -65,35 +66,49 @@ def choose_setting(
     Args:
         queries, corpus: float32 [n, d] and [m, d], unit rows.
         truth: exact neighbours of a sample of the queries.
-        config: the recall wanted; whatever of partitions, store and probe it names is not chosen.
+        config: the recall wanted, which the expected one exceeds by its standard error; whatever of
+            partitions, store and probe it names is not chosen. Partitions are halved from the default on
+            while that lowers the cost, or until the recall is reached.
         same: queries and corpus are the same rows.
 
     Raises:
-        InputError: no setting reaches the recall, or more partitions than rows.
+        InputError: more partitions than rows, or more stored or asked than partitions, or the number of
+            partitions that is given cannot reach the recall.
     """
-    centre = config.partitions or default_partitions(len(corpus))
-    if centre > len(corpus):
+    partitions = config.partitions or default_partitions(len(corpus))
+    if partitions > len(corpus):
         raise InputError(
-            f"pairing.search.partitions = {centre} is more than the {len(corpus)} rows; lower it"
+            f"pairing.search.partitions = {partitions} is more than the {len(corpus)} rows; lower it"
         )
-    centroids = fit_centroids(corpus, centre, device=device)
-    settings = weigh_settings(queries, corpus, truth, centroids, config, same=same, device=device)
-    fixed = [
-        setting
-        for setting in settings
-        if config.probe in (None, setting.probe) and config.store in (None, setting.store)
-    ]
-    # One standard error to be on the safe side of a sample.
-    enough = [
-        setting for setting in fixed if setting.expected_recall >= config.recall + (1 - config.recall) * 0.1
-    ]
-    if config.probe is None and not enough:
-        best = max(fixed, key=lambda setting: setting.expected_recall)
+    for name, value in (("store", config.store), ("probe", config.probe)):
+        if value is not None and value > partitions:
+            raise InputError(
+                f"pairing.search.{name} = {value} is more than the {partitions} partitions; lower it"
+            )
+    best: tuple[Setting, np.ndarray] | None = None
+    while True:
+        centroids = fit_centroids(corpus, partitions, device=device)
+        settings = weigh_settings(queries, corpus, truth, centroids, config, same=same, device=device)
+        enough = [
+            setting
+            for setting in settings
+            if config.probe == setting.probe
+            or (config.probe is None and setting.expected_recall - setting.error >= config.recall)
+        ]
+        if enough:
+            cheapest = min(enough, key=lambda setting: setting.cost)
+            if best is not None and best[0].cost <= cheapest.cost:
+                return best
+            best = cheapest, centroids
+        if config.partitions is not None or partitions // 2 < max(config.probe or 1, config.store or 1):
+            break
+        partitions //= 2
+    if best is None:
         raise InputError(
-            f"pairing.search.recall = {config.recall} is not reached with {centre} partitions: "
-            f"{best.expected_recall:.4f} at {best.probe} probes; lower it or lower pairing.search.partitions"
+            f"pairing.search.recall = {config.recall} is not reached by {len(centroids)} partitions with "
+            f"{settings[-1].probe} probes ({settings[-1].expected_recall:.4f}); lower one of the two"
         )
-    return min(enough or fixed, key=lambda setting: setting.cost), centroids
+    return best
 
 
 def weigh_settings(
@@ -124,6 +139,7 @@ def weigh_settings(
         generator.choice(len(corpus), min(len(corpus), _SIZE_SAMPLE), replace=False, shuffle=False)
     )
     sizes = nearest(corpus[sample])
+    counts = np.maximum(real.sum(axis=1), 1)
     settings = []
     for store in stores:
         # Smallest number of probes that finds each neighbour.
@@ -134,12 +150,15 @@ def weigh_settings(
         pairs = np.cumsum(share[query], axis=1).mean(axis=0) * len(corpus)
         for probe in range(1, ranks + 1):
             moved = store + probe
+            hits = np.bincount(np.nonzero(real)[0], weights=needed < probe, minlength=len(real))
+            recall = hits[real.any(axis=1)] / counts[real.any(axis=1)]
             settings.append(
                 Setting(
                     partitions,
                     store,
                     probe,
-                    float((needed < probe).mean()) if len(needed) else 1.0,
+                    float(recall.mean()) if len(recall) else 1.0,
+                    float(recall.std() / np.sqrt(len(recall))) if len(recall) else 0.0,
                     float(pairs[probe - 1]),
                     moved,
                     float(pairs[probe - 1]) + partitions + _PAIRS_PER_MOVED_VECTOR * moved,
