@@ -16,7 +16,7 @@ class SearchConfig(BaseModel):
             counts.
         recall_sample: queries that the settings are chosen on, and as many others on which the recall that
             every run prints is measured.
-        partitions: about twice the square root of the rows by default.
+        partitions: about the square root of the rows by default, or fewer.
         store: nearest partitions that a row is stored in; chosen on the sample by default.
         probe: nearest partitions that a query asks; chosen on the sample by default.
     """

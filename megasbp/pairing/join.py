@@ -5,8 +5,6 @@ cannot count; every other pair is summed again in float64. The result is thus ex
 depend on the bits of the product, which change with tiles, threads and device.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 
@@ -64,33 +62,34 @@ def best_among(
     return similarity, row
 
 
-def pairs_within(
-    queries: np.ndarray,
-    query_limit: np.ndarray,
-    corpus: np.ndarray,
-    corpus_limit: np.ndarray | None,
-    device: str = "cpu",
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Pairs that are similar enough for the query, or for the corpus row as a query of its own.
+class Partition:
+    """A partition's rows, ready to be joined with one batch of queries after the other.
 
     Args:
-        queries, corpus: float32 [n, d] and [m, d], unit rows.
-        query_limit: float32 [n]; pairs of at least this similarity count.
-        corpus_limit: float32 [m], the same for the corpus rows; None where these ask for nothing.
-
-    Yields:
-        query row int64 [c], corpus row int64 [c], similarity float64 [c] in multiples of 2**-20.
+        vectors: float16 [m, d], rows of length 1.
+        limit: float32 [m]: pairs of at least this similarity count for the row as a query of its own; None
+            where the rows ask for nothing.
+        device: torch device of the matrix product.
     """
-    for first in range(0, len(corpus), _ROWS_AT_ONCE):
-        part = corpus[first : first + _ROWS_AT_ONCE]
-        columns = _halved(part, device).T
-        other = None if corpus_limit is None else corpus_limit[first : first + len(part)] - _ERROR
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            block = slice(start, start + _QUERIES_AT_ONCE)
-            products = _products(queries[block], columns)
-            queried, found = _above(products, query_limit[block] - _ERROR, other)
-            exact = similarities(queries[block], part, queried, found)
-            yield queried + start, found + first, exact
+
+    def __init__(self, vectors: torch.Tensor, limit: np.ndarray | None, device: str = "cpu") -> None:
+        self._vectors = vectors.float().numpy()
+        self._columns = vectors.to(device, torch.bfloat16).T
+        self._limit = None if limit is None else limit - _ERROR
+
+    def pairs(self, queries: torch.Tensor, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pairs that may be similar enough for the query or for the row: all that are, and a few more.
+
+        Args:
+            queries: float16 [n, d], rows of length 1; a few thousand.
+            limit: float32 [n]; pairs of at least this similarity count.
+
+        Returns:
+            query int64 [c], row int64 [c], similarity float64 [c] in multiples of 2**-20.
+        """
+        products = queries.to(self._columns.device, torch.bfloat16) @ self._columns
+        queried, found = _above(products, limit - _ERROR, self._limit)
+        return queried, found, similarities(queries.float().numpy(), self._vectors, queried, found)
 
 
 def best_per_owner(

@@ -17,7 +17,7 @@ from megasbp.pairing.partitions import fit_centroids
 from megasbp.pairing.recall import Truth
 
 # A vector that is read, converted and copied costs about as much as this many scored pairs.
-_PAIRS_PER_MOVED_VECTOR = 100
+_PAIRS_PER_MOVED_VECTOR = 300
 _MOST_PROBES = 64
 _MOST_STORED = 3
 _SIZE_SAMPLE = 1 << 15
@@ -46,8 +46,8 @@ class Setting:
 
 
 def default_partitions(rows: int) -> int:
-    """The power of two nearest to 2 sqrt(rows), but with at least 32 rows in a partition on average."""
-    wanted = round(np.log2(max(2 * np.sqrt(rows), 1)))
+    """The power of two nearest to sqrt(rows), but with at least 32 rows in a partition on average."""
+    wanted = round(np.log2(max(np.sqrt(rows), 1)))
     most = int(np.log2(max(rows // 32, 1)))
     return 2 ** min(wanted, most)
 

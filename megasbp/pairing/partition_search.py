@@ -18,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from megasbp.pairing.join import best_among, best_per_owner, pairs_within
-from megasbp.pairing.partitions import Block, load, read_rows, save, write_block
-from megasbp.pairing.similarity import similarities
+from megasbp.pairing.join import Partition, best_among, best_per_owner
+from megasbp.pairing.partitions import Block, load, read_all, read_rows, save, write_block
+from megasbp.pairing.similarity import best_of_each, similarities
 
 # float16 moves a similarity by about 3e-5, so some neighbours more than asked for are carried to the merge.
 _SPARE = 2
 _CANDIDATES_AT_ONCE = 1 << 21
+_QUERIES_AT_ONCE = 2048
 
 # owner int64, row int64, similarity, each [c]
 Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -105,15 +106,18 @@ def search_own(shard: int, folder: Path, plan: Plan) -> None:
     queries, corpus = _open(plan.blocks("queries")), _open(plan.blocks("corpus"))
     similarities_found, rows_found = [], []
     for partition in plan.group(shard):
-        query_row, query_vectors, _ = read_rows(queries, "home", partition)
-        corpus_row, corpus_vectors, _ = read_rows(corpus, "stored", partition)
-        own_row = np.searchsorted(corpus_row, query_row) if plan.same else None
+        asking, stored = read_all(queries, "home", partition), read_all(corpus, "stored", partition)
+        own_row = np.searchsorted(stored.row, asking.row) if plan.same else None
         similarity, place = best_among(
-            query_vectors, corpus_vectors, plan.neighbours + _SPARE, own_row=own_row, device=plan.device
+            asking.vectors.float().numpy(),
+            stored.vectors.float().numpy(),
+            plan.neighbours + _SPARE,
+            own_row=own_row,
+            device=plan.device,
         )
         similarities_found.append(similarity)
         # Place -1, no row, takes the -1 at the end.
-        rows_found.append(np.append(corpus_row, -1)[place])
+        rows_found.append(np.append(stored.row, -1)[place])
     save(folder, "similarity", np.concatenate(similarities_found))
     save(folder, "row", np.concatenate(rows_found))
     save(folder, "bounds", np.cumsum([0] + [len(row) for row in rows_found]))
@@ -138,33 +142,31 @@ def gather_own(shard: int, folder: Path, plan: Plan) -> None:
 def search_cross(shard: int, folder: Path, plan: Plan) -> None:
     """Joins the rows stored in each partition of a group with the queries from elsewhere that ask it.
 
-    Writes owner.npy int64, row.npy int64 and similarity.npy float32 [c]: at most k + 2 rows for an owner, all
-    of which reach its limit, by owner, falling similarity, lower row.
+    Writes owner.npy int64, row.npy int64 and similarity.npy float32 [c], by owner: rows that reach the limit
+    of their owner, and no better ones were left out.
     """
     queries, corpus = _open(plan.blocks("queries")), _open(plan.blocks("corpus"))
     limits = [load(path, "similarity")[:, -1] for path in plan.query_folders("limits")]
     kept = [_NOTHING]
     for partition in plan.group(shard):
-        query_row, query_vectors, query_limit = read_rows(queries, "probing", partition, limits)
-        corpus_row, corpus_vectors, corpus_limit = read_rows(
-            corpus, "stored", partition, limits if plan.same else None
-        )
-        asked = corpus_limit if plan.same else None
-        for query, place, similarity in pairs_within(
-            query_vectors, query_limit, corpus_vectors, asked, plan.device
-        ):
-            owner, row = query_row[query], corpus_row[place]
-            forth = similarity >= query_limit[query]
+        stored = read_all(corpus, "stored", partition, limits if plan.same else None)
+        joined = Partition(stored.vectors, stored.limit if plan.same else None, plan.device)
+        for asking in read_rows(queries, "probing", partition, limits=limits, at_once=_QUERIES_AT_ONCE):
+            query, place, similarity = joined.pairs(asking.vectors, asking.limit)
+            owner, row = asking.row[query], stored.row[place]
+            forth = similarity >= asking.limit[query]
             if plan.same:
                 # A row stored in several partitions meets itself.
                 other = owner != row
-                back = other & (similarity >= corpus_limit[place])
+                back = other & (similarity >= stored.limit[place])
                 kept.append((row[back], owner[back], similarity[back]))
                 forth &= other
             kept.append((owner[forth], row[forth], similarity[forth]))
             if sum(len(part[0]) for part in kept) > _CANDIDATES_AT_ONCE:
                 kept = [best_per_owner(*_joined(kept), plan.neighbours + _SPARE)]
-    owner, row, similarity = best_per_owner(*_joined(kept), plan.neighbours + _SPARE)
+    owner, row, similarity = _joined(kept)
+    order = np.argsort(owner, kind="stable")
+    owner, row, similarity = owner[order], row[order], similarity[order]
     save(folder, "owner", owner)
     save(folder, "row", row)
     save(folder, "similarity", similarity.astype(np.float32))
@@ -182,13 +184,15 @@ def merge(shard: int, folder: Path, plan: Plan) -> None:
         owner = load(path, "owner")
         part = slice(*np.searchsorted(owner, [rows.start, rows.stop]))
         found.append((owner[part], load(path, "row")[part], load(path, "similarity")[part]))
-    owner, row, _ = best_per_owner(*_joined(found), k + _SPARE)
-    exact = similarities(plan.open("queries"), plan.open("corpus"), owner, row)
-    owner, row, exact = best_per_owner(owner, row, exact, k)
-    place = np.arange(len(owner)) - np.searchsorted(owner, owner, side="left")
-    similarity = np.full((len(rows), k), -np.inf, dtype=np.float32)
-    neighbours = np.full((len(rows), k), -1, dtype=np.int64)
-    similarity[owner - rows.start, place], neighbours[owner - rows.start, place] = exact, row
+    similarity, row = best_of_each(*_joined(found), rows, k + _SPARE)
+    owner, place = np.nonzero(row >= 0)
+    exact = np.full(row.shape, -np.inf)
+    exact[owner, place] = similarities(
+        plan.open("queries"), plan.open("corpus"), owner + rows.start, row[owner, place]
+    )
+    order = np.lexsort((row, -exact), axis=-1)[:, :k]
+    similarity = np.take_along_axis(exact, order, axis=1).astype(np.float32)
+    neighbours = np.take_along_axis(row, order, axis=1)
     save(folder, "similarity", similarity)
     save(folder, "row", neighbours)
 

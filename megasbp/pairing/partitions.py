@@ -5,7 +5,8 @@ of their home partition (the nearest one), so that a partition reads its own row
 which other partitions a row is stored in or asks is a list of positions.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -105,28 +106,60 @@ class Block:
         return np.diff(self._bounds[name])
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a partition's list.
+
+    Attributes:
+        row: int64 [m], row numbers.
+        vectors: float16 [m, d].
+        limit: float32 [m]; -inf where none was given.
+    """
+
+    row: np.ndarray
+    vectors: torch.Tensor
+    limit: np.ndarray
+
+
 def read_rows(
-    blocks: Sequence[Block], name: str, partition: int, limits: Sequence[np.ndarray] | None = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A partition's list over all blocks, by rising row number.
+    blocks: Sequence[Block],
+    name: str,
+    partition: int,
+    *,
+    limits: Sequence[np.ndarray] | None = None,
+    at_once: int | None = None,
+) -> Iterator[Rows]:
+    """A partition's list, block by block; within each by rising row number.
 
     Args:
-        limits: float32 [r] of each block, in its order; none by default.
-
-    Returns:
-        Row numbers int64 [m], vectors float32 [m, d], and limits float32 [m], -inf where none were given.
+        limits: float32 [r] of each block, in its order.
+        at_once: most rows that are yielded together; all of a block by default.
     """
-    rows, vectors, found = [], [], []
     for place, block in enumerate(blocks):
         positions = block.positions(name, partition)
         positions = positions[np.argsort(block.row[positions], kind="stable")]
-        rows.append(block.row[positions])
-        # torch converts float16 several times faster than numpy.
-        vectors.append(torch.from_numpy(block.vectors[positions]).float().numpy())
-        found.append(
-            np.full(len(positions), -np.inf, np.float32) if limits is None else limits[place][positions]
+        step = at_once or max(1, len(positions))
+        for start in range(0, len(positions), step):
+            part = positions[start : start + step]
+            limit = np.full(len(part), -np.inf, np.float32) if limits is None else limits[place][part]
+            yield Rows(block.row[part], torch.from_numpy(block.vectors[part]), limit)
+
+
+def read_all(
+    blocks: Sequence[Block], name: str, partition: int, limits: Sequence[np.ndarray] | None = None
+) -> Rows:
+    """A partition's whole list, by rising row number."""
+    parts = list(read_rows(blocks, name, partition, limits=limits))
+    if not parts:
+        width = blocks[0].vectors.shape[1]
+        return Rows(
+            np.empty(0, np.int64), torch.empty((0, width), dtype=torch.float16), np.empty(0, np.float32)
         )
-    return np.concatenate(rows), np.concatenate(vectors), np.concatenate(found)
+    return Rows(
+        np.concatenate([part.row for part in parts]),
+        torch.cat([part.vectors for part in parts]),
+        np.concatenate([part.limit for part in parts]),
+    )
 
 
 def load(folder: Path, name: str) -> np.ndarray:

@@ -26,6 +26,30 @@ def similarities(
     return np.asarray(_C.similarities(queries, corpus, query_rows, corpus_rows, torch.get_num_threads()))
 
 
+def best_of_each(
+    owner: np.ndarray, row: np.ndarray, similarity: np.ndarray, owners: range, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best k different rows of each owner, by falling similarity, then lower row.
+
+    Args:
+        owner, row: int64 [c], in any order; every owner lies in `owners`.
+        similarity: [c]; equal for equal (owner, row).
+
+    Returns:
+        similarity float64 and row int64 [owners, k]; -inf and -1 where there are fewer.
+    """
+    best: tuple[np.ndarray, np.ndarray] = _C.best_of_each(
+        owner,
+        row,
+        np.asarray(similarity, dtype=np.float64),
+        owners.start,
+        owners.stop,
+        k,
+        torch.get_num_threads(),
+    )
+    return best
+
+
 def check_unit_rows(vectors: np.ndarray, name: str) -> None:
     """Refuses rows that have no direction or a length other than 1.
 
