@@ -136,11 +136,11 @@ def child(side: str, path: Path, recall: float) -> None:
     print(json.dumps(result))
 
 
-def measure(path: Path, recall: float, repeats: int) -> dict[str, Any]:
-    """All sides on one file, taking turns; flat first, because it gives the truth."""
+def measure(path: Path, recall: float, repeats: int, sides: list[str]) -> dict[str, Any]:
+    """The sides on one file, taking turns; flat first, because it gives the truth."""
     results: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for _ in range(repeats):
-        for side in SIDES:
+        for side in sides:
             command = [
                 sys.executable,
                 __file__,
@@ -165,7 +165,7 @@ def measure(path: Path, recall: float, repeats: int) -> dict[str, Any]:
             every = [run[clock] for run in runs]
             summary[side][clock] = statistics.median(every)
             summary[side][f"every_{clock}"] = every
-    for side in ("ivf", "partitioned"):
+    for side in sides:
         summary[side]["times_flat"] = summary["flat"]["seconds"] / summary[side]["seconds"]
         summary[side]["times_flat_cpu"] = summary["flat"]["cpu_seconds"] / summary[side]["cpu_seconds"]
     return summary
@@ -179,6 +179,9 @@ def main() -> None:
     parser.add_argument("--also", type=Path, help="other vectors, searched once at their full size")
     parser.add_argument("--recall", type=float, default=0.97)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--without-ivf", action="store_true", help="leave out the inverted file, which is slow"
+    )
     parser.add_argument("--output", type=Path, help="results as JSON")
     parser.add_argument("--child", choices=list(SIDES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -189,12 +192,13 @@ def main() -> None:
     sets = [(arguments.vectors.stem, vectors[: len(vectors) // share]) for share in (4, 2, 1)]
     if arguments.also:
         sets.append((arguments.also.stem, np.load(arguments.also)))
+    sides = [side for side in SIDES if side != "ivf" or not arguments.without_ivf]
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for name, part in sets:
             path = Path(folder) / "vectors.npy"
             np.save(path, part)
-            results.append({"vectors": name, **measure(path, arguments.recall, arguments.repeats)})
+            results.append({"vectors": name, **measure(path, arguments.recall, arguments.repeats, sides)})
             show(results[-1])
     if arguments.output:
         document = {"environment": environment(), "neighbours": NEIGHBOURS, "results": results}
@@ -203,8 +207,10 @@ def main() -> None:
 
 def show(result: dict[str, Any]) -> None:
     for side in SIDES:
+        if side not in result:
+            continue
         found = result[side]
-        ratio, cpu_ratio = found.get("times_flat", 1.0), found.get("times_flat_cpu", 1.0)
+        ratio, cpu_ratio = found["times_flat"], found["times_flat_cpu"]
         print(
             f"{result['vectors']:<10}{result['rows']:>9,} rows  {side:<12}{found['seconds']:8.2f} s "
             f"{ratio:5.1f}x  processor {found['cpu_seconds']:8.2f} s {cpu_ratio:5.1f}x  recall@{NEIGHBOURS} "

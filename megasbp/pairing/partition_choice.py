@@ -46,10 +46,8 @@ class Setting:
 
 
 def default_partitions(rows: int) -> int:
-    """The power of two nearest to sqrt(rows), but with at least 32 rows in a partition on average."""
-    wanted = round(np.log2(max(np.sqrt(rows), 1)))
-    most = int(np.log2(max(rows // 32, 1)))
-    return 2 ** min(wanted, most)
+    """The largest power of two up to sqrt(rows), but with at least 32 rows in a partition on average."""
+    return 2 ** int(np.log2(max(min(np.sqrt(rows), rows / 32), 1)))
 
 
 def choose_setting(
