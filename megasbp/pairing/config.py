@@ -25,7 +25,7 @@ class SearchConfig(BaseModel):
 
     engine: Literal["auto", "exact", "partitioned", "faiss_ivf"] = "auto"
     recall: float = Field(0.97, gt=0, lt=1)
-    recall_sample: int = Field(512, ge=1)
+    recall_sample: int = Field(1024, ge=1)
     partitions: int | None = Field(None, ge=1)
     store: int | None = Field(None, ge=1)
     probe: int | None = Field(None, ge=1)

@@ -124,19 +124,19 @@ def weigh_settings(
     ranks = min(max(_MOST_PROBES, config.probe or 1, config.store or 1), partitions)
     stores = [config.store] if config.store else list(range(1, min(_MOST_STORED, partitions) + 1))
 
-    def nearest(vectors: np.ndarray) -> np.ndarray:
-        return best_among(np.ascontiguousarray(vectors), centroids, ranks, device=device)[1]
+    def nearest(vectors: np.ndarray, count: int) -> np.ndarray:
+        return best_among(np.ascontiguousarray(vectors), centroids, count, device=device)[1]
 
     real = truth.row >= 0
-    query = nearest(queries[truth.query])
+    query = nearest(queries[truth.query], ranks)
     asker = query[np.nonzero(real)[0]]
     unique, place = np.unique(truth.row[real], return_inverse=True)
-    found = nearest(corpus[unique])[place]
+    found = nearest(corpus[unique], ranks)[place]
     generator = np.random.Generator(np.random.Philox(key=derive_key(0, "partition sizes")))
     sample = np.sort(
         generator.choice(len(corpus), min(len(corpus), _SIZE_SAMPLE), replace=False, shuffle=False)
     )
-    sizes = nearest(corpus[sample])
+    sizes = nearest(corpus[sample], max(stores))
     counts = np.maximum(real.sum(axis=1), 1)
     settings = []
     for store in stores:
