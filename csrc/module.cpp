@@ -12,9 +12,10 @@ void register_pairs(py::module_ &module);
 void register_samples(py::module_ &module);
 void register_shingles(py::module_ &module);
 void register_json_lines(py::module_ &module);
+void register_similarity(py::module_ &module);
 
 PYBIND11_MODULE(_C, module) {
-  module.doc() = "C++ core of megasbp: indexed dataset, sample order, batches, shingles.";
+  module.doc() = "C++ core of megasbp: indexed dataset, sample order, batches, shingles, similarities.";
   module.attr("compiler") = __VERSION__;  // for `megasbp doctor`
   register_indexed_dataset(module);
   register_order(module);
@@ -24,4 +25,5 @@ PYBIND11_MODULE(_C, module) {
   register_samples(module);
   register_shingles(module);
   register_json_lines(module);
+  register_similarity(module);
 }

@@ -16,6 +16,7 @@ from megasbp.experiment.stages import StageResult
 from megasbp.overlap.shingles import jaccard_pairs
 from megasbp.pairing.embedders import open_embedder
 from megasbp.pairing.hold_out import hold_out_targets
+from megasbp.pairing.neighbours import find_neighbours
 from megasbp.pairing.pairs import (
     PairSelection,
     hubness,
@@ -26,7 +27,6 @@ from megasbp.pairing.pairs import (
     similarity_histogram,
 )
 from megasbp.pairing.permutation import permute_seeds
-from megasbp.pairing.search import nearest_neighbours
 from megasbp.pairing.table import write_pairs
 from megasbp.storage import hash_file, publishing_file
 
@@ -88,12 +88,7 @@ def pairs_stage(context: Context, embed: StageResult | None) -> StageResult:
     listing = recipe.pairing.file()
 
     def make(folder: Path) -> dict[str, Any]:
-        vectors = {}
-        if embed is not None:
-            vectors = {
-                name: np.load(embed.folder / f"{name}.npy", allow_pickle=False) for name in UNIT_SPLITS
-            }
-        found = _find(context, vectors)
+        found = _find(context, embed)
         facts: dict[str, Any] = {"without": found.without, "reading": found.reading}
         for table_name, whole in found.tables.items():
             limit = recipe.synthesizer.maximum_validation_pairs if table_name == "validation" else None
@@ -112,6 +107,7 @@ def pairs_stage(context: Context, embed: StageResult | None) -> StageResult:
                 "pairs": table.num_rows,
                 "drops": found.drops[table_name],
                 "splits": found.splits[table_name],
+                "search": found.search.get(table_name),
             }
             if table_name == "train":
                 facts |= _shape(table, found.offered_targets, len(corpus.open_units("unique")))
@@ -145,6 +141,7 @@ class _Found:
         tables, drops, splits: by name of the table.
         without: table -> why there is none, or where its pairs come from instead.
         reading: rows of the source's file by what became of them.
+        search: table -> how its neighbours were searched for, and the recall (`Neighbours.facts`).
         offered_targets: of the candidates of the train table that only the caps could drop.
     """
 
@@ -153,10 +150,11 @@ class _Found:
     splits: dict[str, tuple[str, str]]
     without: dict[str, str]
     reading: dict[str, int]
+    search: dict[str, dict[str, Any]]
     offered_targets: np.ndarray
 
 
-def _find(context: Context, vectors: dict[str, np.ndarray]) -> _Found:
+def _find(context: Context, embed: StageResult | None) -> _Found:
     """Every table of the recipe's source.
 
     Raises:
@@ -164,11 +162,21 @@ def _find(context: Context, vectors: dict[str, np.ndarray]) -> _Found:
     """
     pairing = context.recipe.pairing
     listed = Listed(splits=dict(PAIR_TABLES))
+    search: dict[str, dict[str, Any]] = {}
     if pairing.source == "neighbours":
-        selections = {name: _select(context, vectors, *splits) for name, splits in PAIR_TABLES.items()}
+        assert embed is not None
+        searched = {name: _select(context, embed, *splits) for name, splits in PAIR_TABLES.items()}
+        selections = {name: selection for name, (selection, _) in searched.items()}
+        search = {name: facts for name, (_, facts) in searched.items()}
         needed, mend = set(PAIR_TABLES), "lower pairing.minimum_similarity, raise pairing.neighbours,"
     else:
         listed = listed_pairs(context)
+        vectors = {}
+        if embed is not None:
+            vectors = {
+                name: np.load(embed.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+                for name in UNIT_SPLITS
+            }
         selections = {
             name: _select_listed(context, vectors, *listed.splits[name], *pairs)
             for name, pairs in listed.pairs.items()
@@ -189,9 +197,8 @@ def _find(context: Context, vectors: dict[str, np.ndarray]) -> _Found:
     if "validation" not in tables:
         _hold_out(context, tables, listed)
         drops["validation"] = {}
-    return _Found(
-        tables, drops, listed.splits, listed.without, listed.reading, selections["train"].offered_targets
-    )
+    offered = selections["train"].offered_targets
+    return _Found(tables, drops, listed.splits, listed.without, listed.reading, search, offered)
 
 
 def _hold_out(context: Context, tables: dict[str, pa.Table], listed: Listed) -> None:
@@ -231,29 +238,35 @@ def _texts(corpus: Corpus, name: str, tokenizer: Tokenizer) -> list[str]:
 
 
 def _select(
-    context: Context, vectors: dict[str, np.ndarray], seed_split: str, target_split: str
-) -> PairSelection:
+    context: Context, embed: StageResult, seed_split: str, target_split: str
+) -> tuple[PairSelection, dict[str, Any]]:
     pairing, corpus = context.recipe.pairing, context.corpus
     seeds_dataset, targets_dataset = corpus.open_units(seed_split), corpus.open_units(target_split)
     # The held-out target looks for its seed; within one split either direction finds the same neighbours.
     same = seed_split == target_split
     query_role: Literal["seed", "target"] = "seed" if same else "target"
     query_split, found_split = (seed_split, target_split) if same else (target_split, seed_split)
-    similarity, index = nearest_neighbours(
-        vectors[query_split], vectors[found_split], pairing.neighbours, exclude_same_row=same
+    found = find_neighbours(
+        embed.folder / f"{query_split}.npy",
+        embed.folder / f"{found_split}.npy",
+        pairing.neighbours,
+        pairing.search,
+        exclude_same_row=same,
+        report=context.workspace.announce,
     )
 
     def jaccard(seeds: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return jaccard_pairs(seeds_dataset, seeds, targets_dataset, targets, pairing.shingle_width)
 
-    return select_pairs(
-        similarity,
-        index,
+    selection = select_pairs(
+        found.similarity,
+        found.row,
         jaccard,
         pairing,
         query_role=query_role,
         forbidden_same=corpus.unit_parents(seed_split) if same else None,
     )
+    return selection, found.facts
 
 
 def _select_listed(

@@ -72,7 +72,7 @@ class Workspace:
         self._runtime = runtime
         self.build = build
         self.used: list[Path] = []
-        self._announce = announce
+        self.announce = announce
         self._until = until
 
     def stage(
@@ -104,7 +104,7 @@ class Workspace:
         self.used.append(folder)
         manifest = read_manifest(folder)
         if manifest is not None and manifest.key == key:
-            self._announce(f"{name}: done before, kept")
+            self.announce(f"{name}: done before, kept")
             self._stop_after(name)
             return StageResult(folder, manifest)
         if manifest is not None or (folder / MANIFEST_NAME).exists():
@@ -116,7 +116,7 @@ class Workspace:
             folder.mkdir(parents=True, exist_ok=True)
             remove_partials(folder)
         self._wait()
-        self._announce(f"{name}: started")
+        self.announce(f"{name}: started")
         start = time.monotonic()
         facts = make(folder)
         seconds = time.monotonic() - start
@@ -126,7 +126,7 @@ class Workspace:
         self._wait()
         manifest = read_manifest(folder)
         assert manifest is not None
-        self._announce(f"{name}: finished in {seconds:.1f} s")
+        self.announce(f"{name}: finished in {seconds:.1f} s")
         self._stop_after(name)
         return StageResult(folder, manifest)
 

@@ -18,7 +18,33 @@ _SETTINGS_OF: dict[str, tuple[PairSourceName, ...]] = {
 }
 # What only the search for neighbours reads. Not refused elsewhere: a recipe keeps its band while a source is
 # tried on the command line.
-_OF_NEIGHBOURS = ("neighbours", "minimum_similarity", "maximum_similarity")
+_OF_NEIGHBOURS = ("search", "neighbours", "minimum_similarity", "maximum_similarity")
+
+
+class SearchConfig(BaseModel):
+    """How neighbours are searched for.
+
+    Attributes:
+        engine: "exact" compares all rows with all; "partitioned" only with rows of near partitions, on disk;
+            "faiss_ivf" is faiss' inverted file, in memory; "auto" is exact where that takes a minute or so on
+            two cores, else partitioned.
+        recall: share of the true neighbours to be found, on a sample; a row that ties with the last true one
+            counts.
+        recall_sample: queries that the settings are chosen on, and as many others on which the recall that
+            every run prints is measured.
+        partitions: about the square root of the rows by default, or fewer.
+        store: nearest partitions that a row is stored in; chosen on the sample by default.
+        probe: nearest partitions that a query asks; chosen on the sample by default.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: Literal["auto", "exact", "partitioned", "faiss_ivf"] = "auto"
+    recall: float = Field(0.97, gt=0, lt=1)
+    recall_sample: int = Field(1024, ge=1)
+    partitions: int | None = Field(None, ge=1)
+    store: int | None = Field(None, ge=1)
+    probe: int | None = Field(None, ge=1)
 
 
 class PairingConfig(BaseModel):
@@ -40,6 +66,7 @@ class PairingConfig(BaseModel):
             baseline), or any sentence-transformers model by name or folder, e.g. "Qwen/Qwen3-Embedding-0.6B".
             Sources other than "neighbours" only measure the similarity of their pairs with it; "none" spares
             them that.
+        search: how the nearest neighbours are searched for.
         neighbours: nearest neighbours looked at per query document.
         minimum_similarity: lower bound of the band (the paper's alpha), inclusive. Too low is noise.
         maximum_similarity: upper bound of the band, inclusive. Too high is copies.
@@ -57,6 +84,7 @@ class PairingConfig(BaseModel):
     both_ways: bool = False
     random_pairs: int | None = Field(None, ge=2)
     embedder: str = Field("minilm", min_length=1)
+    search: SearchConfig = SearchConfig()
     neighbours: int = Field(20, ge=1)
     minimum_similarity: float = Field(0.45, ge=-1, le=1)
     maximum_similarity: float = Field(0.95, ge=-1, le=1)

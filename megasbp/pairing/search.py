@@ -3,12 +3,11 @@
 import faiss
 import numpy as np
 
-# Similarities are compared on this grid, so that equal vectors tie whatever the order of summation was.
-_GRID = 2.0**20
+from megasbp.pairing.similarity import GRID, similarities
+
 # By how much a float32 matrix product of unit vectors may be wrong; its bits change with tiles and threads.
 # Over a few hundred dimensions the error is about 1e-7.
-_SEARCH_ERROR = 4 / _GRID
-_ELEMENTS_AT_ONCE = 1 << 24
+_SEARCH_ERROR = 4 / GRID
 
 
 def nearest_neighbours(
@@ -48,15 +47,16 @@ def nearest_neighbours(
     if not len(corpus):
         return similarity, index
     flat = faiss.IndexFlatIP(corpus.shape[1])
-    flat.add(np.ascontiguousarray(corpus))
+    queries, corpus = np.ascontiguousarray(queries), np.ascontiguousarray(corpus)
+    flat.add(corpus)
 
     pending = np.arange(len(queries))
     # One more than needed shows how near the candidates are that faiss left out.
     width = k + 1 + int(exclude_same_row)
     while pending.size:
         width = min(width, len(corpus))
-        proposed, found = flat.search(np.ascontiguousarray(queries[pending]), width)
-        exact = _rounded_products(queries, corpus, pending, found)
+        proposed, found = flat.search(queries[pending], width)
+        exact = similarities(queries, corpus, np.repeat(pending, width), found.ravel()).reshape(found.shape)
         if exclude_same_row:
             own = found == pending[:, None]
             exact[own], found[own] = -np.inf, -1
@@ -71,18 +71,3 @@ def nearest_neighbours(
         pending = pending[unsure]
         width *= 2
     return similarity, index
-
-
-def _rounded_products(
-    queries: np.ndarray, corpus: np.ndarray, rows: np.ndarray, found: np.ndarray
-) -> np.ndarray:
-    """float64 [n, w]: queries[rows[i]] . corpus[found[i, j]], rounded to the grid."""
-    products = np.empty(found.shape)
-    step = max(1, _ELEMENTS_AT_ONCE // (found.shape[1] * queries.shape[1]))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        # einsum adds in an order of its own; BLAS's would depend on the number of threads.
-        products[part] = np.einsum(
-            "nd,nwd->nw", queries[rows[part]].astype(np.float64), corpus[found[part]].astype(np.float64)
-        )
-    return np.round(products * _GRID) / _GRID

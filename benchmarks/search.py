@@ -1,0 +1,236 @@
+"""Neighbour search beside faiss: flat (exact) and an inverted file, at three sizes of one set of vectors.
+
+    python benchmarks/search.py --vectors lsa.npy [--also minilm.npy] [--repeats 3] [--output search.json]
+
+Each measurement is a process of its own, so that its peak memory is its own; the sides take turns, the time
+is the median. Recall@10 is tie-aware and over every row: a neighbour counts if its exact similarity reaches
+that of the tenth true one (flat faiss', summed again in float64), within 2**-20.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+
+from megasbp.pairing.config import SearchConfig
+from megasbp.pairing.neighbours import Task, find_neighbours, run_here
+from megasbp.pairing.partition_search import Plan
+from megasbp.pairing.recall import tie_aware_recall
+from megasbp.pairing.similarity import similarities
+
+NEIGHBOURS = 10
+IVF_PROBES = (8, 16, 32)
+
+
+class Clock:
+    """Seconds on the wall, and of all threads together: what counts where other work shares the cores."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        wall, processor = self._started
+        return {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - processor}
+
+
+def measure_flat(path: Path, recall: float) -> tuple[np.ndarray, dict[str, Any]]:
+    vectors = np.load(path)
+    clock = Clock()
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    _, row = index.search(vectors, NEIGHBOURS + 1)
+    return without_own(row), clock.read()
+
+
+def measure_ivf(path: Path, recall: float) -> tuple[np.ndarray, dict[str, Any]]:
+    """The fewest of `IVF_PROBES` that reach the recall; building the index is counted, trying is not."""
+    vectors = np.load(path)
+    truth = np.load(path.with_suffix(".flat.npy"))
+    lists = 2 ** round(np.log2(2 * np.sqrt(len(vectors))))
+    clock = Clock()
+    index = faiss.index_factory(vectors.shape[1], f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
+    index.train(np.random.default_rng(0).choice(vectors, min(len(vectors), lists * 64), replace=False))
+    index.add(vectors)
+    built = clock.read()
+    for probes in IVF_PROBES:
+        index.nprobe = probes
+        clock = Clock()
+        _, row = index.search(vectors, NEIGHBOURS + 1)
+        searched = clock.read()
+        row = without_own(row)
+        if full_recall(vectors, row, truth) >= recall:
+            break
+    return row, {**{name: built[name] + searched[name] for name in built}, "lists": lists, "probes": probes}
+
+
+def measure_partitioned(path: Path, recall: float) -> tuple[np.ndarray, dict[str, Any]]:
+    split: dict[str, float] = defaultdict(float)
+
+    def run(task: Task, folders: Sequence[Path], plan: Plan) -> None:
+        step = Clock()
+        run_here(task, folders, plan)
+        split[task.__name__] += step.read()["seconds"]
+
+    clock = Clock()
+    found = find_neighbours(
+        path,
+        path,
+        NEIGHBOURS,
+        SearchConfig(engine="partitioned", recall=recall),
+        exclude_same_row=True,
+        run=run,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    total = clock.read()
+    split["choose_and_measure_recall"] = total["seconds"] - sum(split.values())
+    return found.row, {**total, "split": dict(split), "setting": found.facts}
+
+
+SIDES = {"flat": measure_flat, "ivf": measure_ivf, "partitioned": measure_partitioned}
+
+
+def without_own(row: np.ndarray) -> np.ndarray:
+    """The first k found rows that are not the query itself."""
+    other = row != np.arange(len(row))[:, None]
+    order = np.argsort(~other, axis=1, kind="stable")[:, :NEIGHBOURS]
+    return np.take_along_axis(np.where(other, row, -1), order, axis=1)
+
+
+def exact_similarities(vectors: np.ndarray, row: np.ndarray) -> np.ndarray:
+    found = np.full(row.shape, -np.inf)
+    real = row >= 0
+    found[real] = similarities(vectors, vectors, np.nonzero(real)[0], row[real])
+    return -np.sort(-found, axis=1)
+
+
+def full_recall(vectors: np.ndarray, row: np.ndarray, truth: np.ndarray) -> float:
+    return float(
+        tie_aware_recall(exact_similarities(vectors, row), exact_similarities(vectors, truth)).mean()
+    )
+
+
+def child(side: str, path: Path, recall: float) -> None:
+    torch.set_num_threads(2)
+    faiss.omp_set_num_threads(2)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    row, result = SIDES[side](path, recall)
+    result["peak_megabytes_above_imports"] = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    ) / 1024
+    np.save(path.with_suffix(f".{side}.npy"), row)
+    print(json.dumps(result))
+
+
+def measure(path: Path, recall: float, repeats: int, sides: list[str]) -> dict[str, Any]:
+    """The sides on one file, taking turns; flat first, because it gives the truth."""
+    results: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for _ in range(repeats):
+        for side in sides:
+            command = [
+                sys.executable,
+                __file__,
+                "--child",
+                side,
+                "--vectors",
+                str(path),
+                "--recall",
+                str(recall),
+            ]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            results[side].append(json.loads(output))
+            print(f"  {side:<12}{results[side][-1]['seconds']:8.2f} s", flush=True)
+    vectors = np.load(path)
+    truth = np.load(path.with_suffix(".flat.npy"))
+    summary: dict[str, Any] = {"rows": len(vectors), "width": vectors.shape[1], "repeats": repeats}
+    for side, runs in results.items():
+        middle = sorted(runs, key=lambda run: run["seconds"])[len(runs) // 2]
+        recall_found = full_recall(vectors, np.load(path.with_suffix(f".{side}.npy")), truth)
+        summary[side] = {**middle, "recall": recall_found}
+        for clock in ("seconds", "cpu_seconds"):
+            every = [run[clock] for run in runs]
+            summary[side][clock] = statistics.median(every)
+            summary[side][f"every_{clock}"] = every
+    for side in sides:
+        summary[side]["times_flat"] = summary["flat"]["seconds"] / summary[side]["seconds"]
+        summary[side]["times_flat_cpu"] = summary["flat"]["cpu_seconds"] / summary[side]["cpu_seconds"]
+    return summary
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--vectors", type=Path, required=True, help="NAME.npy, float32 unit rows")
+    parser.add_argument("--also", type=Path, help="other vectors, searched once at their full size")
+    parser.add_argument("--recall", type=float, default=0.97)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--without-ivf", action="store_true", help="leave out the inverted file, which is slow"
+    )
+    parser.add_argument("--output", type=Path, help="results as JSON")
+    parser.add_argument("--child", choices=list(SIDES), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(arguments.child, arguments.vectors, arguments.recall)
+        return
+    vectors = np.load(arguments.vectors, mmap_mode="r")
+    sets = [(arguments.vectors.stem, vectors[: len(vectors) // share]) for share in (4, 2, 1)]
+    if arguments.also:
+        sets.append((arguments.also.stem, np.load(arguments.also)))
+    sides = [side for side in SIDES if side != "ivf" or not arguments.without_ivf]
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, part in sets:
+            path = Path(folder) / "vectors.npy"
+            np.save(path, part)
+            results.append({"vectors": name, **measure(path, arguments.recall, arguments.repeats, sides)})
+            show(results[-1])
+    if arguments.output:
+        document = {"environment": environment(), "neighbours": NEIGHBOURS, "results": results}
+        arguments.output.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def show(result: dict[str, Any]) -> None:
+    for side in SIDES:
+        if side not in result:
+            continue
+        found = result[side]
+        ratio, cpu_ratio = found["times_flat"], found["times_flat_cpu"]
+        print(
+            f"{result['vectors']:<10}{result['rows']:>9,} rows  {side:<12}{found['seconds']:8.2f} s "
+            f"{ratio:5.1f}x  processor {found['cpu_seconds']:8.2f} s {cpu_ratio:5.1f}x  recall@{NEIGHBOURS} "
+            f"{found['recall']:.4f}{found['peak_megabytes_above_imports']:8.0f} MB"
+        )
+
+
+def environment() -> dict[str, Any]:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return {
+        "commit": commit.stdout.strip(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "cpus": os.cpu_count(),
+        "threads": 2,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "faiss": faiss.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()

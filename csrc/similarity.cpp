@@ -1,0 +1,192 @@
+// Pairs of vectors that a matrix product proposes: which ones, and their similarities with the same bits on every
+// machine and any number of threads.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "arrays.h"
+#include "parallel_for.h"
+
+namespace py = pybind11;
+using megasbp::IndexArray;
+
+namespace {
+
+using FloatArray = py::array_t<float, py::array::c_style>;
+
+// Similarities are rounded to multiples of 2^-20, so that equal vectors tie whatever they are compared with.
+constexpr double kGrid = 1 << 20;
+constexpr int64_t kLanes = 16;
+constexpr int64_t kPairsAtOnce = 1024;
+constexpr int64_t kRowsAtOnce = 64;
+constexpr int64_t kColumnsAtOnce = 64;
+
+// The product of two floats is exact in double and the order of the sum is fixed by the lanes, so neither vector
+// instructions nor fused multiply-add change a bit.
+double rounded_product(const float *a, const float *b, int64_t width) {
+  double lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane)
+      lanes[lane] += static_cast<double>(a[i + lane]) * static_cast<double>(b[i + lane]);
+  }
+  for (int64_t lane = 0; i + lane < width; ++lane)
+    lanes[lane] += static_cast<double>(a[i + lane]) * static_cast<double>(b[i + lane]);
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  }
+  return std::nearbyint(lanes[0] * kGrid) / kGrid;
+}
+
+void check_rows(const IndexArray &rows, int64_t count, const char *name) {
+  for (py::ssize_t i = 0; i < rows.size(); ++i) {
+    if (rows.data()[i] < 0 || rows.data()[i] >= count)
+      throw std::out_of_range(std::string(name) + " " + std::to_string(rows.data()[i]) + " is outside [0, " +
+                              std::to_string(count) + ")");
+  }
+}
+
+// bfloat16 is the upper half of a float.
+float widened(uint16_t half) {
+  const uint32_t bits = static_cast<uint32_t>(half) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// Few products pass, so whole runs of columns are tested at once, in vector instructions.
+void append_above(const uint16_t *product, int64_t columns, float row_limit, const float *column_limit, int64_t offset,
+                  std::vector<int64_t> &found) {
+  for (int64_t first = 0; first < columns; first += kColumnsAtOnce) {
+    const int64_t count = std::min(kColumnsAtOnce, columns - first);
+    const uint16_t *run = product + first;
+    const float *limit = column_limit + first;
+    int any = 0;
+    if (count == kColumnsAtOnce) {
+      for (int64_t i = 0; i < kColumnsAtOnce; ++i) any |= widened(run[i]) >= std::min(limit[i], row_limit);
+    } else {
+      any = 1;
+    }
+    if (!any) continue;
+    for (int64_t i = 0; i < count; ++i) {
+      if (widened(run[i]) >= std::min(limit[i], row_limit)) found.push_back(offset + first + i);
+    }
+  }
+}
+
+py::array_t<double> similarities(const FloatArray &queries, const FloatArray &corpus, const IndexArray &query_rows,
+                                const IndexArray &corpus_rows, int64_t threads) {
+  if (queries.ndim() != 2 || corpus.ndim() != 2 || queries.shape(1) != corpus.shape(1))
+    throw std::invalid_argument("queries and corpus must be matrices of one width");
+  if (query_rows.ndim() != 1 || corpus_rows.ndim() != 1 || query_rows.size() != corpus_rows.size())
+    throw std::invalid_argument("query_rows and corpus_rows must be one-dimensional and of equal length");
+  check_rows(query_rows, queries.shape(0), "query row");
+  check_rows(corpus_rows, corpus.shape(0), "corpus row");
+  const int64_t width = queries.shape(1), count = query_rows.size();
+  py::array_t<double> result(count);
+  double *out = result.mutable_data();
+  const float *a = queries.data(), *b = corpus.data();
+  const int64_t *i = query_rows.data(), *j = corpus_rows.data();
+  py::gil_scoped_release unlocked;
+  megasbp::parallel_for((count + kPairsAtOnce - 1) / kPairsAtOnce, threads, [&](int64_t part) {
+    const int64_t stop = std::min(count, (part + 1) * kPairsAtOnce);
+    for (int64_t pair = part * kPairsAtOnce; pair < stop; ++pair)
+      out[pair] = rounded_product(a + i[pair] * width, b + j[pair] * width, width);
+  });
+  return result;
+}
+
+// Where a bfloat16 product reaches the smaller of its row's and its column's limit.
+IndexArray positions_above(const py::array_t<uint16_t, py::array::c_style> &products, const FloatArray &row_limit,
+                           const FloatArray &column_limit, int64_t threads) {
+  if (products.ndim() != 2 || row_limit.ndim() != 1 || column_limit.ndim() != 1 ||
+      row_limit.size() != products.shape(0) || column_limit.size() != products.shape(1))
+    throw std::invalid_argument("products must be a matrix with one limit for each row and each column");
+  const int64_t rows = products.shape(0), columns = products.shape(1);
+  const uint16_t *product = products.data();
+  const float *row_limits = row_limit.data(), *column_limits = column_limit.data();
+  const int64_t parts = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  std::vector<std::vector<int64_t>> found(static_cast<size_t>(parts));
+  int64_t total = 0;
+  {
+    py::gil_scoped_release unlocked;
+    megasbp::parallel_for(parts, threads, [&](int64_t part) {
+      for (int64_t row = part * kRowsAtOnce; row < std::min(rows, (part + 1) * kRowsAtOnce); ++row)
+        append_above(product + row * columns, columns, row_limits[row], column_limits, row * columns,
+                     found[static_cast<size_t>(part)]);
+    });
+    for (const auto &positions : found) total += static_cast<int64_t>(positions.size());
+  }
+  IndexArray result(total);
+  int64_t *out = result.mutable_data();
+  for (const auto &positions : found) out = std::copy(positions.begin(), positions.end(), out);
+  return result;
+}
+
+struct Candidate {
+  double similarity;
+  int64_t row;
+  bool operator<(const Candidate &other) const {
+    return similarity != other.similarity ? similarity > other.similarity : row < other.row;
+  }
+};
+
+// Candidates are dealt out to their owners by a counting sort; each owner's few are then sorted.
+py::tuple best_of_each(const IndexArray &owner, const IndexArray &row, const py::array_t<double, py::array::c_style> &similarity,
+                       int64_t start, int64_t stop, int64_t k, int64_t threads) {
+  if (owner.ndim() != 1 || row.ndim() != 1 || similarity.ndim() != 1 || owner.size() != row.size() ||
+      owner.size() != similarity.size() || stop < start || k < 1)
+    throw std::invalid_argument("owner, row and similarity must be one-dimensional and of equal length");
+  const int64_t owners = stop - start, count = owner.size();
+  py::array_t<double> best({owners, k});
+  IndexArray found({owners, k});
+  double *best_out = best.mutable_data();
+  int64_t *found_out = found.mutable_data();
+  const int64_t *owner_in = owner.data(), *row_in = row.data();
+  const double *similarity_in = similarity.data();
+  py::gil_scoped_release unlocked;
+  std::vector<int64_t> bounds(static_cast<size_t>(owners) + 2);
+  for (int64_t i = 0; i < count; ++i) {
+    if (owner_in[i] < start || owner_in[i] >= stop) throw std::out_of_range("an owner lies outside its range");
+    ++bounds[static_cast<size_t>(owner_in[i] - start) + 2];
+  }
+  for (size_t i = 1; i < bounds.size(); ++i) bounds[i] += bounds[i - 1];
+  std::vector<Candidate> candidates(static_cast<size_t>(count));
+  // bounds[o + 1] runs from the owner's first place to the next owner's.
+  for (int64_t i = 0; i < count; ++i)
+    candidates[static_cast<size_t>(bounds[static_cast<size_t>(owner_in[i] - start) + 1]++)] = {similarity_in[i], row_in[i]};
+  megasbp::parallel_for(owners, threads, [&](int64_t o) {
+    const auto first = candidates.begin() + bounds[static_cast<size_t>(o)];
+    auto last = candidates.begin() + bounds[static_cast<size_t>(o) + 1];
+    std::sort(first, last);
+    last = std::unique(first, last, [](const Candidate &a, const Candidate &b) { return a.row == b.row; });
+    const int64_t kept = std::min<int64_t>(k, last - first);
+    for (int64_t i = 0; i < k; ++i) {
+      best_out[o * k + i] = i < kept ? first[i].similarity : -std::numeric_limits<double>::infinity();
+      found_out[o * k + i] = i < kept ? first[i].row : -1;
+    }
+  });
+  py::gil_scoped_acquire locked;
+  return py::make_tuple(best, found);
+}
+
+}  // namespace
+
+void register_similarity(py::module_ &module) {
+  module.def("similarities", &similarities, py::arg("queries").noconvert(), py::arg("corpus").noconvert(),
+             py::arg("query_rows"), py::arg("corpus_rows"), py::arg("threads"),
+             "float64 [c]: queries[query_rows[i]] . corpus[corpus_rows[i]], summed in double, in multiples of 2^-20.");
+  module.def("best_of_each", &best_of_each, py::arg("owner"), py::arg("row"), py::arg("similarity"), py::arg("start"),
+             py::arg("stop"), py::arg("k"), py::arg("threads"),
+             "float64 and int64 [stop - start, k]: the best different rows of each owner; -inf and -1 where none.");
+  module.def("positions_above", &positions_above, py::arg("products").noconvert(), py::arg("row_limit").noconvert(),
+             py::arg("column_limit").noconvert(), py::arg("threads"),
+             "int64, rising: flat positions where a bfloat16 product (as uint16) reaches its row's or its column's limit.");
+}
