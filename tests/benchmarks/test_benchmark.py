@@ -10,7 +10,6 @@ from benchmarks import report
 from benchmarks.measuring import Measure, Side, interleave, peak_memory
 from megasbp.errors import InputError
 
-
 MACHINE = report.machine()
 
 
