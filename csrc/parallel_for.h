@@ -2,40 +2,51 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <exception>
+#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
 
 namespace megasbp {
 
-// Calls use(row) once for each row in [0, rows), on at most `threads` threads, each with a contiguous share.
+// Calls use(row) once for each row in [0, rows), on at most `threads` threads. A thread takes the next row when it has
+// finished one, so one that the machine keeps waiting does not hold up the others' rows.
 // Throws what the lowest failing row threw, for any number of threads.
 template <typename Use>
 void parallel_for(int64_t rows, int64_t threads, const Use &use) {
-  threads = std::max<int64_t>(1, std::min(threads, rows));
-  std::vector<std::exception_ptr> errors(static_cast<size_t>(threads));
-  const auto run = [&](int64_t share) {
-    try {
-      for (int64_t row = rows * share / threads; row < rows * (share + 1) / threads; ++row) use(row);
-    } catch (...) {
-      errors[static_cast<size_t>(share)] = std::current_exception();
+  std::atomic<int64_t> next{0};
+  std::mutex mutex;
+  int64_t failed = rows;
+  std::exception_ptr error;
+  // Rows are taken in order and a row that was taken is finished, so no row below the lowest failing one is missed.
+  const auto run = [&] {
+    for (int64_t row = next++; row < rows; row = next++) {
+      try {
+        use(row);
+      } catch (...) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (row < failed) {
+          failed = row;
+          error = std::current_exception();
+        }
+        next = rows;  // No further rows.
+      }
     }
   };
   std::vector<std::thread> workers;
-  for (int64_t share = 1; share < threads; ++share) {
+  for (int64_t started = 1; started < std::min(threads, rows); ++started) {
     try {
-      workers.emplace_back(run, share);
+      workers.emplace_back(run);
     } catch (const std::system_error &) {
-      run(share);  // The process may start no more threads; the work is done here instead.
+      break;  // The process may start no more threads; those there are do the work.
     }
   }
-  run(0);
+  run();
   for (std::thread &worker : workers) worker.join();
-  for (const std::exception_ptr &error : errors) {
-    if (error) std::rethrow_exception(error);
-  }
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace megasbp

@@ -16,13 +16,19 @@ int64_t *Row::extend(int64_t count) {
 }
 
 void Row::end_segment(int64_t unlabelled) {
-  const int64_t last = filled_ - 1;
-  for (int64_t i = start_; i < filled_; ++i) positions_[i] = i - start_;
-  std::fill(segments_ + start_, segments_ + filled_, segment_);
-  const int64_t labelled = std::min(start_ + unlabelled, std::max(last, start_));
-  std::fill(labels_ + start_, labels_ + labelled, kNoLabel);
-  for (int64_t i = labelled; i < last; ++i) labels_[i] = tokens_[i + 1];
-  if (last >= start_) labels_[last] = kNoLabel;
+  // Local copies: an array's values could alias the members, and the loops would not be vectorised.
+  const int64_t *const tokens = tokens_ + start_;
+  int64_t *const labels = labels_ + start_;
+  int64_t *const positions = positions_ + start_;
+  const int64_t count = filled_ - start_;
+  for (int64_t i = 0; i < count; ++i) positions[i] = i;
+  std::fill_n(segments_ + start_, count, segment_);
+  if (count > 0) {
+    const int64_t masked = std::min(unlabelled, count - 1);
+    std::fill_n(labels, masked, kNoLabel);
+    std::copy(tokens + masked + 1, tokens + count, labels + masked);
+    labels[count - 1] = kNoLabel;
+  }
   start_ = filled_;
   ++segment_;
 }

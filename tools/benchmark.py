@@ -46,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_data(options: argparse.Namespace, console: Console) -> int:
     """Indexed data and loader."""
     settings = {"documents": options.documents, "samples": options.samples, "repeats": options.repeats}
+    machine = report.machine()
     measures = data.measure(options.folder, corpus=options.corpus, **settings)
     settings["corpus"] = "random tokens" if options.corpus is None else options.corpus.name
-    results = report.publish(
-        options.output or RESULTS / "data.json", "data", settings, measures, data.PACKAGES
-    )
+    path = options.output or RESULTS / "data.json"
+    results = report.publish(path, "data", settings, measures, data.PACKAGES, machine)
     report.show(results, console)
     return int(any(measure.met is False for measure in measures))
 

@@ -78,8 +78,8 @@ class Loader:
     def _iterate_ahead(self) -> Generator[Batch, None, None]:
         ahead: deque[Future[Batch]] = deque()
         numbers = iter(range(len(self)))
-        # One is enough: the C++ core fills rows on several threads without the GIL; a second Python thread
-        # only takes their cores.
+        # One is enough: the C++ core fills rows on several threads without the GIL, and a second Python
+        # thread only takes their cores.
         pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
         try:
             for number in numbers:

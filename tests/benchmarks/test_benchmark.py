@@ -10,6 +10,8 @@ from benchmarks import report
 from benchmarks.measuring import Measure, Side, interleave, peak_memory
 from megasbp.errors import InputError
 
+MACHINE = report.machine()
+
 
 def measure(ours, theirs, *, higher=True, **target):
     sides = {"megasbp": Side(ours), "peer": Side(theirs, missing="" if theirs else "pip install peer")}
@@ -48,7 +50,9 @@ def test_a_limit_of_time_is_an_upper_one():
 
 
 def test_a_target_against_a_missing_peer_is_neither_met_nor_missed(tmp_path):
-    results = report.publish(tmp_path / "r.json", "data", {}, [measure([8.0], [], target_ratio=4.0)], [])
+    results = report.publish(
+        tmp_path / "r.json", "data", {}, [measure([8.0], [], target_ratio=4.0)], [], MACHINE
+    )
     assert measure([8.0], [], target_ratio=4.0).met is None
     text = printed(report.show, results)
     assert "pip install peer" in text
@@ -56,7 +60,9 @@ def test_a_target_against_a_missing_peer_is_neither_met_nor_missed(tmp_path):
 
 
 def test_a_results_file_comes_back_as_it_was_published(tmp_path):
-    results = report.publish(tmp_path / "r.json", "data", {"repeats": 3}, [measure([8.0], [2.0])], ["numpy"])
+    results = report.publish(
+        tmp_path / "r.json", "data", {"repeats": 3}, [measure([8.0], [2.0])], ["numpy"], MACHINE
+    )
     assert report.load(tmp_path / "r.json") == json.loads(json.dumps(results))
     assert {"commit", "date", "machine", "versions", "settings"} <= results.keys()
 
@@ -68,8 +74,10 @@ def test_a_file_of_another_format_is_refused(tmp_path):
 
 
 def test_two_runs_side_by_side(tmp_path):
-    first = report.publish(tmp_path / "a.json", "data", {}, [measure([2.0], [1.0], higher=False)], [])
-    second = report.publish(tmp_path / "b.json", "data", {}, [measure([1.0], [], higher=False)], [])
+    first = report.publish(
+        tmp_path / "a.json", "data", {}, [measure([2.0], [1.0], higher=False)], [], MACHINE
+    )
+    second = report.publish(tmp_path / "b.json", "data", {}, [measure([1.0], [], higher=False)], [], MACHINE)
     text = printed(report.compare, first, second)
     assert "2.00x" in text
     assert "pip install peer" in text
