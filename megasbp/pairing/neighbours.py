@@ -34,8 +34,8 @@ Runner = Callable[[Task, Sequence[Path], Plan], None]
 
 # Up to here exact search takes less than about a minute on two cores, and nothing is lost.
 _EXACT_PAIRS = 10**10
-_BLOCK_ROWS = 1 << 16
-_GROUP_ROWS = 1 << 15
+_BLOCK_ROWS = 1 << 15
+_GROUP_ROWS = 1 << 13
 # What the bytes of a partitioned search's folders depend on, beside the vectors.
 _IDENTITY = ("neighbours", "same", "partitions", "store", "probe", "block_rows", "group_partitions")
 
