@@ -79,7 +79,8 @@ def find_neighbours(
     """The nearest corpus rows of every query, by the engine of `config`.
 
     By partitions, the bytes are the same at any number of threads and with any runner, and memory holds the
-    result, the float32 vectors of one partition with the queries that ask it, and about 200 MB.
+    result, the vectors of one partition in float32, those of the k-means sample (64 rows per partition), and
+    about 150 MB.
 
     Args:
         queries, corpus: NAME.npy, float32 [n, d] and [m, d], unit rows.
