@@ -11,11 +11,11 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -46,6 +46,37 @@ class Clock:
     def read(self) -> dict[str, float]:
         wall, processor = self._started
         return {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - processor}
+
+
+class MemoryPeak:
+    """Peak of the process's own memory above what it was, without mapped files, looked at every 5 ms.
+
+    The kernel's own peaks will not do: ru_maxrss is inherited from the parent, and VmHWM counts mapped files.
+    """
+
+    def __enter__(self) -> "MemoryPeak":
+        self._before = self._peak = self._anonymous()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def megabytes(self) -> float:
+        return (self._peak - self._before) / 1024
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.005):
+            self._peak = max(self._peak, self._anonymous())
+
+    @staticmethod
+    def _anonymous() -> int:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("RssAnon:")[2].split()[0])
 
 
 def measure_flat(path: Path, recall: float) -> tuple[np.ndarray, dict[str, Any]]:
@@ -127,11 +158,9 @@ def full_recall(vectors: np.ndarray, row: np.ndarray, truth: np.ndarray) -> floa
 def child(side: str, path: Path, recall: float) -> None:
     torch.set_num_threads(2)
     faiss.omp_set_num_threads(2)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    row, result = SIDES[side](path, recall)
-    result["peak_megabytes_above_imports"] = (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    ) / 1024
+    with MemoryPeak() as memory:
+        row, result = SIDES[side](path, recall)
+    result["peak_megabytes"] = memory.megabytes
     np.save(path.with_suffix(f".{side}.npy"), row)
     print(json.dumps(result))
 
@@ -214,7 +243,7 @@ def show(result: dict[str, Any]) -> None:
         print(
             f"{result['vectors']:<10}{result['rows']:>9,} rows  {side:<12}{found['seconds']:8.2f} s "
             f"{ratio:5.1f}x  processor {found['cpu_seconds']:8.2f} s {cpu_ratio:5.1f}x  recall@{NEIGHBOURS} "
-            f"{found['recall']:.4f}{found['peak_megabytes_above_imports']:8.0f} MB"
+            f"{found['recall']:.4f}{found['peak_megabytes']:8.0f} MB"
         )
 
 

@@ -34,8 +34,8 @@ Runner = Callable[[Task, Sequence[Path], Plan], None]
 
 # Up to here exact search takes less than about a minute on two cores, and nothing is lost.
 _EXACT_PAIRS = 10**10
-_BLOCK_ROWS = 1 << 16
-_GROUP_ROWS = 1 << 15
+_BLOCK_ROWS = 1 << 15
+_GROUP_ROWS = 1 << 13
 # What the bytes of a partitioned search's folders depend on, beside the vectors.
 _IDENTITY = ("neighbours", "same", "partitions", "store", "probe", "block_rows", "group_partitions")
 
@@ -79,7 +79,8 @@ def find_neighbours(
     """The nearest corpus rows of every query, by the engine of `config`.
 
     By partitions, the bytes are the same at any number of threads and with any runner, and memory holds the
-    result, the float32 vectors of one partition with the queries that ask it, and about 200 MB.
+    result, the vectors of one partition in float32, those of the k-means sample (64 rows per partition), and
+    about 150 MB.
 
     Args:
         queries, corpus: NAME.npy, float32 [n, d] and [m, d], unit rows.

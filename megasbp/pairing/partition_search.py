@@ -24,7 +24,7 @@ from megasbp.pairing.similarity import best_of_each, similarities
 
 # float16 moves a similarity by about 3e-5, so some neighbours more than asked for are carried to the merge.
 _SPARE = 2
-_CANDIDATES_AT_ONCE = 1 << 22
+_CANDIDATES_AT_ONCE = 1 << 20
 _QUERIES_AT_ONCE = 2048
 
 # owner int64, row int64, similarity, each [c]
