@@ -1,6 +1,6 @@
 """Near-duplicates beside rensa and datasketch: speed of signatures, planted duplicates found, costs.
 
-    python benchmarks/duplicates.py CORPUS.jsonl.zst [MORE ...] [--output benchmarks/results/duplicates.json]
+    python -m benchmarks.duplicates CORPUS.jsonl.zst [MORE ...] [--output benchmarks/results/duplicates.json]
 
 A corpus file is JSON lines with a "text", plain or .zst. Needs rensa and datasketch (extra dev). All sides
 run in one process on one thread, in turn; times are medians, of the clock and of the processor.
@@ -15,17 +15,13 @@ planted pairs whose exact similarity reaches the threshold, the false-positive r
 """
 
 import argparse
-import datetime
 import io
 import json
 import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +34,7 @@ import zstandard
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import megasbp._C as core
+from benchmarks import report
 from megasbp.data.indexed_dataset import IndexedDatasetWriter
 from megasbp.overlap.candidates import load_pairs
 from megasbp.overlap.clusters import rows_per_band
@@ -337,6 +334,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "duplicates.json")
     arguments = parser.parse_args()
 
+    machine = report.machine()
     long_texts = take(articles(arguments.corpus), arguments.articles, 100)
     lines = (line for text in articles(arguments.corpus) for line in text.split("\n"))
     paragraphs = take(lines, arguments.paragraphs, 40)
@@ -355,17 +353,8 @@ def main() -> None:
     constants = measure_constants(2_000_000, 3)
 
     result = {
-        "date": datetime.date.today().isoformat(),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            check=True,
-            text=True,
-            capture_output=True,
-        ).stdout.strip(),
-        "cpus": os.cpu_count(),
+        **report.circumstances(LIBRARIES, machine),
         "threads": 1,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
         "settings": {"width": WIDTH, "threshold": THRESHOLD, "slots": SLOTS, "repeats": arguments.repeats},
         "speed": speed,
         "finding": finding,

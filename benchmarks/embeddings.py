@@ -1,6 +1,6 @@
 """Own-model embeddings beside MiniLM and TF-IDF: do they find the same neighbours, and of the same topic?
 
-    python benchmarks/embeddings.py RUN CORPUS [--documents 3000] [--out benchmarks/results/embeddings.json]
+    python -m benchmarks.embeddings RUN CORPUS [--documents 3000] [--out benchmarks/results/embeddings.json]
 
 RUN is the folder of a run of configs/demo.toml that has trained its baseline (`megasbp run configs/demo.toml
 --until train-baseline`), CORPUS its JSONL file, whose field `topic` labels the documents.
@@ -11,13 +11,9 @@ The test split is not touched. Documents without a topic ("Uncategorized") are l
 """
 
 import argparse
-import datetime
 import json
-import platform
-import subprocess
 import time
 from collections.abc import Callable
-from importlib import metadata
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,6 +22,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks import report
 from megasbp.addressing import derive_key
 from megasbp.corpus.readers import read_documents
 from megasbp.corpus.splits import SPLITS
@@ -42,6 +39,7 @@ from megasbp.training.checkpoint import load_model, newest_checkpoint
 
 NEIGHBOURS = 10
 RESAMPLES = 2000
+PACKAGES = ("torch", "numpy", "scikit-learn", "sentence-transformers", "faiss-cpu")
 NO_TOPIC = "Uncategorized"
 # Weights of tokens: None is the plain mean; else a / (a + share of the token), Arora et al. 2017 (SIF).
 SMOOTHINGS = (None, 1e-2, 1e-3, 1e-4)
@@ -51,6 +49,7 @@ REMOVALS: tuple[int | str, ...] = (0, 1, 2, 4, 8, "whiten")
 
 def main() -> None:
     arguments = parse_arguments()
+    machine = report.machine()
     texts, topics, splits = read_corpus(arguments.run, arguments.corpus)
     fit = [texts[place] for place in np.flatnonzero(splits == SPLITS.index("unique"))]
     labelled = topics != NO_TOPIC
@@ -98,9 +97,7 @@ def main() -> None:
         arguments.out,
         {
             "what": "neighbours by own-model, TF-IDF and MiniLM embeddings",
-            "date": datetime.date.today().isoformat(),
-            "commit": commit(),
-            "versions": versions(),
+            **report.circumstances(PACKAGES, machine),
             "corpus": {
                 "sha256": hash_file(arguments.corpus),
                 "fitted_on": len(fit),
@@ -300,19 +297,6 @@ def overlaps(found: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
         for place, one in enumerate(names)
         for other in names[place + 1 :]
     }
-
-
-def versions() -> dict[str, str]:
-    names = ("megasbp", "torch", "numpy", "scikit-learn", "sentence-transformers", "faiss-cpu")
-    known = {name: metadata.version(name) for name in names}
-    return {**known, "python": platform.python_version()}
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -1,25 +1,21 @@
 """The greedy walk under the caps: plain Python beside C++, and what 10^8 candidates take.
 
-    python benchmarks/pair_caps.py [--largest 100000000] [--out benchmarks/results/pair_caps.json]
+    python -m benchmarks.pair_caps [--largest 100000000] [--out benchmarks/results/pair_caps.json]
 
 Each measurement is a process of its own, so that its peak memory is its own. Candidates: `COUNT` pairs of
 `COUNT / 20` documents with 20 neighbours each, targets drawn so that some are hubs; caps of 8 and 8.
 """
 
 import argparse
-import datetime
 import json
-import platform
-import resource
-import subprocess
-import sys
 import time
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 import megasbp._C as core
+from benchmarks import report
+from benchmarks.measuring import fresh_process, peak_memory
 from megasbp.storage import publish_json
 
 NEIGHBOURS = 20
@@ -33,6 +29,7 @@ def main() -> None:
         print(json.dumps(measure(arguments.child, arguments.count)))
         return
     compared = 1_000_000
+    machine = report.machine()
     sides: dict[str, list[dict[str, float]]] = {"plain": [], "native": []}
     for _ in range(REPEATS):
         for side, runs in sides.items():
@@ -41,9 +38,7 @@ def main() -> None:
     medians = {side: float(np.median([run["seconds"] for run in runs])) for side, runs in sides.items()}
     result = {
         "what": "greedy caps over candidate pairs: dictionaries in Python beside core.cap_pairs",
-        "date": datetime.date.today().isoformat(),
-        "commit": commit(),
-        "versions": {"numpy": metadata.version("numpy"), "python": platform.python_version()},
+        **report.circumstances(["numpy"], machine),
         "candidates_compared": compared,
         "seconds": medians,
         "times_faster": round(medians["plain"] / medians["native"], 1),
@@ -67,13 +62,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def child(side: str, count: int) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", side, "--count", str(count)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
+    return fresh_process("benchmarks.pair_caps", "--child", side, "--count", str(count))
 
 
 def measure(side: str, count: int) -> dict[str, float]:
@@ -84,12 +73,11 @@ def measure(side: str, count: int) -> dict[str, float]:
     # The square makes hubs: a hundredth of the documents gets a tenth of the pairs.
     targets = (generator.random(len(seeds), dtype=np.float32) ** 2 * documents).astype(np.int64)
     values = generator.random(len(seeds), dtype=np.float32)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     start = time.perf_counter()
     kept = (native if side == "native" else plain)(seeds, targets, values)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": round(seconds, 3), "kept": len(kept), "bytes": 1024 * (peak - before)}
+    return {"seconds": round(seconds, 3), "kept": len(kept), "bytes": peak_memory() - before}
 
 
 def native(seeds: np.ndarray, targets: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -111,13 +99,6 @@ def plain(seeds: np.ndarray, targets: np.ndarray, values: np.ndarray) -> np.ndar
             kept.append(position)
     positions = np.array(kept, dtype=np.int64)
     return positions[np.lexsort((targets[positions], seeds[positions]))]
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast a corpus becomes a dataset, beside gigatoken's file mode, tiktoken and Hugging Face tokenizers.
 
-    python benchmarks/preprocess.py CORPUS.jsonl.zst --tokenizer tokenizer.json
+    python -m benchmarks.preprocess CORPUS.jsonl.zst --tokenizer tokenizer.json
 
 Every measurement is a fresh process with the given number of threads; the sides take turns, medians are
 printed. "With start" is the whole process, "work" begins after the imports. gigatoken reads the same file and
@@ -10,20 +10,20 @@ corpus.
 """
 
 import argparse
-import datetime
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+from benchmarks import report
+from benchmarks.measuring import ROOT, fresh_process
+from megasbp.storage import publish_json
+
+sys.path.insert(0, str(ROOT / "tools"))
 
 _GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 TARGETS = {"of gigatoken's file mode": 0.8, "times tiktoken": 5.0}
@@ -33,31 +33,20 @@ PACKAGES = ("gigatoken", "tiktoken", "tokenizers", "zstandard", "numpy")
 def main() -> None:
     """Parent: runs the children in turn and reports. Child: one measurement."""
     options = parse()
+    threads = str(options.threads)
+    os.environ |= {"RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
     if options.child:
         print(json.dumps(CHILDREN[options.child](options)))
         return
+    machine = report.machine()
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in CHILDREN}
     for number in range(options.rounds):
         for name, results in rounds.items():
             started = time.perf_counter()
-            result = measure(name, options)
+            result = fresh_process("benchmarks.preprocess", *sys.argv[1:], "--child", name)
             results.append({**result, "whole": time.perf_counter() - started})
             print(f"round {number + 1}: {name}: {speed(result, 'work'):.1f} MB/s", flush=True)
-    report(rounds, options)
-
-
-def measure(name: str, options: argparse.Namespace) -> dict[str, float]:
-    """One child's result."""
-    threads = str(options.threads)
-    environment = {**os.environ, "RAYON_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
-    output = subprocess.run(
-        [sys.executable, __file__, *sys.argv[1:], "--child", name],
-        env=environment,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    ).stdout
-    return json.loads(output.splitlines()[-1])
+    publish(rounds, options, machine)
 
 
 def gigatoken_files(options: argparse.Namespace) -> dict[str, float]:
@@ -85,7 +74,7 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
     import preprocess_corpus
 
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-        started, used = time.perf_counter(), time.process_time()
+        started, used = time.perf_counter(), processor_time()
         status = preprocess_corpus.main(
             [
                 f"{folder}/out",
@@ -98,7 +87,7 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
                 "gigatoken",
             ]
         )
-        seconds, processor = time.perf_counter() - started, time.process_time() - used
+        seconds, processor = time.perf_counter() - started, processor_time() - used
         assert status == 0
         facts = json.loads(Path(folder, "out", "corpus.json").read_text())
     # bos and eos of each document are not gigatoken's.
@@ -110,6 +99,12 @@ def ours(options: argparse.Namespace) -> dict[str, float]:
         "tokens": tokens,
         "documents": facts["documents"],
     }
+
+
+def processor_time() -> float:
+    """Seconds of this process and of its workers that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def tiktoken_texts(options: argparse.Namespace) -> dict[str, float]:
@@ -195,7 +190,9 @@ def speed(result: dict[str, float], clock: str) -> float:
     return result["bytes"] / 1e6 / result[clock]
 
 
-def report(rounds: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> None:
+def publish(
+    rounds: dict[str, list[dict[str, float]]], options: argparse.Namespace, machine: dict[str, Any]
+) -> None:
     """Prints medians beside the targets and writes the results."""
     work = {
         name: statistics.median(speed(each, "work") for each in results) for name, results in rounds.items()
@@ -226,9 +223,6 @@ def report(rounds: dict[str, list[dict[str, float]]], options: argparse.Namespac
             f"{processor_ratios[name]:.2f} by processor time, which other programs disturb less"
         )
     print(f"documents and tokens equal gigatoken's: {same}")
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], stdout=subprocess.PIPE, text=True, check=False
-    ).stdout.strip()
     body = {
         "megabytes_per_second": {**work, "ours_with_start": whole},
         "ratios": ratios,
@@ -237,14 +231,9 @@ def report(rounds: dict[str, list[dict[str, float]]], options: argparse.Namespac
         "equal_to_gigatoken": same,
         "rounds": rounds,
         "threads": options.threads,
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "commit": commit,
-        "date": datetime.date.today().isoformat(),
+        **report.circumstances(PACKAGES, machine),
     }
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(body, indent=2, sort_keys=True) + "\n")
+    publish_json(options.results, body)
 
 
 def parse() -> argparse.Namespace:

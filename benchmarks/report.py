@@ -40,6 +40,16 @@ def machine() -> dict[str, Any]:
     }
 
 
+def circumstances(packages: Sequence[str], measured_on: dict[str, Any]) -> dict[str, Any]:
+    """What every results file says beside its figures: date, commit, `machine()`, versions."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": measured_on,
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+    }
+
+
 def publish(
     path: Path,
     subject: str,
@@ -48,14 +58,11 @@ def publish(
     packages: Sequence[str],
     measured_on: dict[str, Any],
 ) -> dict[str, Any]:
-    """Writes the results with what they depend on: commit, versions, `machine()`. Returns them."""
+    """Writes the results with the circumstances they were measured in. Returns them."""
     results = {
         "format": _FORMAT,
         "subject": subject,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
-        "machine": measured_on,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in packages}},
+        **circumstances(packages, measured_on),
         "settings": settings,
         "measures": [asdict(measure) for measure in measures],
     }

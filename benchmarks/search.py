@@ -1,6 +1,6 @@
 """Neighbour search beside faiss: flat (exact) and an inverted file, at three sizes of one set of vectors.
 
-    python benchmarks/search.py --vectors lsa.npy [--also minilm.npy] [--repeats 3] [--output search.json]
+    python -m benchmarks.search --vectors lsa.npy [--also minilm.npy] [--repeats 3] [--output search.json]
 
 Each measurement is a process of its own, so that its peak memory is its own; the sides take turns, the time
 is the median. Recall@10 is tie-aware and over every row: a neighbour counts if its exact similarity reaches
@@ -9,17 +9,13 @@ that of the tenth true one (flat faiss', summed again in float64), within 2**-20
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +23,18 @@ import faiss
 import numpy as np
 import torch
 
+from benchmarks import report
+from benchmarks.measuring import fresh_process
 from megasbp.pairing.config import SearchConfig
 from megasbp.pairing.neighbours import Task, find_neighbours, run_here
 from megasbp.pairing.partition_search import Plan
 from megasbp.pairing.recall import tie_aware_recall
 from megasbp.pairing.similarity import similarities
+from megasbp.storage import publish_json
 
 NEIGHBOURS = 10
+THREADS = 2
+PACKAGES = ("torch", "numpy", "faiss-cpu")
 IVF_PROBES = (8, 16, 32)
 
 
@@ -156,8 +157,8 @@ def full_recall(vectors: np.ndarray, row: np.ndarray, truth: np.ndarray) -> floa
 
 
 def child(side: str, path: Path, recall: float) -> None:
-    torch.set_num_threads(2)
-    faiss.omp_set_num_threads(2)
+    torch.set_num_threads(THREADS)
+    faiss.omp_set_num_threads(THREADS)
     with MemoryPeak() as memory:
         row, result = SIDES[side](path, recall)
     result["peak_megabytes"] = memory.megabytes
@@ -170,18 +171,8 @@ def measure(path: Path, recall: float, repeats: int, sides: list[str]) -> dict[s
     results: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for _ in range(repeats):
         for side in sides:
-            command = [
-                sys.executable,
-                __file__,
-                "--child",
-                side,
-                "--vectors",
-                str(path),
-                "--recall",
-                str(recall),
-            ]
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-            results[side].append(json.loads(output))
+            arguments = ("--child", side, "--vectors", str(path), "--recall", str(recall))
+            results[side].append(fresh_process("benchmarks.search", *arguments))
             print(f"  {side:<12}{results[side][-1]['seconds']:8.2f} s", flush=True)
     vectors = np.load(path)
     truth = np.load(path.with_suffix(".flat.npy"))
@@ -217,6 +208,7 @@ def main() -> None:
     if arguments.child:
         child(arguments.child, arguments.vectors, arguments.recall)
         return
+    machine = report.machine()
     vectors = np.load(arguments.vectors, mmap_mode="r")
     sets = [(arguments.vectors.stem, vectors[: len(vectors) // share]) for share in (4, 2, 1)]
     if arguments.also:
@@ -230,8 +222,13 @@ def main() -> None:
             results.append({"vectors": name, **measure(path, arguments.recall, arguments.repeats, sides)})
             show(results[-1])
     if arguments.output:
-        document = {"environment": environment(), "neighbours": NEIGHBOURS, "results": results}
-        arguments.output.write_text(json.dumps(document, indent=2) + "\n")
+        document = {
+            **report.circumstances(PACKAGES, machine),
+            "threads": THREADS,
+            "neighbours": NEIGHBOURS,
+            "results": results,
+        }
+        publish_json(arguments.output, document)
 
 
 def show(result: dict[str, Any]) -> None:
@@ -245,20 +242,6 @@ def show(result: dict[str, Any]) -> None:
             f"{ratio:5.1f}x  processor {found['cpu_seconds']:8.2f} s {cpu_ratio:5.1f}x  recall@{NEIGHBOURS} "
             f"{found['recall']:.4f}{found['peak_megabytes']:8.0f} MB"
         )
-
-
-def environment() -> dict[str, Any]:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "commit": commit.stdout.strip(),
-        "date": datetime.now(UTC).date().isoformat(),
-        "cpus": os.cpu_count(),
-        "threads": 2,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "faiss": faiss.__version__,
-    }
 
 
 if __name__ == "__main__":

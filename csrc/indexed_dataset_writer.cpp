@@ -96,7 +96,10 @@ void IndexedDatasetWriter::check(const int64_t *tokens, int64_t count, const int
                                 std::to_string(count) + " tokens");
   }
   const int64_t largest = largest_token(type_);
-  for (int64_t i = 0; i < count; ++i) {
+  // Without a way out of the loop it is several tokens at a time; which one is at fault is asked only then.
+  bool fits = true;
+  for (int64_t i = 0; i < count; ++i) fits &= tokens[i] >= 0 && tokens[i] <= largest;
+  for (int64_t i = 0; !fits && i < count; ++i) {
     if (tokens[i] >= 0 && tokens[i] <= largest) continue;
     int64_t sequence = 0;
     int64_t place = i;
@@ -164,16 +167,29 @@ void IndexedDatasetWriter::add_documents(const int64_t *tokens, int64_t count, c
 
 void IndexedDatasetWriter::add_framed(const uint32_t *tokens, const int64_t *bounds, int64_t documents, int64_t first,
                                       int64_t last) {
-  std::vector<int64_t> lengths(static_cast<size_t>(documents));
-  std::vector<int64_t> framed(static_cast<size_t>(bounds[documents] - bounds[0] + 2 * documents));
-  int64_t *out = framed.data();
+  int64_t highest = std::max(first, last);
+  for (int64_t i = bounds[0]; i < bounds[documents]; ++i) highest = std::max<int64_t>(highest, tokens[i]);
+  int64_t longest = 0;
+  for (int64_t i = 0; i < documents; ++i) longest = std::max(longest, bounds[i + 1] - bounds[i] + 2);
+  const bool fits = std::min(first, last) >= 0 && highest <= largest_token(type_) &&
+                    longest <= std::numeric_limits<int32_t>::max();
+  std::vector<int64_t> lengths;
+  const auto add_group = [&] {
+    add_documents(framed_.data(), static_cast<int64_t>(framed_.size()), lengths.data(),
+                  static_cast<int64_t>(lengths.size()));
+    framed_.clear();
+    lengths.clear();
+  };
+  framed_.clear();
   for (int64_t i = 0; i < documents; ++i) {
-    lengths[static_cast<size_t>(i)] = bounds[i + 1] - bounds[i] + 2;
-    *out++ = first;
-    out = std::copy(tokens + bounds[i], tokens + bounds[i + 1], out);
-    *out++ = last;
+    framed_.push_back(first);
+    framed_.insert(framed_.end(), tokens + bounds[i], tokens + bounds[i + 1]);
+    framed_.push_back(last);
+    lengths.push_back(bounds[i + 1] - bounds[i] + 2);
+    // Groups that stay in the cache; all at once where one does not fit, so that nothing is appended.
+    if (fits && static_cast<int64_t>(framed_.size()) >= kBlock) add_group();
   }
-  add_documents(framed.data(), static_cast<int64_t>(framed.size()), lengths.data(), documents);
+  add_group();
 }
 
 void IndexedDatasetWriter::finish() {

@@ -71,6 +71,7 @@ class IndexedDatasetWriter {
   std::unique_ptr<BufferedFile> bounds_;
   int64_t single_ = 0;
   std::vector<char> narrow_;
+  std::vector<int64_t> framed_;
   int64_t documents_ = 0;
   int64_t sequences_ = 0;
   int64_t tokens_ = 0;

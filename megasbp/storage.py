@@ -171,6 +171,16 @@ class Manifest:
         """Hash of what the outputs depend on: stage, inputs, settings."""
         return hash_object({"stage": self.stage, "inputs": self.inputs, "settings": self.settings})
 
+    def difference(self, wanted: "Manifest") -> str:
+        """The first thing by which the keys differ, as "NAME OLD, now NEW"; they must differ."""
+        if self.stage != wanted.stage:
+            return f"{self.stage}, now {wanted.stage}"
+        for old, new in ((self.inputs, wanted.inputs), (self.settings, wanted.settings)):
+            for name in sorted(old.keys() | new.keys()):
+                if old.get(name) != new.get(name):
+                    return f"{name} {old.get(name)}, now {new.get(name)}"
+        raise AssertionError("the keys differ, so one of their parts does")
+
     @property
     def digest(self) -> str:
         """Hash of what the folder holds; what dependants record as their input."""

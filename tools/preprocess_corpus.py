@@ -23,6 +23,7 @@ from megasbp.corpus.files import corpus_files
 from megasbp.corpus.pieces import plan_shards, total_bytes
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.preprocess import ENCODERS, ON_DIFFERENCE, preprocess_shard, publish_plan
+from megasbp.durations import clock
 from megasbp.errors import InputError
 from megasbp.shards.config import ShardsConfig
 from megasbp.shards.engine import ShardError, run_shards
@@ -199,7 +200,7 @@ class Progress:
         print(
             f"shard {shard} ({len(self._facts)} of {len(self._sizes)}): {facts['documents']:,} documents, "
             f"{facts['tokens']:,} tokens{notes} | {speed / 1e6:.1f} MB/s on disk | "
-            f"{_clock(left / max(speed, 1e-9))} left",
+            f"{clock(left / max(speed, 1e-9))} left",
             flush=True,
         )
 
@@ -240,11 +241,6 @@ def finish(output: Path, facts: Sequence[Mapping[str, Any]], tokenizer: str) -> 
 
 def _counted(reasons: Counter[str]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

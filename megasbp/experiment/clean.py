@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from megasbp.errors import InputError
-from megasbp.experiment.stages import run_lock
+from megasbp.shards.lock import folder_lock
 from megasbp.storage import MANIFEST_NAME, publish_json, read_json
 
 _USED = "used.json"
@@ -30,9 +30,10 @@ def clean(root: Path, everything: bool = False, dry_run: bool = False) -> list[t
     Raises:
         InputError: `root` is not a run, or another process uses it.
     """
-    if not root.is_dir() or not ((root / ".lock").exists() or (root / _USED).exists()):
+    # Every run begins with its split, whose folder is named by ten digits of a hash.
+    if not ((root / _USED).exists() or any(root.glob("split-" + "[0-9a-f]" * 10))):
         raise InputError(f"{root}: not a run of megasbp; name a folder below runs/")
-    with run_lock(root):
+    with folder_lock(root):
         doomed = [root] if everything else _unused(root)
         removed = [(path, _size(path)) for path in doomed]
         if not dry_run:

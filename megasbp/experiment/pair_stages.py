@@ -126,8 +126,6 @@ def pairs_stage(context: Context, embed: StageResult | None) -> StageResult:
             "validation_pairs": recipe.synthesizer.maximum_validation_pairs,
             "value_pairs": recipe.evaluation.maximum_value_pairs,
             "seed": seed,
-            # Raised when the facts change: a folder made before has not what later stages read.
-            "facts": 2,
         },
         make=make,
     )

@@ -22,10 +22,11 @@ from megasbp.experiment.disk import estimate_disk
 from megasbp.experiment.pair_stages import embed_stage, pairs_stage
 from megasbp.experiment.plan import plan
 from megasbp.experiment.recipe import Recipe
-from megasbp.experiment.stages import StageResult, Workspace, run_lock
+from megasbp.experiment.stages import StageResult, Workspace
 from megasbp.experiment.synthesizer_stages import pair_value_stage, synthesizer_stages
 from megasbp.experiment.text_stages import quality_stage
 from megasbp.parallel.runtime import Runtime
+from megasbp.shards.lock import folder_lock
 from megasbp.storage import require_free_space
 
 
@@ -68,7 +69,7 @@ def run_experiment(
     recipe.pairing.file()
     require_free_space(recipe.folder, estimate_disk(recipe).total)
     runtime = start_runtime(recipe)
-    with run_lock(recipe.folder):
+    with folder_lock(recipe.folder):
         workspace = Workspace(recipe.folder, announce, until=until)
         corpus = make_corpus(recipe, workspace)
         announce_plan(plan(recipe))

@@ -5,12 +5,10 @@ earlier result, and going back to an old setting finds it again. A folder withou
 work: the same stage with the same key continues in it.
 """
 
-import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,26 +157,3 @@ def _damage(folder: Path) -> str:
         if size != entry["bytes"]:
             return f"{name} has {size} bytes, its manifest says {entry['bytes']}"
     return "its manifest belongs to another stage"
-
-
-@contextmanager
-def run_lock(root: Path) -> Iterator[None]:
-    """Holds the run's folder: two commands must not write the same run.
-
-    Raises:
-        InputError: another process holds it; the message names its process id.
-    """
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / ".lock", "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise InputError(
-                f"{root}: in use by process {file.read().strip() or '?'}; wait for it or stop it"
-            ) from None
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

@@ -1,4 +1,4 @@
-"""One run at a time writes a folder of shards, and workers left over from an earlier run cannot."""
+"""One run at a time writes a folder, and workers left over from an earlier run cannot."""
 
 import fcntl
 import os
@@ -17,7 +17,7 @@ _LOCK_NAME = ".lock"
 def folder_lock(folder: Path) -> Iterator[str]:
     """Holds a folder; yields the run's token, which the lock file shows to the workers.
 
-    The file is removed at the end, so that a finished folder holds its shards and nothing else.
+    The file is removed at the end, so that a finished folder holds its results and nothing else.
 
     Raises:
         InputError: another process holds the folder; the message names it.

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable
 
+from megasbp.durations import clock
+
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -57,7 +59,4 @@ class ShardProgress:
         done = self._kept + self._made
         rate = self._made / max(elapsed, 1e-9)
         speed = f"{rate:,.1f} shards/s" if rate >= 1 else f"{1 / rate:,.1f} s a shard"
-        minutes, seconds = divmod(round((self._total - done) / rate), 60)
-        return (
-            f"{done:,}/{self._total:,} shards, {speed}, {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
-        )
+        return f"{done:,}/{self._total:,} shards, {speed}, {clock((self._total - done) / rate)} left"

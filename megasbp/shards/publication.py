@@ -41,21 +41,10 @@ def published_shard(job: Job, shard: int) -> Manifest | None:
     wanted = job.manifest(shard)
     if manifest.key != wanted.key:
         raise InputError(
-            f"{path}: made with {_difference(manifest, wanted)}; use another folder, or remove {job.folder} "
+            f"{path}: made with {manifest.difference(wanted)}; use another folder, or remove {job.folder} "
             "to make all shards anew"
         )
     return manifest
-
-
-def _difference(old: Manifest, new: Manifest) -> str:
-    """The first thing that differs between two manifests' keys, as "NAME OLD, now NEW"."""
-    if old.stage != new.stage:
-        return f"{old.stage}, now {new.stage}"
-    for before, after in ((old.inputs, new.inputs), (old.settings, new.settings)):
-        for name in sorted(before.keys() | after.keys()):
-            if before.get(name) != after.get(name):
-                return f"{name} {before.get(name)}, now {after.get(name)}"
-    raise AssertionError("the keys differ, so one of their parts does")
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from megasbp.durations import clock
 from megasbp.synthesis.ledger import Ledger
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -46,8 +47,7 @@ class SynthesisProgress:
         if self.tokens_per_second:
             parts.append(f"{self.tokens_per_second:,.0f} tokens/s")
         if self.seconds_left is not None:
-            minutes, seconds = divmod(round(self.seconds_left), 60)
-            parts.append(f"{minutes // 60}:{minutes % 60:02}:{seconds:02} left")
+            parts.append(f"{clock(self.seconds_left)} left")
         return ", ".join(parts)
 
 

@@ -21,6 +21,7 @@ from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megasbp.errors import InputError
 from megasbp.overlap.documents import content_tokens
 from megasbp.overlap.ngram_index import NgramIndex
+from megasbp.shards.publication import shard_folder
 from megasbp.storage import Manifest, publish_manifest, publishing_folder, read_manifest
 from megasbp.synthesis.config import SynthesisConfig
 from megasbp.synthesis.engine import Completion
@@ -78,7 +79,7 @@ class ShardStore:
 
     def path(self, shard: int) -> Path:
         """Folder of a shard."""
-        return self.folder / f"shard-{shard:06d}"
+        return shard_folder(self.folder, shard)
 
     def has(self, shard: int) -> bool:
         """Whether the shard is published and whole.
@@ -89,14 +90,12 @@ class ShardStore:
         manifest = read_manifest(self.path(shard))
         if manifest is None:
             return False
-        settings = {**manifest.settings, "shard": None}
-        for old, new in ((manifest.inputs, self._inputs), (settings, {**self._settings, "shard": None})):
-            for name in sorted(old.keys() | new.keys()):
-                if old.get(name) != new.get(name):
-                    raise InputError(
-                        f"{self.path(shard)}: written with {name} {old.get(name)}, now {new.get(name)}; "
-                        f"use another folder, or remove {self.folder} to write the corpus anew"
-                    )
+        wanted = Manifest(_STAGE, self._inputs, {**self._settings, "shard": shard})
+        if manifest.key != wanted.key:
+            raise InputError(
+                f"{self.path(shard)}: written with {manifest.difference(wanted)}; "
+                f"use another folder, or remove {self.folder} to write the corpus anew"
+            )
         return True
 
     def publish(self, shard: int, completions: Sequence[Completion]) -> None:

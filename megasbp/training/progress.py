@@ -7,6 +7,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from megasbp.durations import clock
+
 _SECONDS_BETWEEN_LINES = 2.0
 
 
@@ -59,12 +61,11 @@ class ProgressLine:
             print(self._text(row), file=sys.stderr, flush=True)
 
     def _text(self, row: dict[str, Any]) -> str:
-        left = round((self._seconds_per_step or 0) * (self._steps - row["step"]))
         loss, norm = row["loss"], row["gradient_norm"]
         shown = "not finite, skipped" if row["skipped"] else f"loss {loss:.4f}  norm {norm:.2f}"
         if "validation_loss" in row:
             shown += f"  validation {row['validation_loss']:.4f}"
-        time_left = f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d}"
+        time_left = clock((self._seconds_per_step or 0) * (self._steps - row["step"]))
         return (
             f"{self._name}  step {row['step']}/{self._steps}  {shown}  lr {row['learning_rate']:.2e}  "
             f"{row['tokens_per_second']:,.0f} tokens/s  {time_left} left"

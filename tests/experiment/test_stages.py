@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from megasbp.errors import InputError
-from megasbp.experiment.stages import MissingStage, Reached, Workspace, run_lock
+from megasbp.experiment.stages import MissingStage, Reached, Workspace
 
 
 def make_text(folder: Path) -> dict[str, int]:
@@ -66,11 +66,6 @@ def test_a_damaged_finished_stage_is_named_and_not_overwritten(tmp_path: Path) -
 def test_a_read_only_workspace_refuses_to_make(tmp_path: Path) -> None:
     with pytest.raises(MissingStage, match="s: not made yet"):
         Workspace(tmp_path, build=False).stage("s", inputs={}, settings={}, make=make_text)
-
-
-def test_two_commands_cannot_hold_one_run(tmp_path: Path) -> None:
-    with run_lock(tmp_path), pytest.raises(InputError, match="in use by process"), run_lock(tmp_path):
-        pass
 
 
 def test_a_run_can_end_after_a_stage_made_now_or_before(tmp_path: Path) -> None:
