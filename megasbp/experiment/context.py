@@ -13,6 +13,7 @@ from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import StageResult, Workspace
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import Runtime
+from megasbp.shards.config import ShardsConfig
 from megasbp.training.checkpoint import load_model
 from megasbp.training.trainer import TrainingResult
 
@@ -65,6 +66,14 @@ class Context:
     corpus: Corpus
     seed: int
     runtime: Runtime
+
+    @property
+    def shards(self) -> ShardsConfig:
+        """Where sharded stages run; the recipe's `threads` are those of a worker too, unless it says so."""
+        shards = self.recipe.shards
+        if shards.engine == "inline" or shards.threads is not None or not self.recipe.threads:
+            return shards
+        return shards.model_copy(update={"threads": self.recipe.threads})
 
     def name(self, stage: str) -> str:
         """The stage's name below this seed's folder."""
