@@ -18,8 +18,10 @@ def assign_splits(
     unique, oracle that still has room for all of it. So the counts are exact, the held-out documents depend
     on neither `unique` nor `oracle`, and the unique ones do not depend on `oracle`.
 
+    Memory: 40 bytes a document.
+
     Args:
-        clusters: int64 [n], each document's cluster label.
+        clusters: int64 [n], each document's cluster label, in 0..n - 1.
         seed: of the order.
         unique: documents that every arm trains on.
         oracle: documents that the oracle trains on, `unique` included.
@@ -43,17 +45,19 @@ def assign_splits(
             f"the corpus has {len(clusters)} usable documents; oracle {oracle} + validation {validation} + "
             f"test {test} need {needed}: lower corpus.oracle or add text"
         )
-    labels, members = np.unique(clusters, return_inverse=True)
-    sizes = np.bincount(members, minlength=len(labels))
-    order = sorted(range(len(labels)), key=lambda i: derive_key(seed, "split", int(labels[i])))
-    room = dict(wanted)
-    codes = np.zeros(len(labels), np.int8)
-    for cluster in order:
-        name = next((name for name in room if sizes[cluster] <= room[name]), None)
-        if name is not None:
-            codes[cluster] = SPLITS.index(name)
-            room[name] -= int(sizes[cluster])
-    short = {name: count for name, count in room.items() if count}
+    sizes = np.bincount(clusters, minlength=len(clusters))
+    labels = np.flatnonzero(sizes)
+    keys = np.fromiter((derive_key(seed, "split", int(label)) for label in labels), np.uint64, len(labels))
+    waiting = labels[np.argsort(keys, kind="stable")]
+    codes = np.zeros(len(clusters), np.int8)
+    short = {}
+    for name, room in wanted.items():
+        taken = _that_fit(sizes[waiting], room)
+        codes[waiting[taken]] = SPLITS.index(name)
+        left = room - int(sizes[waiting[taken]].sum())
+        if left:
+            short[name] = left
+        waiting = waiting[~taken]
     if short:
         missing = ", ".join(f"{name} by {count}" for name, count in short.items())
         raise InputError(
@@ -61,4 +65,21 @@ def assign_splits(
             f"largest of {sizes.max()}, which no split may part: short are {missing}; lower the counts or "
             "raise corpus.duplicate_threshold"
         )
-    return codes[members]
+    return codes[clusters]
+
+
+def _that_fit(sizes: np.ndarray, room: int) -> np.ndarray:
+    """Which of the clusters, visited in this order, find room for all their documents: bool [n].
+
+    Room only shrinks: what does not fit once is passed over for good, and what is before it fits together. So
+    each round ends at a cluster smaller than the last one's.
+    """
+    taken = np.zeros(len(sizes), bool)
+    waiting = np.arange(len(sizes))
+    while room and len(waiting):
+        waiting = waiting[sizes[waiting] <= room]
+        fitting = int(np.searchsorted(np.cumsum(sizes[waiting]), room, side="right"))
+        taken[waiting[:fitting]] = True
+        room -= int(sizes[waiting[:fitting]].sum())
+        waiting = waiting[fitting:]
+    return taken
