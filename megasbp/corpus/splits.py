@@ -7,6 +7,7 @@ from megasbp.errors import InputError
 
 # A document's code is its split's place here. The oracle's corpus is "unique" and "oracle" together.
 SPLITS = ("unused", "unique", "oracle", "validation", "test")
+_CLUSTERS_AT_ONCE = 1 << 20
 
 
 def assign_splits(
@@ -46,40 +47,55 @@ def assign_splits(
             f"test {test} need {needed}: lower corpus.oracle or add text"
         )
     sizes = np.bincount(clusters, minlength=len(clusters))
-    labels = np.flatnonzero(sizes)
-    keys = np.fromiter((derive_key(seed, "split", int(label)) for label in labels), np.uint64, len(labels))
-    waiting = labels[np.argsort(keys, kind="stable")]
+    waiting = _in_order(np.flatnonzero(sizes), seed)
+    found = len(waiting)
     codes = np.zeros(len(clusters), np.int8)
     short = {}
     for name, room in wanted.items():
-        taken = _that_fit(sizes[waiting], room)
+        taken, left = _that_fit(sizes, waiting, room)
         codes[waiting[taken]] = SPLITS.index(name)
-        left = room - int(sizes[waiting[taken]].sum())
         if left:
             short[name] = left
         waiting = waiting[~taken]
     if short:
         missing = ", ".join(f"{name} by {count}" for name, count in short.items())
         raise InputError(
-            f"the corpus has {len(clusters)} usable documents in {len(labels)} near-duplicate clusters, the "
+            f"the corpus has {len(clusters)} usable documents in {found} near-duplicate clusters, the "
             f"largest of {sizes.max()}, which no split may part: short are {missing}; lower the counts or "
             "raise corpus.duplicate_threshold"
         )
     return codes[clusters]
 
 
-def _that_fit(sizes: np.ndarray, room: int) -> np.ndarray:
-    """Which of the clusters, visited in this order, find room for all their documents: bool [n].
+def _in_order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """The clusters as they are visited."""
+    keys = np.fromiter((derive_key(seed, "split", int(label)) for label in labels), np.uint64, len(labels))
+    return labels[np.argsort(keys, kind="stable")]
 
-    Room only shrinks: what does not fit once is passed over for good, and what is before it fits together. So
-    each round ends at a cluster smaller than the last one's.
+
+def _that_fit(sizes: np.ndarray, clusters: np.ndarray, room: int) -> tuple[np.ndarray, int]:
+    """Which of the clusters, visited in this order, find room for all their documents.
+
+    Room only shrinks: what does not fit once is passed over for good, and what comes before it fits together.
+    So each round of a block ends at a smaller cluster than the last one's.
+
+    Args:
+        sizes: int64 [labels].
+        clusters: int64 [n], labels.
+
+    Returns:
+        bool [n], and the room that is left.
     """
-    taken = np.zeros(len(sizes), bool)
-    waiting = np.arange(len(sizes))
-    while room and len(waiting):
-        waiting = waiting[sizes[waiting] <= room]
-        fitting = int(np.searchsorted(np.cumsum(sizes[waiting]), room, side="right"))
-        taken[waiting[:fitting]] = True
-        room -= int(sizes[waiting[:fitting]].sum())
-        waiting = waiting[fitting:]
-    return taken
+    taken = np.zeros(len(clusters), bool)
+    for start in range(0, len(clusters), _CLUSTERS_AT_ONCE):
+        block = sizes[clusters[start : start + _CLUSTERS_AT_ONCE]]
+        waiting = np.arange(len(block))
+        while room and len(waiting):
+            waiting = waiting[block[waiting] <= room]
+            fitting = int(np.searchsorted(np.cumsum(block[waiting]), room, side="right"))
+            taken[start + waiting[:fitting]] = True
+            room -= int(block[waiting[:fitting]].sum())
+            waiting = waiting[fitting:]
+        if not room:
+            break
+    return taken, room

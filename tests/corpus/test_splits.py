@@ -73,7 +73,8 @@ def test_the_order_is_frozen():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_clusters_are_assigned_as_if_one_by_one(seed):
+def test_clusters_are_assigned_as_if_one_by_one(seed, monkeypatch):
+    monkeypatch.setattr("megasbp.corpus.splits._CLUSTERS_AT_ONCE", 7)
     sizes = np.random.default_rng(seed).choice([1, 1, 1, 2, 3, 5, 8], 60)
     clusters = clusters_of(sizes.tolist())
     wanted = {"test": 9, "validation": 7, "unique": 20, "oracle": 25}
