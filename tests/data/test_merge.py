@@ -160,34 +160,43 @@ def header(dtype: str, sequences: int, documents: int) -> bytes:
 
 @pytest.mark.slow
 def test_more_than_2_to_the_31_documents_are_merged_in_sparse_files(tmp_path, monkeypatch):
-    """Empty documents up to the last, which has five sequences: a table of 17 GB, holes but for its end.
+    """Empty documents, then 600 of the longest sequence the format allows: more than 2**40 tokens too.
 
-    The result is as large and as empty; its hashes, which would take most of the time, are left out.
+    A table of 17 GB and tokens of 1.3 TB, nearly all holes, and so is the result. Its hashes, which would take
+    most of the time, are left out.
     """
-    documents, lengths = 2**31 + 9, [3, 1, 2, 4, 5]
-    tokens = np.arange(100, 115, dtype=np.uint16)
-    (tmp_path / "a.bin").write_bytes(tokens.tobytes())
+    empty, full, longest = 2**31 + 9, 600, 2**31 - 1
+    documents, tokens = empty + full, full * longest
     with open(tmp_path / "a.idx", "wb") as file:
-        file.write(header("uint16", 5, documents))
-        file.write(np.array(lengths, "<i4").tobytes())
-        file.write((np.cumsum([0, *lengths[:-1]]) * 2).astype("<i8").tobytes())
-        file.seek(8 * documents, os.SEEK_CUR)
-        file.write(struct.pack("<q", 5))
-    describe(tmp_path / "a", documents, 15, "uint16", sequences=5)
-    write_dataset(tmp_path / "b", [[1, 5, 2], [], [1, 7, 8, 2]])
+        file.write(header("uint8", full, documents))
+        file.write(np.full(full, longest, "<i4").tobytes())
+        file.write((np.arange(full, dtype=np.int64) * longest).astype("<i8").tobytes())
+        file.seek(8 * empty, os.SEEK_CUR)
+        file.write(np.arange(full + 1, dtype="<i8").tobytes())
+    with open(tmp_path / "a.bin", "wb") as file:
+        file.truncate(tokens)
+        file.seek(tokens - 3)
+        file.write(bytes([7, 8, 9]))
+    describe(tmp_path / "a", documents, tokens, "uint8", sequences=full)
+    write_dataset(tmp_path / "b", [[1, 5, 2], [], [1, 7, 8, 2]], "uint8")
     # Twenty bytes a document are asked for, which holes do not take.
     monkeypatch.setattr("megasbp.data.merge.require_free_space", lambda folder, needed: None)
     monkeypatch.setattr("megasbp.data.indexed_dataset.hash_file", lambda path: "")
 
     merge_datasets([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
 
-    assert (tmp_path / "merged.idx").stat().st_size == 34 + 12 * 8 + 8 * (documents + 4)
-    assert (tmp_path / "merged.idx").stat().st_blocks * 512 < 32 << 20, "the holes were filled"
+    assert (tmp_path / "merged.idx").stat().st_size == 34 + 12 * (full + 3) + 8 * (documents + 4)
+    for suffix in (".idx", ".bin"):
+        assert (tmp_path / f"merged{suffix}").stat().st_blocks * 512 < 32 << 20, "the holes were filled"
     merged = IndexedDataset(tmp_path / "merged")
-    assert len(merged) == documents + 3
-    found = [merged.document(documents + place).tolist() for place in (-2, -1, 0, 1, 2)]
-    assert found == [[], tokens.tolist(), [1, 5, 2], [], [1, 7, 8, 2]]
-    assert merged.document(2**31).tolist() == []
+    assert len(merged) == documents + 3 and merged.tokens == tokens + 7
+    assert [merged.document(documents + place).tolist() for place in range(3)] == [
+        [1, 5, 2],
+        [],
+        [1, 7, 8, 2],
+    ]
+    assert merged.document(documents - 1)[-3:].tolist() == [7, 8, 9]
+    assert [merged.document(place).size for place in (0, 2**31, empty - 1, empty)] == [0, 0, 0, longest]
     with pytest.raises(IndexError):
         merged.document(documents + 3)
 
