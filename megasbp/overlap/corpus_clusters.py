@@ -33,7 +33,14 @@ from megasbp.shards.engine import run_shards
 from megasbp.shards.job import Work
 from megasbp.shards.progress import print_line
 from megasbp.shards.publication import shard_folder
-from megasbp.storage import Manifest, hash_object, publish_manifest, publishing_folder, read_manifest
+from megasbp.storage import (
+    Manifest,
+    hash_object,
+    publish_manifest,
+    publishing_folder,
+    read_manifest,
+    remove_partials,
+)
 
 CLUSTERS = "clusters.npy"
 _SIGNATURES, _CANDIDATES, _VERIFIED, _LABELS = "signatures", "candidates", "verified", "clusters"
@@ -126,6 +133,7 @@ def cluster_corpus(
         datasets=datasets,
         candidates=candidates,
     )
+    remove_partials(folder)
     with publishing_folder(folder / _LABELS) as partial:
         facts = write_clusters(len(documents), partial, pairs=verified)
         publish_manifest(partial, _STAGE, inputs, settings, facts)

@@ -162,8 +162,8 @@ def header(dtype: str, sequences: int, documents: int) -> bytes:
 def test_more_than_2_to_the_31_documents_are_merged_in_sparse_files(tmp_path, monkeypatch):
     """Empty documents, then 600 of the longest sequence the format allows: more than 2**40 tokens too.
 
-    A table of 17 GB and tokens of 1.3 TB, nearly all holes, and so is the result. Its hashes, which would take
-    most of the time, are left out.
+    A table of 17 GB and tokens of 1.3 TB, nearly all holes, and so is the result. Its hashes, which would
+    take most of the time, are left out.
     """
     empty, full, longest = 2**31 + 9, 600, 2**31 - 1
     documents, tokens = empty + full, full * longest
