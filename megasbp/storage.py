@@ -226,7 +226,7 @@ def publish_manifest(
 
 def _hashes_of_manifests(folder: Path) -> dict[Path, dict[str, Any]]:
     """What the manifests of folders inside `folder` say of their files."""
-    entries = {}
+    entries: dict[Path, dict[str, Any]] = {}
     for path in folder.rglob(f"*/{MANIFEST_NAME}"):
         manifest = read_manifest(path.parent, check="none")
         if manifest is not None:
