@@ -245,12 +245,14 @@ def _select(
     query_role: Literal["seed", "target"] = "seed" if same else "target"
     query_split, found_split = (seed_split, target_split) if same else (target_split, seed_split)
     found = find_neighbours(
-        embed.folder / f"{query_split}.npy",
-        embed.folder / f"{found_split}.npy",
+        _vectors(embed, query_split),
+        _vectors(embed, found_split),
         pairing.neighbours,
         pairing.search,
         exclude_same_row=same,
-        report=context.workspace.announce,
+        work=work,
+        shards=context.recipe.shards,
+        announce=context.workspace.announce,
     )
 
     def jaccard(seeds: np.ndarray, targets: np.ndarray) -> np.ndarray:
