@@ -80,12 +80,11 @@ void append_above(const float *bounds, int64_t count, float query_limit, const f
   }
 }
 
-Int8Rows round_rows(const FloatArray &vectors, bool as_columns) {
-  if (vectors.ndim() != 2 || vectors.shape(1) > kWidest)
-    throw std::invalid_argument("vectors must be a matrix of at most 65,536 columns");
-  const float *numbers = vectors.data();
+Int8Rows round_rows(const py::array &array, bool as_columns, int64_t threads) {
+  const megasbp::FloatRows vectors(array, "vectors");
+  if (vectors.width() > kWidest) throw std::invalid_argument("vectors may have 65,536 numbers at most");
   py::gil_scoped_release unlocked;
-  return Int8Rows(numbers, vectors.shape(0), vectors.shape(1), as_columns);
+  return Int8Rows(vectors, as_columns, threads);
 }
 
 py::tuple close_pairs(const Int8Rows &queries, const Int8Rows &rows, const FloatArray &query_limit,
@@ -137,8 +136,8 @@ py::tuple close_pairs(const Int8Rows &queries, const Int8Rows &rows, const Float
 
 void register_close_pairs(py::module_ &module) {
   py::class_<Int8Rows>(module, "Int8Rows", "Rows rounded to 8 bits, and how far that has moved each.")
-      .def(py::init(&round_rows), py::arg("vectors").noconvert(), py::arg("as_columns"),
-           "vectors: float32 [n, d], C-contiguous. as_columns: they are the rows of `close_pairs`, not the queries.")
+      .def(py::init(&round_rows), py::arg("vectors"), py::arg("as_columns"), py::arg("threads"),
+           "vectors: float32 or float16 [n, d]. as_columns: they are the rows of `close_pairs`, not the queries.")
       .def("__len__", [](const Int8Rows &rows) { return rows.count; });
   module.def("close_pairs", &close_pairs, py::arg("queries"), py::arg("rows"), py::arg("query_limit").noconvert(),
              py::arg("row_limit").noconvert(), py::arg("own_row").noconvert(), py::arg("best"), py::arg("threads"),

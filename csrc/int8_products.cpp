@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "parallel_for.h"
 #include "wide_vectors.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -17,6 +18,7 @@ namespace {
 
 constexpr int64_t kWidthStep = 64;
 constexpr int64_t kLanes = 16;
+constexpr int64_t kRowsAtOnce = 256;  // That a thread rounds.
 constexpr int64_t kPanel = 32;  // Rows that a step of the VNNI kernel multiplies with each of its queries.
 constexpr int kTile = 12;       // Its queries: 12 x 32 sums fill 24 of the 32 registers.
 static_assert(kQueriesAtOnce % kTile == 0);
@@ -159,25 +161,28 @@ bool has_vnni() {
 #endif
 }
 
-Int8Rows::Int8Rows(const float *vectors, int64_t rows, int64_t columns, bool as_columns)
-    : count(rows), width(columns), padded_count(filled(rows, kQueriesAtOnce * 2)),
-      padded_width(filled(columns, kWidthStep)), codes(static_cast<size_t>(padded_count * padded_width)),
+Int8Rows::Int8Rows(const FloatRows &vectors, bool as_columns, int64_t threads)
+    : count(vectors.count()), width(vectors.width()), padded_count(filled(count, kQueriesAtOnce * 2)),
+      padded_width(filled(width, kWidthStep)), codes(static_cast<size_t>(padded_count * padded_width)),
       sum(static_cast<size_t>(padded_count)), scale(static_cast<size_t>(padded_count)),
       length(static_cast<size_t>(padded_count)), error(static_cast<size_t>(padded_count)),
       reach(static_cast<size_t>(padded_count)) {
   static_assert(kQueriesAtOnce * 2 % kPanel == 0);
-  std::vector<float> row(static_cast<size_t>(padded_width));
-  for (int64_t i = 0; i < count; ++i) {
-    const auto at = static_cast<size_t>(i);
-    std::copy(vectors + i * width, vectors + (i + 1) * width, row.begin());
-    int8_t *kept = codes.data() + i * padded_width;
-    const Rounding rounding = round_row(row.data(), padded_width, kept);
-    sum[at] = sum_of(kept, padded_width);
-    scale[at] = rounding.scale;
-    length[at] = std::sqrt(rounding.squared_length) * kRoundedUp;
-    error[at] = std::sqrt(rounding.squared_error) * kRoundedUp + kSlack * length[at];
-    reach[at] = length[at] + error[at];
-  }
+  parallel_for((count + kRowsAtOnce - 1) / kRowsAtOnce, threads, [&](int64_t part) {
+    std::vector<float> space(static_cast<size_t>(width)), row(static_cast<size_t>(padded_width));
+    for (int64_t i = part * kRowsAtOnce; i < std::min(count, (part + 1) * kRowsAtOnce); ++i) {
+      const auto at = static_cast<size_t>(i);
+      const float *numbers = vectors.row(i, space.data());
+      std::copy(numbers, numbers + width, row.begin());
+      int8_t *kept = codes.data() + i * padded_width;
+      const Rounding rounding = round_row(row.data(), padded_width, kept);
+      sum[at] = sum_of(kept, padded_width);
+      scale[at] = rounding.scale;
+      length[at] = std::sqrt(rounding.squared_length) * kRoundedUp;
+      error[at] = std::sqrt(rounding.squared_error) * kRoundedUp + kSlack * length[at];
+      reach[at] = length[at] + error[at];
+    }
+  });
 #ifdef MEGASBP_VNNI
   if (as_columns && has_vnni()) packed = pack(codes, padded_count, padded_width);
 #endif

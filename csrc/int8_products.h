@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <vector>
 
+#include "float_rows.h"
+
 namespace megasbp {
 
 // A row r is kept as scale * codes, codes in [-127, 127]. Padding, of the width and of the number of rows, is zeros.
 struct Int8Rows {
-  // vectors: [count, width], row-major. as_columns: they will be the rows, not the queries, of upper_bounds.
-  Int8Rows(const float *vectors, int64_t count, int64_t width, bool as_columns);
+  // as_columns: they will be the rows, not the queries, of upper_bounds.
+  Int8Rows(const FloatRows &vectors, bool as_columns, int64_t threads);
 
   int64_t count, width;
   int64_t padded_count, padded_width;

@@ -11,14 +11,14 @@
 #include <vector>
 
 #include "arrays.h"
+#include "float_rows.h"
 #include "parallel_for.h"
+#include "wide_vectors.h"
 
 namespace py = pybind11;
 using megasbp::IndexArray;
 
 namespace {
-
-using FloatArray = py::array_t<float, py::array::c_style>;
 
 // Similarities are rounded to multiples of 2^-20, so that equal vectors tie whatever they are compared with.
 constexpr double kGrid = 1 << 20;
@@ -27,6 +27,7 @@ constexpr int64_t kPairsAtOnce = 1024;
 
 // The product of two floats is exact in double and the order of the sum is fixed by the lanes, so neither vector
 // instructions nor fused multiply-add change a bit.
+MEGASBP_WIDE_VECTORS
 double rounded_product(const float *a, const float *b, int64_t width) {
   double lanes[kLanes] = {};
   int64_t i = 0;
@@ -50,24 +51,27 @@ void check_rows(const IndexArray &rows, int64_t count, const char *name) {
   }
 }
 
-py::array_t<double> similarities(const FloatArray &queries, const FloatArray &corpus, const IndexArray &query_rows,
-                                const IndexArray &corpus_rows, int64_t threads) {
-  if (queries.ndim() != 2 || corpus.ndim() != 2 || queries.shape(1) != corpus.shape(1))
-    throw std::invalid_argument("queries and corpus must be matrices of one width");
+py::array_t<double> similarities(const py::array &query_vectors, const py::array &corpus_vectors,
+                                const IndexArray &query_rows, const IndexArray &corpus_rows, int64_t threads) {
+  const megasbp::FloatRows queries(query_vectors, "queries"), corpus(corpus_vectors, "corpus");
+  if (queries.width() != corpus.width()) throw std::invalid_argument("queries and corpus must be of one width");
   if (query_rows.ndim() != 1 || corpus_rows.ndim() != 1 || query_rows.size() != corpus_rows.size())
     throw std::invalid_argument("query_rows and corpus_rows must be one-dimensional and of equal length");
-  check_rows(query_rows, queries.shape(0), "query row");
-  check_rows(corpus_rows, corpus.shape(0), "corpus row");
-  const int64_t width = queries.shape(1), count = query_rows.size();
+  check_rows(query_rows, queries.count(), "query row");
+  check_rows(corpus_rows, corpus.count(), "corpus row");
+  const int64_t width = queries.width(), count = query_rows.size();
   py::array_t<double> result(count);
   double *out = result.mutable_data();
-  const float *a = queries.data(), *b = corpus.data();
   const int64_t *i = query_rows.data(), *j = corpus_rows.data();
   py::gil_scoped_release unlocked;
   megasbp::parallel_for((count + kPairsAtOnce - 1) / kPairsAtOnce, threads, [&](int64_t part) {
-    const int64_t stop = std::min(count, (part + 1) * kPairsAtOnce);
-    for (int64_t pair = part * kPairsAtOnce; pair < stop; ++pair)
-      out[pair] = rounded_product(a + i[pair] * width, b + j[pair] * width, width);
+    std::vector<float> query_space(static_cast<size_t>(width)), corpus_space(static_cast<size_t>(width));
+    const float *query = nullptr;
+    for (int64_t pair = part * kPairsAtOnce; pair < std::min(count, (part + 1) * kPairsAtOnce); ++pair) {
+      // Pairs of one query mostly follow each other.
+      if (query == nullptr || i[pair] != i[pair - 1]) query = queries.row(i[pair], query_space.data());
+      out[pair] = rounded_product(query, corpus.row(j[pair], corpus_space.data()), width);
+    }
   });
   return result;
 }
@@ -122,7 +126,7 @@ py::tuple best_of_each(const IndexArray &owner, const IndexArray &row, const py:
 }  // namespace
 
 void register_similarity(py::module_ &module) {
-  module.def("similarities", &similarities, py::arg("queries").noconvert(), py::arg("corpus").noconvert(),
+  module.def("similarities", &similarities, py::arg("queries"), py::arg("corpus"),
              py::arg("query_rows"), py::arg("corpus_rows"), py::arg("threads"),
              "float64 [c]: queries[query_rows[i]] . corpus[corpus_rows[i]], summed in double, in multiples of 2^-20.");
   module.def("best_of_each", &best_of_each, py::arg("owner"), py::arg("row"), py::arg("similarity"), py::arg("start"),

@@ -24,8 +24,8 @@ def best_among(
     Exact, and the same at any number of threads. Memory holds the result and a block of each side.
 
     Args:
-        queries: float32 [n, d], unit rows.
-        corpus: float32 [m, d], unit rows.
+        queries: float32 or float16 [n, d], unit rows.
+        corpus: float32 or float16 [m, d], unit rows.
         k: neighbours per query.
         own_row: int64 [n], the corpus row that is the query itself and no neighbour; -1 for none.
 
@@ -54,7 +54,7 @@ class Partition:
     """A partition's rows, ready to be joined with one batch of queries after the other.
 
     Args:
-        vectors: float32 [m, d], rows of length 1.
+        vectors: float16 [m, d], rows of length 1.
         limit: float32 [m]: pairs of at least this similarity count for the row as a query of its own; None
             where the rows ask for nothing.
     """
@@ -67,7 +67,7 @@ class Partition:
         """Pairs that may be similar enough for the query or for the row: all that are, and a few more.
 
         Args:
-            queries: float32 [n, d], rows of length 1; a few thousand.
+            queries: float16 [n, d], rows of length 1; a few thousand.
             limit: float32 [n]; pairs of at least this similarity count.
 
         Returns:

@@ -18,8 +18,8 @@ from megasbp.pairing.recall import Truth
 from megasbp.pairing.vectors import Vectors
 
 # A vector that is read, converted and copied costs about as much as this many scored pairs.
-_PAIRS_PER_MOVED_VECTOR = 300
-_MOST_PROBES = 64
+_PAIRS_PER_MOVED_VECTOR = 1000
+_MOST_PROBES = 32
 _MOST_STORED = 3
 _SIZE_SAMPLE = 1 << 15
 
@@ -47,8 +47,8 @@ class Setting:
 
 
 def default_partitions(rows: int) -> int:
-    """The largest power of two up to sqrt(rows), but with at least 32 rows in a partition on average."""
-    return 2 ** int(np.log2(max(min(np.sqrt(rows), rows / 32), 1)))
+    """The power of two nearest to sqrt(rows), but about 32 rows in a partition on average at least."""
+    return 2 ** round(np.log2(max(min(np.sqrt(rows), rows / 32), 1)))
 
 
 def check_partitions(config: SearchConfig, rows: int) -> int:

@@ -70,7 +70,7 @@ def write_block(
     """Writes rows [start, stop) into `folder`.
 
     Files: vectors.npy float16 [r, d] and row.npy int64 [r], ordered by home partition, then row;
-    NAME.npy int32 positions in that order, by partition, and NAME_bounds.npy int64 [partitions + 1], for NAME
+    NAME.npy int32 positions in that order, by partition, then row, and NAME_bounds.npy int64 [partitions + 1], for NAME
     in home (each row once), stored (each row in its `store` nearest partitions) and probing (each row in its
     `probe` nearest partitions but the first).
 
@@ -82,11 +82,12 @@ def write_block(
     order = np.argsort(nearest[:, 0], kind="stable")
     nearest = nearest[order]
     save(folder, "vectors", torch.from_numpy(block[order]).half().numpy())
-    save(folder, "row", start + order)
+    row = start + order
+    save(folder, "row", row)
     for name, ranks in (("home", slice(0, 1)), ("stored", slice(0, store)), ("probing", slice(1, probe))):
         partition = nearest[:, ranks]
         position = np.repeat(np.arange(len(order), dtype=np.int32), partition.shape[1])
-        by_partition = np.argsort(partition.ravel(), kind="stable")
+        by_partition = np.lexsort((row[position], partition.ravel()))
         counts = np.bincount(partition.ravel(), minlength=len(centroids))
         save(folder, name, position[by_partition])
         save(folder, f"{name}_bounds", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
@@ -130,7 +131,7 @@ class Rows:
 
     Attributes:
         row: int64 [m], row numbers.
-        vectors: float32 [m, d], of numbers that float16 holds.
+        vectors: float16 [m, d].
         limit: float32 [m]; -inf where none was given.
     """
 
@@ -155,12 +156,11 @@ def read_rows(
     """
     for place, block in enumerate(blocks):
         positions = block.positions(name, partition)
-        positions = positions[np.argsort(block.row[positions], kind="stable")]
         step = at_once or max(1, len(positions))
         for start in range(0, max(1, len(positions)), step):
             part = positions[start : start + step]
             limit = np.full(len(part), -np.inf, np.float32) if limits is None else limits(place)[part]
-            yield Rows(block.row[part], torch.from_numpy(block.vectors[part]).float().numpy(), limit)
+            yield Rows(block.row[part], block.vectors[part], limit)
 
 
 def read_all(

@@ -31,7 +31,7 @@ class Columns(Protocol):
         """Query and row, int64 [c], by query, then row: pairs that may count, and all of those that do.
 
         Args:
-            queries: float32 [n, d]; a few thousand unit rows.
+            queries: float32 or float16 [n, d]; a few thousand unit rows.
             limit: float32 [n]; a pair counts from this similarity on.
             row_limit: float32 [m]; or from this one on, the row's.
             best: a pair counts only if it may also be among the query's so many best, or reaches the row's
@@ -41,7 +41,7 @@ class Columns(Protocol):
 
 
 def columns(rows: np.ndarray) -> Columns:
-    """Columns for float32 [m, d] unit rows, made for the device at hand."""
+    """Columns for float32 or float16 [m, d] unit rows, made for the device at hand."""
     return BFloat16Columns(rows, "cuda") if torch.cuda.is_available() else Int8Columns(rows)
 
 
@@ -49,7 +49,7 @@ class Int8Columns:
     """On a CPU: 8-bit integers, each row at a scale of its own; how far that moves a row is measured."""
 
     def __init__(self, rows: np.ndarray) -> None:
-        self._rows = _C.Int8Rows(np.require(rows, np.float32, "C"), True)
+        self._rows = _C.Int8Rows(rows, True, torch.get_num_threads())
 
     def close_pairs(
         self,
@@ -61,14 +61,15 @@ class Int8Columns:
         own_row: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """See `Columns`."""
+        threads = torch.get_num_threads()
         query, row = _C.close_pairs(
-            _C.Int8Rows(np.require(queries, np.float32, "C"), False),
+            _C.Int8Rows(queries, False, threads),
             self._rows,
-            np.require(limit, np.float32, "C"),
+            np.ascontiguousarray(limit),
             np.full(len(self._rows), np.inf, np.float32) if row_limit is None else row_limit,
             np.full(len(queries), -1) if own_row is None else own_row,
             best,
-            torch.get_num_threads(),
+            threads,
         )
         return query, row
 

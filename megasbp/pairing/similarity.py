@@ -24,7 +24,7 @@ def similarities(
     """float64 [c]: queries[query_rows[i]] . corpus[corpus_rows[i]], rounded to multiples of 2**-20.
 
     Args:
-        queries, corpus: float32 [n, d] and [m, d]; arrays are C-contiguous. Nothing of them is copied.
+        queries, corpus: float32 or float16 [n, d] and [m, d]; arrays are C-contiguous. Nothing is copied.
         query_rows, corpus_rows: int64 [c].
     """
     threads = torch.get_num_threads()

@@ -84,7 +84,8 @@ class Vectors:
 def load_array(path: Path) -> np.ndarray:
     """A memory map of a .npy file; an empty array is read, since nothing cannot be mapped."""
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        # A plain array over the map: np.memmap slices several times as slowly.
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except ValueError:
         return np.load(path, allow_pickle=False)
 
