@@ -24,28 +24,35 @@ namespace {
 using FloatArray = py::array_t<float, py::array::c_style>;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kLowest = std::numeric_limits<float>::lowest();  // Above -infinity, the bound of what is left out.
 // Similarities are rounded to multiples of 2^-20, perhaps up to a limit.
 constexpr float kGridStep = 1.0f / (1 << 20);
 constexpr int64_t kColumnsAtOnce = 64;
 constexpr int64_t kWidest = 1 << 16;  // The sums of wider rows would not fit 32 bits.
 
-// The largest bound of each of 64 groups of columns; count is at least 64.
+// What the product of a query with each row is at least, of 64 groups of rows the largest; count is at least 64.
 MEGASBP_WIDE_VECTORS
-void group_maxima(const float *bounds, int64_t count, float *largest) {
-  std::copy(bounds, bounds + kColumnsAtOnce, largest);
-  for (int64_t first = kColumnsAtOnce; first + kColumnsAtOnce <= count; first += kColumnsAtOnce) {
-    for (int64_t i = 0; i < kColumnsAtOnce; ++i)
-      largest[i] = bounds[first + i] > largest[i] ? bounds[first + i] : largest[i];
+void largest_products(const float *bounds, int64_t count, float length, float error, const float *row_error,
+                      const float *row_reach, float *largest) {
+  std::fill(largest, largest + kColumnsAtOnce, -kInfinity);
+  for (int64_t first = 0; first + kColumnsAtOnce <= count; first += kColumnsAtOnce) {
+    for (int64_t i = 0; i < kColumnsAtOnce; ++i) {
+      const float product = bounds[first + i] - 2 * (length * row_error[first + i] + error * row_reach[first + i]);
+      largest[i] = product > largest[i] ? product : largest[i];
+    }
   }
 }
 
-// At most the k-th largest bound, and near it: the k-th largest of 64 groups' maxima, where there are many.
-float kth_bound(const float *bounds, int64_t count, int64_t k) {
+// At most the k-th largest product of the query, and near it: the k-th largest of 64 groups', where there are many rows.
+float kth_product(const float *bounds, const Int8Rows &queries, size_t query, const Int8Rows &rows, int64_t k) {
+  const float length = queries.length[query], error = queries.error[query];
   std::vector<float> largest(static_cast<size_t>(kColumnsAtOnce));
-  if (count >= 2 * kColumnsAtOnce && 2 * k <= kColumnsAtOnce) {
-    group_maxima(bounds, count, largest.data());
+  if (rows.count >= 2 * kColumnsAtOnce && 2 * k <= kColumnsAtOnce) {
+    largest_products(bounds, rows.count, length, error, rows.error.data(), rows.reach.data(), largest.data());
   } else {
-    largest.assign(bounds, bounds + count);
+    largest.resize(static_cast<size_t>(rows.count));
+    for (size_t i = 0; i < largest.size(); ++i)
+      largest[i] = bounds[i] - 2 * (length * rows.error[i] + error * rows.reach[i]);
   }
   std::nth_element(largest.begin(), largest.begin() + (k - 1), largest.end(), std::greater<float>());
   return largest[static_cast<size_t>(k - 1)];
@@ -93,30 +100,24 @@ py::tuple close_pairs(const Int8Rows &queries, const Int8Rows &rows, const Float
   if (query_limit.size() != queries.count || row_limit.size() != rows.count || own_row.size() != queries.count)
     throw std::invalid_argument("there must be one limit for each query and row, and one own row for each query");
   std::vector<float> row_limits(row_limit.data(), row_limit.data() + rows.count);
-  for (float &limit : row_limits) limit -= kGridStep;
+  for (float &limit : row_limits) limit = std::max(limit - kGridStep, kLowest);
   const float *query_limits = query_limit.data();
   const int64_t *own_rows = own_row.data();
   const int64_t parts = (queries.count + kQueriesAtOnce - 1) / kQueriesAtOnce;
   std::vector<Pairs> found(static_cast<size_t>(parts));
   {
     py::gil_scoped_release unlocked;
-    const float error = rows.count ? *std::max_element(rows.error.begin(), rows.error.end()) : 0;
-    const float reach = rows.count ? *std::max_element(rows.reach.begin(), rows.reach.end()) : 0;
     megasbp::parallel_for(parts, threads, [&](int64_t part) {
       thread_local std::vector<float> bounds;
       bounds.resize(static_cast<size_t>(kQueriesAtOnce * rows.padded_count));
       const int64_t first = part * kQueriesAtOnce;
       megasbp::upper_bounds(queries, first, rows, bounds.data());
       for (int64_t query = first; query < std::min(queries.count, first + kQueriesAtOnce); ++query) {
-        const auto at = static_cast<size_t>(query);
         float *line = bounds.data() + (query - first) * rows.padded_count;
         if (own_rows[query] >= 0 && own_rows[query] < rows.count) line[own_rows[query]] = -kInfinity;
-        float limit = query_limits[query];
-        if (best > 0 && rows.count > best) {
-          // No product lies further below its bound than this.
-          const float below = 2 * (queries.length[at] * error + queries.error[at] * reach);
-          limit = std::max(limit, kth_bound(line, rows.count, best) - below);
-        }
+        float limit = std::max(query_limits[query], kLowest);
+        if (best > 0 && rows.count > best)
+          limit = std::max(limit, kth_product(line, queries, static_cast<size_t>(query), rows, best));
         append_above(line, rows.count, limit - kGridStep, row_limits.data(), query, found[static_cast<size_t>(part)]);
       }
     });

@@ -1,5 +1,6 @@
 """Embeddings and pair tables."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from megasbp.pairing.pairs import (
 )
 from megasbp.pairing.permutation import permute_seeds
 from megasbp.pairing.table import write_pairs
+from megasbp.pairing.vectors import Vectors
 from megasbp.storage import hash_file, publishing_file
 
 # Of the pairs that a source has for tuning, what is held out at most when it has none for validation.
@@ -88,7 +90,11 @@ def pairs_stage(context: Context, embed: StageResult | None) -> StageResult:
     listing = recipe.pairing.file()
 
     def make(folder: Path) -> dict[str, Any]:
-        found = _find(context, embed)
+        # Of an interrupted stage it stays, and the search goes on there.
+        work = folder / "search"
+        found = _find(context, embed, work)
+        if work.exists():
+            shutil.rmtree(work)
         facts: dict[str, Any] = {"without": found.without, "reading": found.reading}
         for table_name, whole in found.tables.items():
             limit = recipe.synthesizer.maximum_validation_pairs if table_name == "validation" else None
@@ -152,8 +158,11 @@ class _Found:
     offered_targets: np.ndarray
 
 
-def _find(context: Context, embed: StageResult | None) -> _Found:
+def _find(context: Context, embed: StageResult | None, work: Path) -> _Found:
     """Every table of the recipe's source.
+
+    Args:
+        work: folder of the searches, one for each table.
 
     Raises:
         InputError: fewer than two pairs for tuning, or in a table that neighbours always have.
@@ -163,7 +172,9 @@ def _find(context: Context, embed: StageResult | None) -> _Found:
     search: dict[str, dict[str, Any]] = {}
     if pairing.source == "neighbours":
         assert embed is not None
-        searched = {name: _select(context, embed, *splits) for name, splits in PAIR_TABLES.items()}
+        searched = {
+            name: _select(context, embed, work / name, *splits) for name, splits in PAIR_TABLES.items()
+        }
         selections = {name: selection for name, (selection, _) in searched.items()}
         search = {name: facts for name, (_, facts) in searched.items()}
         needed, mend = set(PAIR_TABLES), "lower pairing.minimum_similarity, raise pairing.neighbours,"
@@ -171,10 +182,7 @@ def _find(context: Context, embed: StageResult | None) -> _Found:
         listed = listed_pairs(context)
         vectors = {}
         if embed is not None:
-            vectors = {
-                name: np.load(embed.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in UNIT_SPLITS
-            }
+            vectors = {name: _vectors(embed, name) for name in UNIT_SPLITS}
         selections = {
             name: _select_listed(context, vectors, *listed.splits[name], *pairs)
             for name, pairs in listed.pairs.items()
@@ -235,8 +243,13 @@ def _texts(corpus: Corpus, name: str, tokenizer: Tokenizer) -> list[str]:
     return [document_text(dataset, document, tokenizer) for document in range(len(dataset))]
 
 
+def _vectors(embed: StageResult, split: str) -> Vectors:
+    name = f"{split}.npy"
+    return Vectors([embed.folder / name], digest=embed.manifest.files[name]["sha256"])
+
+
 def _select(
-    context: Context, embed: StageResult, seed_split: str, target_split: str
+    context: Context, embed: StageResult, work: Path, seed_split: str, target_split: str
 ) -> tuple[PairSelection, dict[str, Any]]:
     pairing, corpus = context.recipe.pairing, context.corpus
     seeds_dataset, targets_dataset = corpus.open_units(seed_split), corpus.open_units(target_split)
@@ -271,7 +284,7 @@ def _select(
 
 def _select_listed(
     context: Context,
-    vectors: dict[str, np.ndarray],
+    vectors: dict[str, Vectors],
     seed_split: str,
     target_split: str,
     seeds: np.ndarray,

@@ -110,11 +110,11 @@ def find_neighbours(
         similarity, row, setting, truth = _search_faiss(queries, corpus, neighbours, config, exclude_same_row)
     else:
         with tempfile.TemporaryDirectory(prefix="neighbours-") as temporary:
-            search = _Search(work or Path(temporary), shards, announce)
+            search = PartitionedSearch(work or Path(temporary), shards, announce)
             if work is not None:
                 # A temporary folder is nobody else's; hashing the vectors would only cost time.
                 search.inputs |= {"queries": queries.digest, "corpus": corpus.digest}
-            similarity, row, setting, truth = search.partitions(
+            similarity, row, setting, truth = search.choose_and_run(
                 queries, corpus, neighbours, config, exclude_same_row
             )
     judged = truth.every_other(1)
@@ -137,7 +137,7 @@ def find_neighbours(
 _Found = tuple[np.ndarray, np.ndarray, Setting, Truth]
 
 
-class _Search:
+class PartitionedSearch:
     """The steps of the partitioned search in a folder, each run over its shards.
 
     Attributes:
@@ -148,7 +148,7 @@ class _Search:
         self._work, self._shards, self._announce = work, shards, announce
         self.inputs: dict[str, str] = {}
 
-    def partitions(
+    def choose_and_run(
         self, queries: Vectors, corpus: Vectors, neighbours: int, config: SearchConfig, same: bool
     ) -> _Found:
         """Chooses a setting, then searches with it."""

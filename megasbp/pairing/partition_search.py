@@ -13,12 +13,14 @@ that little is carried from there. When the corpus is its own set of queries, a 
 for both of its rows: a neighbour is found if either of the two asks the other's partition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from megasbp.pairing.config import SearchConfig
 from megasbp.pairing.join import Candidates, Partition, best_among, best_per_owner, joined
@@ -33,6 +35,7 @@ from megasbp.shards.publication import shard_folder
 _SPARE = 2
 _CANDIDATES_AT_ONCE = 1 << 20
 _QUERIES_AT_ONCE = 2048
+_Joined = TypeVar("_Joined")
 _NOTHING: Candidates = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 
@@ -149,16 +152,17 @@ def search_own(shard: int, folder: Path, **settings: Any) -> None:
     """
     plan = Plan(**settings)
     queries, corpus = open_blocks(plan.blocks("queries")), open_blocks(plan.blocks("corpus"))
-    similarities_found, rows_found = [], []
-    for partition in plan.group(shard):
+
+    def join(partition: int) -> tuple[np.ndarray, np.ndarray]:
         asking, stored = read_all(queries, "home", partition), read_all(corpus, "stored", partition)
         own_row = np.searchsorted(stored.row, asking.row) if plan.same else None
         similarity, place = best_among(
             asking.vectors, stored.vectors, plan.neighbours + _SPARE, own_row=own_row
         )
-        similarities_found.append(similarity)
         # Place -1, no row, takes the -1 at the end.
-        rows_found.append(np.append(stored.row, -1)[place])
+        return similarity, np.append(stored.row, -1)[place]
+
+    similarities_found, rows_found = zip(*_for_each(join, plan.group(shard)), strict=True)
     save(folder, "similarity", np.concatenate(similarities_found))
     save(folder, "row", np.concatenate(rows_found))
     save(folder, "bounds", np.cumsum([0] + [len(row) for row in rows_found]))
@@ -200,10 +204,10 @@ def search_cross(shard: int, folder: Path, **settings: Any) -> None:
     def limits(block: int) -> np.ndarray:
         return load_limit(limit_folders[block], "limit")
 
-    kept = [_NOTHING]
-    for partition in plan.group(shard):
+    def join(partition: int) -> Candidates:
         stored = read_all(corpus, "stored", partition, limits if plan.same else None)
         rows = Partition(stored.vectors, stored.limit if plan.same else None)
+        kept, count = [_NOTHING], 0
         for asking in read_rows(queries, "probing", partition, limits=limits, at_once=_QUERIES_AT_ONCE):
             query, place, similarity = rows.pairs(asking.vectors, asking.limit)
             owner, row = asking.row[query], stored.row[place]
@@ -215,9 +219,13 @@ def search_cross(shard: int, folder: Path, **settings: Any) -> None:
                 kept.append((row[back], owner[back], similarity[back]))
                 forth &= other
             kept.append((owner[forth], row[forth], similarity[forth]))
-            if sum(len(part[0]) for part in kept) > _CANDIDATES_AT_ONCE:
+            count += len(query)
+            if count > _CANDIDATES_AT_ONCE:
                 kept = [best_per_owner(*joined(kept), plan.neighbours + _SPARE)]
-    owner, row, similarity = joined(kept)
+                count = len(kept[0][0])
+        return joined(kept)
+
+    owner, row, similarity = joined(_for_each(join, plan.group(shard)))
     order = np.argsort(owner, kind="stable")
     owner, row, similarity = owner[order], row[order], similarity[order]
     save(folder, "owner", owner)
@@ -249,6 +257,12 @@ def merge(shard: int, folder: Path, **settings: Any) -> None:
     neighbours = np.take_along_axis(row, order, axis=1)
     save(folder, "similarity", similarity)
     save(folder, "row", neighbours)
+
+
+def _for_each(join: Callable[[int], _Joined], partitions: range) -> list[_Joined]:
+    """What comes of each partition, several at a time: what is not C++ leaves a processor to the others."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(join, partitions))
 
 
 def _write_block(side: str, shard: int, folder: Path, plan: Plan) -> None:

@@ -69,10 +69,10 @@ def write_block(
 ) -> None:
     """Writes rows [start, stop) into `folder`.
 
-    Files: vectors.npy float16 [r, d] and row.npy int64 [r], ordered by home partition, then row;
-    NAME.npy int32 positions in that order, by partition, then row, and NAME_bounds.npy int64 [partitions + 1], for NAME
-    in home (each row once), stored (each row in its `store` nearest partitions) and probing (each row in its
-    `probe` nearest partitions but the first).
+    Files: vectors.npy float16 [r, d] and row.npy int64 [r], ordered by home partition, then row; NAME.npy
+    int32 positions in that order, by partition, then row, and NAME_bounds.npy int64 [partitions + 1], for
+    NAME in home (each row once), stored (each row in its `store` nearest partitions) and probing (each row in
+    its `probe` nearest partitions but the first).
 
     Args:
         vectors: float32 [n, d], unit rows.

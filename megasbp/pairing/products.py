@@ -102,7 +102,9 @@ class BFloat16Columns:
             lowest = torch.maximum(lowest, kth)
         lowest = lowest[:, None]
         if row_limit is not None:
-            lowest = torch.minimum(lowest, torch.from_numpy(row_limit - np.float32(_BFLOAT16_ERROR)).to(device))
+            lowest = torch.minimum(
+                lowest, torch.from_numpy(row_limit - np.float32(_BFLOAT16_ERROR)).to(device)
+            )
         found = (products >= lowest).nonzero().cpu().numpy()
         pairs = found[:, 0], found[:, 1]
         if own_row is None:
