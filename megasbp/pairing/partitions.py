@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from megasbp.addressing import derive_key
 from megasbp.pairing.embedding import unit_rows
@@ -45,11 +46,12 @@ def fit_centroids(
     centroids = sample[np.sort(generator.choice(count, partitions, replace=False))]
     for _ in range(iterations):
         similarity, nearest = best_among(sample, centroids, 1)
-        order = np.argsort(nearest[:, 0], kind="stable")
-        used, starts = np.unique(nearest[order, 0], return_index=True)
-        sums = np.zeros(centroids.shape, dtype=np.float64)
-        sums[used] = np.add.reduceat(sample[order].astype(np.float64), starts, axis=0)
-        lost = np.setdiff1d(np.arange(partitions), used)
+        # The sums of a sparse product run in the order of the rows, on one thread.
+        members = sparse.csr_array(
+            (np.ones(count, np.float32), (nearest[:, 0], np.arange(count))), shape=(partitions, count)
+        )
+        sums = members @ sample
+        lost = np.setdiff1d(np.arange(partitions), nearest[:, 0])
         # Opposite rows may add up to nothing as well.
         lost = np.union1d(lost, np.flatnonzero(np.linalg.norm(sums, axis=1) < 1e-6))
         sums[lost] = sample[np.argsort(similarity[:, 0], kind="stable")[: len(lost)]]

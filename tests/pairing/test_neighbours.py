@@ -21,7 +21,9 @@ from megasbp.pairing.partitions import fit_centroids, save
 from megasbp.pairing.recall import found_similarities, sample_truth, tie_aware_recall
 from megasbp.pairing.search import nearest_neighbours
 from megasbp.pairing.vectors import Vectors
+from megasbp.shards import attempt
 from megasbp.shards.config import INLINE, ShardsConfig
+from megasbp.shards.job import Work, find_work
 
 # Three groups of partitions and two blocks, so that each step has several shards.
 CONFIG = SearchConfig(engine="partitioned", partitions=9, probe=3, store=1, recall_sample=50)
@@ -151,10 +153,6 @@ def test_fewer_rows_than_neighbours(tmp_path: Path) -> None:
     assert_same_neighbours((similarity, row), nearest_neighbours(corpus, corpus, 10, exclude_same_row=True))
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.usefixtures("several_shards")
 @pytest.mark.parametrize("step", ["block_corpus", "search_own", "gather_own", "search_cross", "merge"])
 def test_a_search_that_was_killed_continues_with_the_same_bytes(
@@ -162,16 +160,20 @@ def test_a_search_that_was_killed_continues_with_the_same_bytes(
 ) -> None:
     path = saved(tmp_path / "v.npy", clustered(400))
     whole = find_same(path, tmp_path / "whole")
-    task = getattr(partition_search, step)
 
-    def task_or_death(shard: int, folder: Path, **settings: Any) -> None:
-        task(shard, folder, **settings)
-        if shard == 1:
-            raise KeyboardInterrupt
+    def find_dying(name: str) -> Work:
+        task = find_work(name)
+
+        def work_or_death(shard: int, folder: Path, **settings: Any) -> None:
+            task(shard, folder, **settings)
+            if name.endswith(f":{step}") and shard == 1:
+                raise KeyboardInterrupt
+
+        return work_or_death
 
     work = tmp_path / "killed"
     with monkeypatch.context() as patch:
-        patch.setattr(partition_search, step, task_or_death)
+        patch.setattr(attempt, "find_work", find_dying)
         with pytest.raises(KeyboardInterrupt):
             find_same(path, work)
     kept = {path: path.stat().st_mtime_ns for path in work.rglob("*.npy")}

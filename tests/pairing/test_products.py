@@ -1,4 +1,4 @@
-"""Products in low precision: no pair that counts is missing; whoever proposes, the neighbours are the same."""
+"""Products in low precision: no pair that counts is missing; whoever proposes, the same are nearest."""
 
 from collections.abc import Callable
 
