@@ -15,7 +15,6 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ import torch
 from benchmarks import report
 from benchmarks.measuring import fresh_process
 from megasbp.pairing.config import SearchConfig
-from megasbp.pairing.neighbours import Task, find_neighbours, run_here
-from megasbp.pairing.partition_search import Plan
+from megasbp.pairing.neighbours import find_neighbours
 from megasbp.pairing.recall import tie_aware_recall
 from megasbp.pairing.similarity import similarities
+from megasbp.pairing.vectors import Vectors
 from megasbp.storage import publish_json
 
 NEIGHBOURS = 10
@@ -111,26 +110,17 @@ def measure_ivf(path: Path, recall: float) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def measure_partitioned(path: Path, recall: float) -> tuple[np.ndarray, dict[str, Any]]:
-    split: dict[str, float] = defaultdict(float)
-
-    def run(task: Task, folders: Sequence[Path], plan: Plan) -> None:
-        step = Clock()
-        run_here(task, folders, plan)
-        split[task.__name__] += step.read()["seconds"]
-
+    vectors = Vectors([path])
     clock = Clock()
     found = find_neighbours(
-        path,
-        path,
+        vectors,
+        vectors,
         NEIGHBOURS,
         SearchConfig(engine="partitioned", recall=recall),
         exclude_same_row=True,
-        run=run,
-        report=lambda line: print(line, file=sys.stderr),
+        announce=lambda line: print(line, file=sys.stderr),
     )
-    total = clock.read()
-    split["choose_and_measure_recall"] = total["seconds"] - sum(split.values())
-    return found.row, {**total, "split": dict(split), "setting": found.facts}
+    return found.row, {**clock.read(), "setting": found.facts}
 
 
 SIDES = {"flat": measure_flat, "ivf": measure_ivf, "partitioned": measure_partitioned}

@@ -1,5 +1,6 @@
 """Embeddings and pair tables."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from megasbp.overlap.shingles import jaccard_pairs
 from megasbp.pairing.embedders import FITTED_EMBEDDERS, open_embedder
 from megasbp.pairing.embedding_shards import (
     DOCUMENTS_PER_SHARD,
+    VECTORS,
     agreed_facts,
     embed_documents,
     forget_embedder,
@@ -42,8 +44,9 @@ from megasbp.pairing.pairs import (
 )
 from megasbp.pairing.permutation import permute_seeds
 from megasbp.pairing.table import write_pairs
+from megasbp.pairing.vectors import Vectors
 from megasbp.shards.engine import run_shards
-from megasbp.storage import hash_file, publish_manifest, publishing_folder, read_manifest
+from megasbp.storage import hash_file, hash_object, publish_manifest, publishing_folder, read_manifest
 
 # Of the pairs that a source has for tuning, what is held out at most when it has none for validation.
 _HELD_OUT_SHARE = 0.1
@@ -63,10 +66,11 @@ def embed_stage(context: Context, baseline: StageResult) -> StageResult | None:
     from_checkpoint = recipe.pairing.embedder == "checkpoint"
 
     def make(folder: Path) -> dict[str, Any]:
-        fitted = _fit_embedder(context, folder / "fitted", best_checkpoint(baseline))
+        checkpoint = best_checkpoint(baseline) if from_checkpoint else None
+        fitted = _fit_embedder(context, folder / "fitted", checkpoint)
         paths = {"tokenizer": corpus.tokenizer.folder / TOKENIZER_NAME, "fitted": fitted.folder}
-        if from_checkpoint:
-            paths["checkpoint"] = best_checkpoint(baseline)
+        if checkpoint is not None:
+            paths["checkpoint"] = checkpoint
         manifests = []
         for name in UNIT_SPLITS:
             units = corpus.open_units(name)
@@ -96,7 +100,7 @@ def embed_stage(context: Context, baseline: StageResult) -> StageResult | None:
     )
 
 
-def _fit_embedder(context: Context, folder: Path, checkpoint: Path) -> StageResult:
+def _fit_embedder(context: Context, folder: Path, checkpoint: Path | None) -> StageResult:
     """What the embedder learns from texts of the unique split, published in `folder`."""
     manifest = read_manifest(folder)
     if manifest is None:
@@ -130,7 +134,11 @@ def pairs_stage(context: Context, embed: StageResult | None) -> StageResult:
     listing = recipe.pairing.file()
 
     def make(folder: Path) -> dict[str, Any]:
-        found = _find(context, embed)
+        # Of an interrupted stage it stays, and the search goes on there.
+        work = folder / "search"
+        found = _find(context, embed, work)
+        if work.exists():
+            shutil.rmtree(work)
         facts: dict[str, Any] = {"without": found.without, "reading": found.reading}
         for table_name, whole in found.tables.items():
             limit = recipe.synthesizer.maximum_validation_pairs if table_name == "validation" else None
@@ -194,8 +202,11 @@ class _Found:
     offered_targets: np.ndarray
 
 
-def _find(context: Context, embed: StageResult | None) -> _Found:
+def _find(context: Context, embed: StageResult | None, work: Path) -> _Found:
     """Every table of the recipe's source.
+
+    Args:
+        work: folder of the searches, one for each table.
 
     Raises:
         InputError: fewer than two pairs for tuning, or in a table that neighbours always have.
@@ -205,7 +216,9 @@ def _find(context: Context, embed: StageResult | None) -> _Found:
     search: dict[str, dict[str, Any]] = {}
     if pairing.source == "neighbours":
         assert embed is not None
-        searched = {name: _select(context, embed, *splits) for name, splits in PAIR_TABLES.items()}
+        searched = {
+            name: _select(context, embed, work / name, *splits) for name, splits in PAIR_TABLES.items()
+        }
         selections = {name: selection for name, (selection, _) in searched.items()}
         search = {name: facts for name, (_, facts) in searched.items()}
         needed, mend = set(PAIR_TABLES), "lower pairing.minimum_similarity, raise pairing.neighbours,"
@@ -213,10 +226,7 @@ def _find(context: Context, embed: StageResult | None) -> _Found:
         listed = listed_pairs(context)
         vectors = {}
         if embed is not None:
-            vectors = {
-                name: np.load(embed.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in UNIT_SPLITS
-            }
+            vectors = {name: _vectors(embed, name) for name in UNIT_SPLITS}
         selections = {
             name: _select_listed(context, vectors, *listed.splits[name], *pairs)
             for name, pairs in listed.pairs.items()
@@ -272,8 +282,20 @@ def _shape(table: pa.Table, offered_targets: np.ndarray, documents: int) -> dict
     }
 
 
+def _vectors(embed: StageResult, split: str) -> Vectors:
+    """The vectors of a split's units, shard after shard."""
+    hashes = {
+        name: entry["sha256"]
+        for name, entry in embed.manifest.files.items()
+        if name.startswith(f"{split}/") and name.endswith(f"/{VECTORS}")
+    }
+    names = sorted(hashes)
+    digest = hash_object([hashes[name] for name in names])
+    return Vectors([embed.folder / name for name in names], digest=digest)
+
+
 def _select(
-    context: Context, embed: StageResult, seed_split: str, target_split: str
+    context: Context, embed: StageResult, work: Path, seed_split: str, target_split: str
 ) -> tuple[PairSelection, dict[str, Any]]:
     pairing, corpus = context.recipe.pairing, context.corpus
     seeds_dataset, targets_dataset = corpus.open_units(seed_split), corpus.open_units(target_split)
@@ -282,12 +304,14 @@ def _select(
     query_role: Literal["seed", "target"] = "seed" if same else "target"
     query_split, found_split = (seed_split, target_split) if same else (target_split, seed_split)
     found = find_neighbours(
-        embed.folder / f"{query_split}.npy",
-        embed.folder / f"{found_split}.npy",
+        _vectors(embed, query_split),
+        _vectors(embed, found_split),
         pairing.neighbours,
         pairing.search,
         exclude_same_row=same,
-        report=context.workspace.announce,
+        work=work,
+        shards=context.shards,
+        announce=context.workspace.announce,
     )
 
     def jaccard(seeds: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -306,7 +330,7 @@ def _select(
 
 def _select_listed(
     context: Context,
-    vectors: dict[str, np.ndarray],
+    vectors: dict[str, Vectors],
     seed_split: str,
     target_split: str,
     seeds: np.ndarray,
