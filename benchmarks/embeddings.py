@@ -69,8 +69,8 @@ def main() -> None:
     found: dict[str, np.ndarray] = {}
     figures: dict[str, Any] = {}
     embedders: dict[str, Callable[[], Any]] = {
-        "tfidf": lambda: TfidfEmbedder(fit),
-        "checkpoint": lambda: CheckpointEmbedder(model, tokenizer, fit),
+        "tfidf": lambda: TfidfEmbedder.fit(fit),
+        "checkpoint": lambda: CheckpointEmbedder.fit(model, tokenizer, fit),
         "minilm": lambda: SentenceEmbedder(str(minilm_folder()), label="minilm", maximum_tokens=256),
     }
     wanted = [texts[place] for place in reported]

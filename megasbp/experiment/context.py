@@ -20,6 +20,8 @@ from megasbp.training.trainer import TrainingResult
 # Splits whose units are paired.
 UNIT_SPLITS = ("unique", "validation", "test")
 
+TOKENIZER_NAME = "tokenizer.json"
+
 # Files of a training job that hold times; they are no results.
 TRAINING_LOGS = ("metrics.jsonl", "tensorboard/*", "tensorboard/**/*")
 
@@ -82,7 +84,7 @@ class Context:
 
 def open_tokenizer(result: StageResult) -> Tokenizer:
     """The tokenizer that a stage published."""
-    return Tokenizer.load(result.folder / "tokenizer.json")
+    return Tokenizer.load(result.folder / TOKENIZER_NAME)
 
 
 def open_dataset(prefix: Path, tokenizer: Tokenizer) -> IndexedDataset:

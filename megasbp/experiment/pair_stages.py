@@ -11,11 +11,26 @@ import pyarrow as pa
 from megasbp.addressing import derive_key
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.errors import InputError
-from megasbp.experiment.context import UNIT_SPLITS, Context, Corpus, best_checkpoint, document_text
+from megasbp.experiment.context import (
+    TOKENIZER_NAME,
+    UNIT_SPLITS,
+    Context,
+    Corpus,
+    best_checkpoint,
+    document_text,
+)
 from megasbp.experiment.pair_sources import PAIR_TABLES, Listed, listed_pairs
 from megasbp.experiment.stages import StageResult
 from megasbp.overlap.shingles import jaccard_pairs
-from megasbp.pairing.embedders import open_embedder
+from megasbp.pairing.embedders import FITTED_EMBEDDERS, open_embedder
+from megasbp.pairing.embedding_shards import (
+    DOCUMENTS_PER_SHARD,
+    VECTORS,
+    agreed_facts,
+    embed_documents,
+    forget_embedder,
+    shards_of,
+)
 from megasbp.pairing.hold_out import hold_out_targets
 from megasbp.pairing.neighbours import find_neighbours
 from megasbp.pairing.pairs import (
@@ -30,15 +45,18 @@ from megasbp.pairing.pairs import (
 from megasbp.pairing.permutation import permute_seeds
 from megasbp.pairing.table import write_pairs
 from megasbp.pairing.vectors import Vectors
-from megasbp.storage import hash_file, publishing_file
+from megasbp.shards.engine import run_shards
+from megasbp.storage import hash_file, hash_object, publish_manifest, publishing_folder, read_manifest
 
 # Of the pairs that a source has for tuning, what is held out at most when it has none for validation.
 _HELD_OUT_SHARE = 0.1
+# Texts that TF-IDF and the centre of the own-model embeddings are fitted on, at most.
+_MOST_FIT_TEXTS = 200_000
 _VALUE_TABLES = ("new_target", "new_seed_and_target")
 
 
 def embed_stage(context: Context, baseline: StageResult) -> StageResult | None:
-    """One unit vector per unit of the unique, validation and test splits, in NAME.npy.
+    """One unit vector per unit of the unique, validation and test splits, in shards below NAME.
 
     None when the recipe names no embedder.
     """
@@ -48,26 +66,28 @@ def embed_stage(context: Context, baseline: StageResult) -> StageResult | None:
     from_checkpoint = recipe.pairing.embedder == "checkpoint"
 
     def make(folder: Path) -> dict[str, Any]:
-        tokenizer = corpus.open_tokenizer()
-        unique = _texts(corpus, "unique", tokenizer)
-        embedder = open_embedder(
-            recipe.pairing.embedder,
-            fit_texts=unique,
-            checkpoint=best_checkpoint(baseline) if from_checkpoint else None,
-            tokenizer=tokenizer,
-        )
-        dimension = 0
+        fitted = _fit_embedder(context, folder / "fitted", best_checkpoint(baseline))
+        paths = {"tokenizer": corpus.tokenizer.folder / TOKENIZER_NAME, "fitted": fitted.folder}
+        if from_checkpoint:
+            paths["checkpoint"] = best_checkpoint(baseline)
+        manifests = []
         for name in UNIT_SPLITS:
-            texts = unique if name == "unique" else _texts(corpus, name, tokenizer)
-            vectors = embedder.embed(texts)
-            dimension = vectors.shape[1]
-            with publishing_file(folder / f"{name}.npy") as partial, open(partial, "wb") as file:
-                np.save(file, vectors, allow_pickle=False)
-        return {
-            "fingerprint": embedder.fingerprint,
-            "dimension": dimension,
-            "parameters": embedder.parameters,
-        }
+            units = corpus.open_units(name)
+            manifests += run_shards(
+                embed_documents,
+                shards_of(len(units)),
+                folder / name,
+                settings={
+                    "embedder": recipe.pairing.embedder,
+                    "documents_per_shard": DOCUMENTS_PER_SHARD,
+                },
+                inputs={"units": units.fingerprint, "fitted": fitted.digest},
+                paths={**paths, "dataset": units.prefix},
+                config=context.shards,
+                announce=context.workspace.announce,
+            )
+        forget_embedder()
+        return agreed_facts(manifests)
 
     inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "units": corpus.units}
     if from_checkpoint:
@@ -77,6 +97,29 @@ def embed_stage(context: Context, baseline: StageResult) -> StageResult | None:
     return context.workspace.stage(
         name, inputs=inputs, settings={"embedder": recipe.pairing.embedder}, make=make
     )
+
+
+def _fit_embedder(context: Context, folder: Path, checkpoint: Path) -> StageResult:
+    """What the embedder learns from texts of the unique split, published in `folder`."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        corpus, name = context.corpus, context.recipe.pairing.embedder
+        tokenizer = corpus.open_tokenizer()
+        with publishing_folder(folder) as partial:
+            if name in FITTED_EMBEDDERS:
+                embedder = open_embedder(
+                    name, fit_texts=_fit_texts(corpus, tokenizer), checkpoint=checkpoint, tokenizer=tokenizer
+                )
+                embedder.save_fit(partial)
+            manifest = publish_manifest(partial, "fitted embedder", inputs={}, settings={})
+    return StageResult(folder, manifest)
+
+
+def _fit_texts(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
+    """Evenly spaced units of the unique split."""
+    dataset = corpus.open_units("unique")
+    step = -(-len(dataset) // _MOST_FIT_TEXTS)
+    return [document_text(dataset, document, tokenizer) for document in range(0, len(dataset), step)]
 
 
 def pairs_stage(context: Context, embed: StageResult | None) -> StageResult:
@@ -238,14 +281,14 @@ def _shape(table: pa.Table, offered_targets: np.ndarray, documents: int) -> dict
     }
 
 
-def _texts(corpus: Corpus, name: str, tokenizer: Tokenizer) -> list[str]:
-    dataset = corpus.open_units(name)
-    return [document_text(dataset, document, tokenizer) for document in range(len(dataset))]
-
-
 def _vectors(embed: StageResult, split: str) -> Vectors:
-    name = f"{split}.npy"
-    return Vectors([embed.folder / name], digest=embed.manifest.files[name]["sha256"])
+    """The vectors of a split's shards; the stage's manifest knows their hashes."""
+    files = embed.manifest.files
+    names = [name for name in files if name.startswith(f"{split}/") and name.endswith(f"/{VECTORS}")]
+    # A number of more than six digits is longer than those before it.
+    names.sort(key=lambda name: (len(name), name))
+    digest = hash_object([files[name]["sha256"] for name in names])
+    return Vectors([embed.folder / name for name in names], digest)
 
 
 def _select(
@@ -264,7 +307,7 @@ def _select(
         pairing.search,
         exclude_same_row=same,
         work=work,
-        shards=context.recipe.shards,
+        shards=context.shards,
         announce=context.workspace.announce,
     )
 
