@@ -289,7 +289,8 @@ def _vectors(embed: StageResult, split: str) -> Vectors:
         for name, entry in embed.manifest.files.items()
         if name.startswith(f"{split}/") and name.endswith(f"/{VECTORS}")
     }
-    names = sorted(hashes)
+    # A number of more than six digits is longer than those before it.
+    names = sorted(hashes, key=lambda name: (len(name), name))
     digest = hash_object([hashes[name] for name in names])
     return Vectors([embed.folder / name for name in names], digest=digest)
 

@@ -21,7 +21,7 @@ from megasbp.pairing.vectors import Vectors
 _PAIRS_PER_MOVED_VECTOR = 1000
 _MOST_PROBES = 32
 _MOST_STORED = 3
-_SIZE_SAMPLE = 1 << 15
+_SIZE_SAMPLE = 1 << 13
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ of their home partition (the nearest one), so that a partition reads its own row
 which other partitions a row is stored in or asks is a list of positions.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -148,21 +149,29 @@ def read_rows(
     partition: int,
     *,
     limits: Callable[[int], np.ndarray] | None = None,
-    at_once: int | None = None,
+    at_once: int,
 ) -> Iterator[Rows]:
-    """A partition's list, block by block; within each by rising row number.
+    """A partition's list, `at_once` rows after the other, block by block and in each by rising row number.
 
     Args:
         limits: of a block, by its place in `blocks`: float32 [r], in the block's order.
-        at_once: most rows that are yielded together; all of a block by default.
+        at_once: rows that are yielded together; the last ones may be fewer, or none.
     """
+    held: list[Rows] = []
+    room = at_once
     for place, block in enumerate(blocks):
         positions = block.positions(name, partition)
-        step = at_once or max(1, len(positions))
-        for start in range(0, max(1, len(positions)), step):
-            part = positions[start : start + step]
+        while len(positions):
+            part, positions = positions[:room], positions[room:]
             limit = np.full(len(part), -np.inf, np.float32) if limits is None else limits(place)[part]
-            yield Rows(block.row[part], block.vectors[part], limit)
+            held.append(Rows(block.row[part], block.vectors[part], limit))
+            room -= len(part)
+            if not room:
+                yield _together(held)
+                held, room = [], at_once
+    width = blocks[0].vectors.shape[1]
+    nothing = Rows(np.empty(0, np.int64), np.empty((0, width), np.float16), np.empty(0, np.float32))
+    yield _together([nothing, *held])
 
 
 def read_all(
@@ -171,8 +180,11 @@ def read_all(
     partition: int,
     limits: Callable[[int], np.ndarray] | None = None,
 ) -> Rows:
-    """A partition's whole list, by rising row number."""
-    parts = list(read_rows(blocks, name, partition, limits=limits))
+    """A partition's whole list, block by block and in each by rising row number."""
+    return next(read_rows(blocks, name, partition, limits=limits, at_once=sys.maxsize))
+
+
+def _together(parts: Sequence[Rows]) -> Rows:
     return Rows(
         np.concatenate([part.row for part in parts]),
         np.concatenate([part.vectors for part in parts]),
