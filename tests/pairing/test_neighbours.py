@@ -2,7 +2,6 @@
 
 import errno
 import importlib.util
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
