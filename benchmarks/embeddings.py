@@ -26,7 +26,7 @@ from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.errors import InputError
 from megasbp.model.transformer import Transformer
 from megasbp.pairing.checkpoint_embedder import CheckpointEmbedder
-from megasbp.pairing.embedding import Embedder
+from megasbp.pairing.embedders import Embedder
 from megasbp.pairing.pairs import hubness
 from megasbp.pairing.search import nearest_neighbours
 from megasbp.pairing.sentence_embedder import SentenceEmbedder, minilm_folder

@@ -1,6 +1,7 @@
 """Results of a benchmark: a versioned JSON file, and tables drawn from it."""
 
 import datetime
+import math
 import os
 import platform
 import subprocess
@@ -99,7 +100,7 @@ def show(results: dict[str, Any], console: Console) -> None:
                 ""
                 if side.missing
                 else " .. ".join(quantity(edge(side.values), measure.unit) for edge in (min, max)),
-                "" if ratio is None else f"{ratio:.2f}x",
+                "" if ratio is None else _times(ratio),
                 target,
                 verdict,
             )
@@ -128,7 +129,7 @@ def compare(first: dict[str, Any], second: dict[str, Any], console: Console) -> 
             ]
             ratio = ""
             if side.values and match.values:
-                ratio = f"{times_better(match.median, side.median, measure.higher_is_better):.2f}x"
+                ratio = _times(times_better(match.median, side.median, measure.higher_is_better))
             table.add_row(measure.name, name, *cells, ratio)
         table.add_section()
     console.print(table)
@@ -149,6 +150,10 @@ def _description(name: str, side: Side) -> str:
     facts = (f"{fact.replace('_', ' ')} {_shown(value)}" for fact, value in side.facts.items())
     details = "; ".join(part for part in (side.note, ", ".join(facts)) if part)
     return f"{name}: {details}" if details else name
+
+
+def _times(ratio: float) -> str:
+    return "∞" if math.isinf(ratio) else f"{ratio:.2f}x"
 
 
 def _shown(value: Any) -> str:
