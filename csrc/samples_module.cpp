@@ -1,4 +1,4 @@
-// Batches in Python: each function returns (tokens, labels, positions, segments), int64 [rows, length].
+// Batches in Python: each function returns (tokens, labels, positions, segments), int32 [rows, length].
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -34,15 +34,16 @@ template <typename Fill>
 py::tuple fill_batch(int64_t rows, int64_t length, int64_t threads, const Fill &fill) {
   if (length < 1) throw std::invalid_argument("rows of " + std::to_string(length) + " tokens, at least 1");
   // Checked before it is allocated: the number of bytes must not overflow.
-  if (length > std::numeric_limits<int64_t>::max() / 32 / std::max<int64_t>(rows, 1)) {
+  if (length > std::numeric_limits<int32_t>::max() ||
+      length > std::numeric_limits<int64_t>::max() / 16 / std::max<int64_t>(rows, 1)) {
     throw std::invalid_argument(std::to_string(rows) + " rows of " + std::to_string(length) + " tokens, too many");
   }
   const int64_t cells = rows * length;
-  const std::shared_ptr<int64_t> memory = BatchMemory::take(static_cast<size_t>(4 * cells));
-  int64_t *const tokens = memory.get();
-  int64_t *const labels = tokens + cells;
-  int64_t *const positions = labels + cells;
-  int64_t *const segments = positions + cells;
+  const std::shared_ptr<int32_t> memory = BatchMemory::take(static_cast<size_t>(4 * cells));
+  int32_t *const tokens = memory.get();
+  int32_t *const labels = tokens + cells;
+  int32_t *const positions = labels + cells;
+  int32_t *const segments = positions + cells;
   {
     py::gil_scoped_release release;
     parallel_for(rows, choose_threads(threads, cells), [&](int64_t index) {
@@ -51,10 +52,10 @@ py::tuple fill_batch(int64_t rows, int64_t length, int64_t threads, const Fill &
       fill(index, row);
     });
   }
-  const auto array = [&](const int64_t *address) {
-    const py::capsule owner(new std::shared_ptr<int64_t>(memory),
-                            [](void *held) { delete static_cast<std::shared_ptr<int64_t> *>(held); });
-    return IndexArray({rows, length}, address, owner);
+  const auto array = [&](const int32_t *address) {
+    const py::capsule owner(new std::shared_ptr<int32_t>(memory),
+                            [](void *held) { delete static_cast<std::shared_ptr<int32_t> *>(held); });
+    return py::array_t<int32_t>({rows, length}, address, owner);
   };
   return py::make_tuple(array(tokens), array(labels), array(positions), array(segments));
 }
@@ -91,7 +92,7 @@ py::tuple window_batch(const IndexedDataset &dataset, const IndexArray &starts, 
 }
 
 py::tuple piece_batch(const IndexedDataset &dataset, const IndexArray &bounds, const IndexArray &documents,
-                      const IndexArray &offsets, const IndexArray &rows, int64_t length, int64_t padding,
+                      const IndexArray &offsets, const IndexArray &rows, int64_t length, int32_t padding,
                       int64_t threads) {
   if (documents.size() != offsets.size()) throw std::invalid_argument("a piece needs a document and an offset");
   const PackedRows packed(bounds, rows);
@@ -104,8 +105,8 @@ py::tuple piece_batch(const IndexedDataset &dataset, const IndexArray &bounds, c
 
 py::tuple pair_batch(const IndexedDataset &seed_dataset, const IndexedDataset &target_dataset,
                      const IndexArray &bounds, const IndexArray &row_pairs, const IndexArray &seeds,
-                     const IndexArray &targets, const IndexArray &rows, int64_t length, int64_t bos,
-                     int64_t separator, int64_t eos, int64_t threads) {
+                     const IndexArray &targets, const IndexArray &rows, int64_t length, int32_t bos,
+                     int32_t separator, int32_t eos, int64_t threads) {
   if (seeds.size() != targets.size()) throw std::invalid_argument("a pair needs a seed and a target");
   const PackedRows packed(bounds, rows);
   const int64_t *items = row_pairs.data();

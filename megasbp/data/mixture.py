@@ -51,7 +51,7 @@ class MixtureSource:
         if len(present) == 1:
             return self._sources[present[0]].batch(local)
         shape = (len(parts), self.sequence_length)
-        tokens, labels, positions, segments = (np.empty(shape, dtype=np.int64) for _ in range(4))
+        tokens, labels, positions, segments = (np.empty(shape, dtype=np.int32) for _ in range(4))
         for part in present:
             rows = np.flatnonzero(parts == part)
             batch = self._sources[part].batch(local[rows])
