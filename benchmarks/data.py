@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks import megatron
 from benchmarks.data_processes import LENGTH, ROWS, lengths, write_ours
 from benchmarks.measuring import OURS, Measure, Side, fresh_process, interleave, rate
+from megasbp.data.batch import Batch
 from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter, dataset_files
 from megasbp.data.loader import Loader
 from megasbp.data.windows import WindowSource
@@ -56,6 +57,19 @@ def _random_corpus(prefix: Path) -> Path:
     return prefix
 
 
+class _OneThread:
+    """A source whose batches are filled on the thread that asks."""
+
+    def __init__(self, source: WindowSource) -> None:
+        self._source = source
+        self.sequence_length = source.sequence_length
+        self.samples_per_epoch = source.samples_per_epoch
+        self.fingerprint = source.fingerprint
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        return self._source.batch(indices, threads=1)
+
+
 def _samples(prefix: Path, samples: int, repeats: int) -> Measure:
     """Tokens, labels, positions and segment bounds of samples in random order."""
     dataset = IndexedDataset(prefix)
@@ -74,19 +88,28 @@ def _samples(prefix: Path, samples: int, repeats: int) -> Measure:
             raw[place : place + LENGTH].astype(np.int64)
 
     work = samples * LENGTH
+    single = _OneThread(source)
     loaders = {
-        f"{OURS}, Loader": (2, "batches of 64, prefetch=2, as the trainer reads them"),
-        f"{OURS}, Loader without prefetching": (0, "batches of 64, filled when asked for"),
+        f"{OURS}, Loader": (
+            source,
+            2,
+            "batches of 64, prefetch=2, as the trainer reads them; 2 threads fill",
+        ),
+        f"{OURS}, Loader without prefetching": (source, 0, "batches of 64, filled when asked for, 2 threads"),
+        f"{OURS}, Loader on one thread": (single, 0, "batches of 64, filled when asked for, 1 thread"),
     }
     runs: dict[str, Callable[[], float]] = {}
     sides: dict[str, Side] = {}
-    for name, (prefetch, note) in loaders.items():
-        loader = Loader(source, range(samples), _BATCH, prefetch=prefetch)
+    for name, (samples_of, prefetch, note) in loaders.items():
+        loader = Loader(samples_of, range(samples), _BATCH, prefetch=prefetch)
         runs[name] = rate(work, lambda loader=loader: read(loader))
         sides[name] = Side(note=note)
     kinds = {
-        f"{PEER}, GPTDataset": (False, "__getitem__ alone: no segment bounds, no batch"),
-        f"{PEER}, GPTDataset with resets": (True, "__getitem__ alone; positions restart, eod is masked"),
+        f"{PEER}, GPTDataset": (False, "__getitem__ alone, 1 thread: no segment bounds, no batch"),
+        f"{PEER}, GPTDataset with resets": (
+            True,
+            "__getitem__ alone, 1 thread; positions restart, eod is masked",
+        ),
     }
     for name, (resets, note) in kinds.items():
         sides[name] = Side(note=note, missing=megatron.missing())
@@ -98,7 +121,7 @@ def _samples(prefix: Path, samples: int, repeats: int) -> Measure:
     sides[name] = Side(note="batches of 64, 2 worker processes, no resets", missing=megatron.missing())
     if not sides[name].missing:
         runs[name] = rate(work, lambda: _read_loader(prefix, samples, per_epoch))
-    sides["numpy"] = Side(note="the floor: a slice of the map, widened to int64, nothing else")
+    sides["numpy"] = Side(note="a slice of the map, widened to int64, nothing else; 1 thread")
     runs["numpy"] = rate(work, slices)
     for name, values in interleave(runs, repeats).items():
         sides[name].values = values

@@ -30,9 +30,9 @@ class Batch:
     segments: torch.Tensor
 
     @classmethod
-    def from_arrays(cls, arrays: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]) -> Self:
-        """Takes four int32 [B, S] arrays over without a copy, in the order of the attributes."""
-        return cls(*(torch.from_numpy(array) for array in arrays))
+    def from_array(cls, arrays: np.ndarray) -> Self:
+        """Takes int32 [4, B, S], in the order of the attributes, over without a copy."""
+        return cls(*torch.from_numpy(arrays))
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on a device."""
