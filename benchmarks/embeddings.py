@@ -109,7 +109,7 @@ def _neighbours(vectors: np.ndarray) -> np.ndarray:
 def _agreement(
     found: dict[str, np.ndarray], topics: np.ndarray, embedders: dict[str, Side], best: Side
 ) -> list[Measure]:
-    """Shares of neighbours of the same topic, of the nearest and of all ten."""
+    """Shares of neighbours of the same topic, of the nearest and of all ten; gains over ours by document."""
     measures = []
     _, counts = np.unique(topics, return_counts=True)
     chance = float((counts * (counts - 1)).sum() / (len(topics) * (len(topics) - 1)))
@@ -122,6 +122,9 @@ def _agreement(
             sides[name].values = [float(agree.mean())]
             spread = hubness(index, len(index))
             sides[name].facts |= {**interval(agree), "hubness_skewness": round(spread["skewness"], 3)}
+            if name != _OWN:
+                own = (topics[found[_OWN][:, :count]] == topics[:, None]).mean(axis=1)
+                sides[name].facts |= {f"gain_{end}": value for end, value in interval(agree - own).items()}
         sides[_CHANCE] = Side([chance], note="two documents of one topic")
         measures.append(Measure(f"same topic, {title} of {len(topics):,} documents", "", True, sides))
     return measures
