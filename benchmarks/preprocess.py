@@ -23,7 +23,7 @@ _GIGATOKEN = "gigatoken, encode_files"
 _TIKTOKEN = "tiktoken, encode_ordinary_batch"
 _HUGGING_FACE = "Hugging Face, encode_batch"
 _WITH_START = f"{OURS}, whole process"
-_TRAINING_TEXTS = 20_000
+_TRAINING_TEXTS = 2_000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
