@@ -45,7 +45,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace, scratch: Path) -> list[Measure]:
     """Every measure of this subject."""
-    os.environ["RAYON_NUM_THREADS"] = "1"  # Read when rensa is imported.
+    # One thread on every side: the first is read by our stage, the second when rensa is imported.
+    os.environ |= {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
     texts = read_texts(options.corpus)
     articles = long_texts(texts, 100, options.articles)
     short = paragraphs(texts, 40, options.paragraphs)
@@ -71,7 +72,7 @@ def _signatures(
     flat, offsets = np.concatenate(hashes), np.cumsum([0, *map(len, hashes)])
 
     def ours() -> None:
-        write_signatures(prefix, folder, width=WIDTH, threshold=THRESHOLD, seed=SEED)
+        write_signatures(0, folder, datasets=[prefix], width=WIDTH, threshold=THRESHOLD, seed=SEED)
 
     sides = {OURS: Side(note="tokens of a dataset to files")}
     sides[OURS].facts = {"tokens_per_document": sum(map(len, tokens)) / len(tokens)}

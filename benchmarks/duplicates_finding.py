@@ -14,11 +14,11 @@ import numpy as np
 from benchmarks.measuring import OURS, Measure, Side, not_installed
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDatasetWriter
-from megasbp.overlap.candidates import load_pairs
 from megasbp.overlap.clusters import rows_per_band
-from megasbp.overlap.corpus_clusters import cluster_corpus
+from megasbp.overlap.corpus_clusters import cluster_corpus, load_clusters
 from megasbp.overlap.shingles import jaccard_pairs, shingle_hashes
 from megasbp.overlap.signatures import Signatures, bands_at
+from megasbp.shards.publication import shard_folder
 
 WIDTH, THRESHOLD, SEED = 5, 0.7, 1
 SLOTS = 128
@@ -113,20 +113,16 @@ def _cluster(tokens: list[np.ndarray], folder: Path) -> Side:
         for shard in range(_SHARDS)
     ]
     start = perf_counter()
-    cluster_corpus(datasets, folder / "run", width=WIDTH, threshold=THRESHOLD, seed=SEED)
+    facts = cluster_corpus(
+        datasets, folder / "run", width=WIDTH, threshold=THRESHOLD, seed=SEED, announce=None
+    )
     seconds = perf_counter() - start
-    labels = np.load(folder / "run" / "clusters" / "clusters.npy")
-    candidates = sorted((folder / "run" / "candidates").iterdir())
-    facts = {
-        "candidates": sum(len(load_pairs(band)) for band in candidates),
-        "duplicates": int((labels != np.arange(len(labels))).sum()),
-    }
-    return Side([seconds], note=f"{_SHARDS} shards, one worker", facts=facts)
+    return Side([seconds], note=f"{_SHARDS} shards in this process", facts=facts)
 
 
 def _ours(folder: Path) -> dict[str, Found]:
     """Pairs in one cluster, which are compared; by bands and estimate; by the bands alone."""
-    parts = [Signatures.open(folder / "run" / "signatures" / f"{shard:05d}") for shard in range(_SHARDS)]
+    parts = [Signatures.open(shard_folder(folder / "run" / "signatures", shard)) for shard in range(_SHARDS)]
     keys = np.concatenate([part.keys for part in parts], 1)
     slots = np.concatenate([part.slots for part in parts])
     proposed: Found = set()
@@ -138,7 +134,7 @@ def _ours(folder: Path) -> dict[str, Found]:
     # A slot of one byte agrees by chance once in 256.
     similar = {pair for pair, share in agreeing.items() if (share - 1 / 256) / (1 - 1 / 256) >= THRESHOLD}
     clusters: dict[int, list[int]] = {}
-    for document, label in enumerate(np.load(folder / "run" / "clusters" / "clusters.npy").tolist()):
+    for document, label in enumerate(load_clusters(folder / "run").tolist()):
         clusters.setdefault(label, []).append(document)
     joined = {pair for members in clusters.values() for pair in _within(members)}
     return {

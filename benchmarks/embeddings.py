@@ -31,6 +31,7 @@ from megasbp.pairing.pairs import hubness
 from megasbp.pairing.search import nearest_neighbours
 from megasbp.pairing.sentence_embedder import SentenceEmbedder, minilm_folder
 from megasbp.pairing.tfidf_embedder import TfidfEmbedder
+from megasbp.storage import MANIFEST_NAME
 from megasbp.training.checkpoint import load_model, newest_checkpoint
 
 PACKAGES = ("megasbp", "torch", "numpy", "scikit-learn", "sentence-transformers")
@@ -95,8 +96,8 @@ def measure(options: argparse.Namespace, scratch: Path) -> list[Measure]:
 
 def _embedders(model: Transformer, tokenizer: Tokenizer, fit: list[str]) -> dict[str, Callable[[], Embedder]]:
     return {
-        _OWN: lambda: CheckpointEmbedder(model, tokenizer, fit),
-        _TFIDF: lambda: TfidfEmbedder(fit),
+        _OWN: lambda: CheckpointEmbedder.fit(model, tokenizer, fit),
+        _TFIDF: lambda: TfidfEmbedder.fit(fit),
         _MINILM: lambda: SentenceEmbedder(str(minilm_folder()), label="minilm", maximum_tokens=256),
     }
 
@@ -165,9 +166,11 @@ def _read_corpus(run: Path, corpus: Path) -> tuple[list[str], np.ndarray, np.nda
 
 
 def _open_baseline(run: Path) -> tuple[Transformer, Tokenizer]:
-    checkpoint = newest_checkpoint(_only(run, "seed-0/train-baseline-*") / "checkpoints")
-    if checkpoint is None:
-        raise InputError(f"{run}: the baseline is not trained; {_MEND}")
+    stage = _only(run, "seed-0/train-baseline-*")
+    checkpoint = newest_checkpoint(stage / "checkpoints")
+    # The manifest comes last: without it the newest checkpoint is of a training that was stopped.
+    if checkpoint is None or not (stage / MANIFEST_NAME).is_file():
+        raise InputError(f"{run}: the baseline is not finished; {_MEND}")
     return load_model(checkpoint), Tokenizer.load(_only(run, "tokenizer-*") / "tokenizer.json")
 
 

@@ -20,6 +20,7 @@ from benchmarks.search import exact_similarities
 from megasbp.pairing.config import SearchConfig
 from megasbp.pairing.neighbours import find_neighbours
 from megasbp.pairing.recall import tie_aware_recall
+from megasbp.pairing.vectors import Vectors
 
 NEIGHBOURS = 10
 _IVF_PROBES = (8, 16, 32)
@@ -93,13 +94,14 @@ def ivf(path: Path, recall: float) -> Found:
 def partitioned(path: Path, recall: float) -> Found:
     """megasbp's search by partitions."""
     start = time.perf_counter()
+    vectors = Vectors([path])
     found = find_neighbours(
-        path,
-        path,
+        vectors,
+        vectors,
         NEIGHBOURS,
         SearchConfig(engine="partitioned", recall=recall),
         exclude_same_row=True,
-        report=lambda line: print(line, file=sys.stderr),
+        announce=lambda line: print(line, file=sys.stderr),
     )
     seconds = time.perf_counter() - start
     return found.row, seconds, {name: found.facts[name] for name in ("partitions", "store", "probe", "pairs")}

@@ -150,6 +150,15 @@ void register_indexed_dataset(py::module_ &module) {
              self.add_framed(tokens.data(), bound, documents, first, last);
            },
            py::arg("tokens").noconvert(), py::arg("bounds").noconvert(), py::arg("first"), py::arg("last"))
+      .def("add_copies",
+           [](IndexedDatasetWriter &self, const IndexedDataset &source, const megasbp::IndexArray &documents) {
+             if (documents.ndim() != 1) throw std::invalid_argument("documents must have one dimension");
+             const int64_t *const numbers = documents.data();
+             const int64_t count = documents.size();
+             py::gil_scoped_release release;
+             self.add_copies(source, numbers, count);
+           },
+           py::arg("source"), py::arg("documents").noconvert())
       .def("finish", &IndexedDatasetWriter::finish, py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("documents", &IndexedDatasetWriter::documents)
       .def_property_readonly("sequences", &IndexedDatasetWriter::sequences)

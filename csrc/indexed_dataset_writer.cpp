@@ -192,6 +192,26 @@ void IndexedDatasetWriter::add_framed(const uint32_t *tokens, const int64_t *bou
   add_group();
 }
 
+void IndexedDatasetWriter::add_copies(const IndexedDataset &source, const int64_t *documents, int64_t count) {
+  if (finished_) throw std::invalid_argument("the dataset is finished; no document can be added");
+  if (source.type() != type_) throw std::invalid_argument("its tokens are of another dtype; copy between equal ones");
+  const int64_t item = token_bytes(type_);
+  for (int64_t i = 0; i < count; ++i) {
+    const Span span = source.document(documents[i]);
+    if (span.count > std::numeric_limits<int32_t>::max()) {
+      throw std::invalid_argument("document " + std::to_string(documents[i]) + ": " + std::to_string(span.count) +
+                                  " tokens, at most 2147483647; cut it");
+    }
+    bin_.write(source.address(span.start, span.count), static_cast<size_t>(span.count * item));
+    const int32_t length = static_cast<int32_t>(span.count);
+    lengths_.write(&length, sizeof(length));
+    ++sequences_;
+    ++documents_;
+    tokens_ += span.count;
+    if (bounds_) bounds_->write(&sequences_, sizeof(sequences_));
+  }
+}
+
 void IndexedDatasetWriter::finish() {
   if (finished_) throw std::invalid_argument("the dataset is already finished");
   finished_ = true;

@@ -44,6 +44,10 @@ class IndexedDatasetWriter {
   // Appends documents i: `first`, tokens[bounds[i], bounds[i + 1]), `last`. Throws as `add_documents` does.
   void add_framed(const uint32_t *tokens, const int64_t *bounds, int64_t documents, int64_t first, int64_t last);
 
+  // Appends documents of another dataset, each as one sequence. Throws std::invalid_argument when its tokens are of
+  // another type, and what `IndexedDataset::document` throws; the documents before stay appended.
+  void add_copies(const IndexedDataset &source, const int64_t *documents, int64_t count);
+
   // Writes the index. The bytes may still have to reach the disk.
   void finish();
 

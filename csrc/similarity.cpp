@@ -1,5 +1,4 @@
-// Pairs of vectors that a matrix product proposes: which ones, and their similarities with the same bits on every
-// machine and any number of threads.
+// Similarities of pairs of vectors with the same bits on every machine and at any number of threads; the best of each.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -12,24 +11,23 @@
 #include <vector>
 
 #include "arrays.h"
+#include "float_rows.h"
 #include "parallel_for.h"
+#include "wide_vectors.h"
 
 namespace py = pybind11;
 using megasbp::IndexArray;
 
 namespace {
 
-using FloatArray = py::array_t<float, py::array::c_style>;
-
 // Similarities are rounded to multiples of 2^-20, so that equal vectors tie whatever they are compared with.
 constexpr double kGrid = 1 << 20;
 constexpr int64_t kLanes = 16;
 constexpr int64_t kPairsAtOnce = 1024;
-constexpr int64_t kRowsAtOnce = 64;
-constexpr int64_t kColumnsAtOnce = 64;
 
 // The product of two floats is exact in double and the order of the sum is fixed by the lanes, so neither vector
 // instructions nor fused multiply-add change a bit.
+MEGASBP_WIDE_VECTORS
 double rounded_product(const float *a, const float *b, int64_t width) {
   double lanes[kLanes] = {};
   int64_t i = 0;
@@ -53,80 +51,28 @@ void check_rows(const IndexArray &rows, int64_t count, const char *name) {
   }
 }
 
-// bfloat16 is the upper half of a float.
-float widened(uint16_t half) {
-  const uint32_t bits = static_cast<uint32_t>(half) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-// Few products pass, so whole runs of columns are tested at once, in vector instructions.
-void append_above(const uint16_t *product, int64_t columns, float row_limit, const float *column_limit, int64_t offset,
-                  std::vector<int64_t> &found) {
-  for (int64_t first = 0; first < columns; first += kColumnsAtOnce) {
-    const int64_t count = std::min(kColumnsAtOnce, columns - first);
-    const uint16_t *run = product + first;
-    const float *limit = column_limit + first;
-    int any = 0;
-    if (count == kColumnsAtOnce) {
-      for (int64_t i = 0; i < kColumnsAtOnce; ++i) any |= widened(run[i]) >= std::min(limit[i], row_limit);
-    } else {
-      any = 1;
-    }
-    if (!any) continue;
-    for (int64_t i = 0; i < count; ++i) {
-      if (widened(run[i]) >= std::min(limit[i], row_limit)) found.push_back(offset + first + i);
-    }
-  }
-}
-
-py::array_t<double> similarities(const FloatArray &queries, const FloatArray &corpus, const IndexArray &query_rows,
-                                const IndexArray &corpus_rows, int64_t threads) {
-  if (queries.ndim() != 2 || corpus.ndim() != 2 || queries.shape(1) != corpus.shape(1))
-    throw std::invalid_argument("queries and corpus must be matrices of one width");
+py::array_t<double> similarities(const py::array &query_vectors, const py::array &corpus_vectors,
+                                const IndexArray &query_rows, const IndexArray &corpus_rows, int64_t threads) {
+  const megasbp::FloatRows queries(query_vectors, "queries"), corpus(corpus_vectors, "corpus");
+  if (queries.width() != corpus.width()) throw std::invalid_argument("queries and corpus must be of one width");
   if (query_rows.ndim() != 1 || corpus_rows.ndim() != 1 || query_rows.size() != corpus_rows.size())
     throw std::invalid_argument("query_rows and corpus_rows must be one-dimensional and of equal length");
-  check_rows(query_rows, queries.shape(0), "query row");
-  check_rows(corpus_rows, corpus.shape(0), "corpus row");
-  const int64_t width = queries.shape(1), count = query_rows.size();
+  check_rows(query_rows, queries.count(), "query row");
+  check_rows(corpus_rows, corpus.count(), "corpus row");
+  const int64_t width = queries.width(), count = query_rows.size();
   py::array_t<double> result(count);
   double *out = result.mutable_data();
-  const float *a = queries.data(), *b = corpus.data();
   const int64_t *i = query_rows.data(), *j = corpus_rows.data();
   py::gil_scoped_release unlocked;
   megasbp::parallel_for((count + kPairsAtOnce - 1) / kPairsAtOnce, threads, [&](int64_t part) {
-    const int64_t stop = std::min(count, (part + 1) * kPairsAtOnce);
-    for (int64_t pair = part * kPairsAtOnce; pair < stop; ++pair)
-      out[pair] = rounded_product(a + i[pair] * width, b + j[pair] * width, width);
+    std::vector<float> query_space(static_cast<size_t>(width)), corpus_space(static_cast<size_t>(width));
+    const float *query = nullptr;
+    for (int64_t pair = part * kPairsAtOnce; pair < std::min(count, (part + 1) * kPairsAtOnce); ++pair) {
+      // Pairs of one query mostly follow each other.
+      if (query == nullptr || i[pair] != i[pair - 1]) query = queries.row(i[pair], query_space.data());
+      out[pair] = rounded_product(query, corpus.row(j[pair], corpus_space.data()), width);
+    }
   });
-  return result;
-}
-
-// Where a bfloat16 product reaches the smaller of its row's and its column's limit.
-IndexArray positions_above(const py::array_t<uint16_t, py::array::c_style> &products, const FloatArray &row_limit,
-                           const FloatArray &column_limit, int64_t threads) {
-  if (products.ndim() != 2 || row_limit.ndim() != 1 || column_limit.ndim() != 1 ||
-      row_limit.size() != products.shape(0) || column_limit.size() != products.shape(1))
-    throw std::invalid_argument("products must be a matrix with one limit for each row and each column");
-  const int64_t rows = products.shape(0), columns = products.shape(1);
-  const uint16_t *product = products.data();
-  const float *row_limits = row_limit.data(), *column_limits = column_limit.data();
-  const int64_t parts = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
-  std::vector<std::vector<int64_t>> found(static_cast<size_t>(parts));
-  int64_t total = 0;
-  {
-    py::gil_scoped_release unlocked;
-    megasbp::parallel_for(parts, threads, [&](int64_t part) {
-      for (int64_t row = part * kRowsAtOnce; row < std::min(rows, (part + 1) * kRowsAtOnce); ++row)
-        append_above(product + row * columns, columns, row_limits[row], column_limits, row * columns,
-                     found[static_cast<size_t>(part)]);
-    });
-    for (const auto &positions : found) total += static_cast<int64_t>(positions.size());
-  }
-  IndexArray result(total);
-  int64_t *out = result.mutable_data();
-  for (const auto &positions : found) out = std::copy(positions.begin(), positions.end(), out);
   return result;
 }
 
@@ -180,13 +126,10 @@ py::tuple best_of_each(const IndexArray &owner, const IndexArray &row, const py:
 }  // namespace
 
 void register_similarity(py::module_ &module) {
-  module.def("similarities", &similarities, py::arg("queries").noconvert(), py::arg("corpus").noconvert(),
+  module.def("similarities", &similarities, py::arg("queries"), py::arg("corpus"),
              py::arg("query_rows"), py::arg("corpus_rows"), py::arg("threads"),
              "float64 [c]: queries[query_rows[i]] . corpus[corpus_rows[i]], summed in double, in multiples of 2^-20.");
   module.def("best_of_each", &best_of_each, py::arg("owner"), py::arg("row"), py::arg("similarity"), py::arg("start"),
              py::arg("stop"), py::arg("k"), py::arg("threads"),
              "float64 and int64 [stop - start, k]: the best different rows of each owner; -inf and -1 where none.");
-  module.def("positions_above", &positions_above, py::arg("products").noconvert(), py::arg("row_limit").noconvert(),
-             py::arg("column_limit").noconvert(), py::arg("threads"),
-             "int64, rising: flat positions where a bfloat16 product (as uint16) reaches its row's or its column's limit.");
 }

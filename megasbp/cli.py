@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megasbp import __version__
-from megasbp.errors import InputError
+from megasbp.errors import InputError, ShardError
 
 _DESCRIPTION = """\
 Synthetic Bootstrapped Pretraining: pair the documents of a corpus, tune a synthesizer p(d2 | d1) on the
@@ -32,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"megasbp: {error}", file=sys.stderr)
         return 2
+    except ShardError as error:
+        print(f"megasbp: {error}", file=sys.stderr)
+        return 1
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             where = f"{error.filename}: " if error.filename else ""

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""Exceptions that the command lines print without a traceback of their own."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,12 @@ class InputError(ValueError):
 
     The message is one line that names the place, the offending value, what is allowed and the mend.
     The command line prints it without a traceback and exits with status 2.
+    """
+
+
+class ShardError(Exception):
+    """A shard could not be made, and not by a mistake of the user; the message ends with its traceback.
+
+    The command line prints it and exits with status 1; the same command goes on with the shards that are
+    missing.
     """

@@ -197,24 +197,41 @@ def publish_manifest(
 ) -> Manifest:
     """Hashes every file below `folder` and publishes the manifest, last of all.
 
+    What a folder inside has published is taken from its own manifest, not read again: it may be terabytes.
+
     Args:
         ignore: glob patterns, relative to `folder`, of files that are not results (logs with times in them).
     """
     folder = Path(folder)
     patterns = tuple(ignore)
+    known = _hashes_of_manifests(folder)
     files = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         skipped = path.is_dir() or _PARTIAL in str(relative) or str(relative) == MANIFEST_NAME
         if skipped or any(relative.match(pattern) for pattern in patterns):
             continue
-        files[relative.as_posix()] = {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+        size = path.stat().st_size
+        entry = known.get(path)
+        if entry is None or entry["bytes"] != size:
+            entry = {"bytes": size, "sha256": hash_file(path)}
+        files[relative.as_posix()] = entry
     # Through JSON and back, so that a manifest just written equals the same manifest read again.
     body = json.loads(
         json.dumps(asdict(Manifest(stage, dict(inputs), dict(settings), files, dict(facts or {}))))
     )
     publish_json(folder / MANIFEST_NAME, body)
     return Manifest(**body)
+
+
+def _hashes_of_manifests(folder: Path) -> dict[Path, dict[str, Any]]:
+    """What the manifests of folders inside `folder` say of their files."""
+    entries: dict[Path, dict[str, Any]] = {}
+    for path in folder.rglob(f"*/{MANIFEST_NAME}"):
+        manifest = read_manifest(path.parent, check="none")
+        if manifest is not None:
+            entries |= {path.parent / name: entry for name, entry in manifest.files.items()}
+    return entries
 
 
 def read_manifest(folder: Path, check: str = "sizes") -> Manifest | None:

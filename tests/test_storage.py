@@ -7,6 +7,7 @@ import pytest
 from megasbp import storage
 from megasbp.errors import InputError
 from megasbp.storage import (
+    hash_file,
     hash_object,
     publish_bytes,
     publish_json,
@@ -107,3 +108,30 @@ def test_work_that_cannot_fit_is_refused(tmp_path: Path) -> None:
     require_free_space(tmp_path / "not" / "yet", 0)
     with pytest.raises(InputError, match="needs 1000000000.00 GB of disk"):
         require_free_space(tmp_path, 10**18)
+
+
+def test_what_a_folder_inside_has_published_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = tmp_path / "shards" / "shard-000000"
+    shard.mkdir(parents=True)
+    (shard / "vectors.npy").write_bytes(b"vectors")
+    inner = publish_manifest(shard, "work", inputs={}, settings={})
+    (tmp_path / "note.txt").write_bytes(b"note")
+    plain = {name: hash_file(tmp_path / name) for name in ("note.txt", "shards/shard-000000/manifest.json")}
+    hashed: list[str] = []
+    monkeypatch.setattr(storage, "hash_file", lambda path: hashed.append(path.name) or hash_file(path))
+    outer = publish_manifest(tmp_path, "stage", inputs={}, settings={})
+    assert outer.files["shards/shard-000000/vectors.npy"] == inner.files["vectors.npy"]
+    assert {name: outer.files[name]["sha256"] for name in plain} == plain
+    assert sorted(hashed) == ["manifest.json", "note.txt"]
+
+
+def test_a_file_inside_that_changed_since_is_read_again(tmp_path: Path) -> None:
+    shard = tmp_path / "shard"
+    shard.mkdir()
+    (shard / "data.bin").write_bytes(b"old")
+    publish_manifest(shard, "work", inputs={}, settings={})
+    (shard / "data.bin").write_bytes(b"longer")
+    outer = publish_manifest(tmp_path, "stage", inputs={}, settings={})
+    assert outer.files["shard/data.bin"]["sha256"] == hash_file(shard / "data.bin")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
 
-from megasbp.data.indexed_dataset import IndexedDataset
+from megasbp.data.indexed_dataset import IndexedDataset, without_suffix
 from megasbp.data.merge import merge_datasets
 from megasbp.errors import InputError
 
@@ -59,11 +59,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"merge_datasets: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
         return 2
     return 0
-
-
-def without_suffix(path: Path) -> Path:
-    """The prefix, also where one of the dataset's files is named."""
-    return path.with_suffix("") if path.suffix in {".bin", ".idx", ".json"} else path
 
 
 class Progress:

@@ -24,9 +24,9 @@ from megasbp.corpus.pieces import plan_shards, total_bytes
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.preprocess import ENCODERS, ON_DIFFERENCE, preprocess_shard, publish_plan
 from megasbp.durations import clock
-from megasbp.errors import InputError
+from megasbp.errors import InputError, ShardError
 from megasbp.shards.config import ShardsConfig
-from megasbp.shards.engine import ShardError, run_shards
+from megasbp.shards.engine import run_shards
 from megasbp.shards.publication import shard_folder
 from megasbp.storage import Manifest, publish_json, publishing_file, remove_partials
 

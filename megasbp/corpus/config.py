@@ -8,6 +8,21 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from megasbp.corpus.files import corpus_files
 from megasbp.corpus.tokenizer import SMALLEST_VOCABULARY
 
+# Settings that are of no use where the text has become tokens already.
+_OF_TEXT = (
+    "text_field",
+    "id_field",
+    "title_field",
+    "metadata_fields",
+    "maximum_characters",
+    "maximum_bad_share",
+    "vocabulary_size",
+    "tokenizer",
+    "bos_token",
+    "eos_token",
+    "sep_token",
+)
+
 
 class SourceConfig(BaseModel):
     """Where the text comes from; carried into every dataset made of it.
@@ -29,7 +44,10 @@ class CorpusConfig(BaseModel):
     """What is read, how it is tokenised and how it is split.
 
     Attributes:
-        paths: files and folders, read in this order; suffixes: see `megasbp.corpus.files`.
+        paths: files and folders, read in this order; suffixes: see `megasbp.corpus.files`. Exactly one of
+            this and `shards`.
+        shards: output of tools/preprocess_corpus.py, which has read and tokenised the text already: nothing
+            that says how goes beside it.
         text_field, id_field: names of the fields (JSON lines) or columns (Parquet). A document without an id
             is named by its file and line.
         title_field: if set, a document's title becomes the first line of its text.
@@ -37,7 +55,7 @@ class CorpusConfig(BaseModel):
         source: name, licence and address of the text.
         maximum_characters: longer documents are set aside.
         maximum_bad_share: more bad documents than this share stop the run.
-        vocabulary_size: of the byte-level BPE to be trained; exactly one of this and `tokenizer`.
+        vocabulary_size: of the byte-level BPE to be trained; of text, exactly one of this and `tokenizer`.
         tokenizer: a tokenizer.json to be used as it is.
         bos_token, eos_token, sep_token: names of its special tokens, where they cannot be found by
             themselves.
@@ -45,14 +63,15 @@ class CorpusConfig(BaseModel):
         unique: documents of the corpus that all arms share.
         oracle: documents of the oracle's corpus, which holds `unique`.
         validation, test: held-out documents.
-        duplicate_threshold: Jaccard similarity of word shingles from which documents count as near-duplicates
-            and never go to different splits.
-        duplicate_shingle_width: words per shingle.
+        duplicate_threshold: Jaccard similarity of shingles from which documents count as near-duplicates and
+            never go to different splits.
+        duplicate_shingle_width: words of a shingle, or tokens where `shards` are read.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    paths: tuple[Path, ...] = Field(min_length=1)
+    paths: tuple[Path, ...] = ()
+    shards: Path | None = None
     text_field: str = "text"
     id_field: str = "id"
     title_field: str | None = None
@@ -75,6 +94,23 @@ class CorpusConfig(BaseModel):
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
+        if bool(self.paths) == (self.shards is not None):
+            raise ValueError(
+                f"corpus.paths is {[str(path) for path in self.paths]} and corpus.shards is {self.shards}; "
+                "set exactly one of them"
+            )
+        if self.shards is None:
+            self._check_tokenizer()
+        else:
+            self._refuse_reading_settings()
+        if self.oracle < self.unique:
+            raise ValueError(
+                f"corpus.oracle is {self.oracle}, below corpus.unique, {self.unique}, which is part of it; "
+                f"set it to at least {self.unique}"
+            )
+        return self
+
+    def _check_tokenizer(self) -> None:
         if (self.vocabulary_size is None) == (self.tokenizer is None):
             raise ValueError(
                 f"corpus.vocabulary_size is {self.vocabulary_size} and corpus.tokenizer is {self.tokenizer}; "
@@ -85,12 +121,19 @@ class CorpusConfig(BaseModel):
             raise ValueError(
                 "corpus.bos_token, eos_token and sep_token go with corpus.tokenizer; leave them out"
             )
-        if self.oracle < self.unique:
-            raise ValueError(
-                f"corpus.oracle is {self.oracle}, below corpus.unique, {self.unique}, which is part of it; "
-                f"set it to at least {self.unique}"
-            )
-        return self
+
+    def _refuse_reading_settings(self) -> None:
+        for name in _OF_TEXT:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"corpus.{name} says how text is read or tokenised; corpus.shards, {self.shards}, holds "
+                    "tokens: leave it out"
+                )
+
+    def exists(self) -> bool:
+        """Whether the text, or the finished shards, are there to be read."""
+        places = self.paths if self.shards is None else (self.shards / "corpus.json",)
+        return all(place.exists() for place in places)
 
     def files(self) -> list[Path]:
         """The corpus's files in reading order.

@@ -36,6 +36,11 @@ def dataset_files(prefix: Path) -> tuple[Path, Path, Path]:
     return bin_path, idx_path, json_path
 
 
+def without_suffix(path: Path) -> Path:
+    """The prefix of a dataset, also where one of its files is named."""
+    return path.with_suffix("") if path.suffix in _SUFFIXES else path
+
+
 class IndexedDataset:
     """A dataset opened for reading, memory-mapped; opening takes the same time for any size.
 
@@ -276,6 +281,19 @@ class IndexedDatasetWriter:
             self._native.add_framed(
                 np.ascontiguousarray(tokens, np.uint32), np.ascontiguousarray(bounds, np.int64), first, last
             )
+
+    def copy_documents(self, source: IndexedDataset, documents: np.ndarray) -> None:
+        """Appends documents of another dataset in the order given, byte for byte, each as one sequence.
+
+        Args:
+            source: of the same dtype.
+            documents: integers [n], its documents; each any number of times.
+
+        Raises:
+            InputError: another dtype, a document that the source does not have, or a damaged source.
+        """
+        with native_errors(str(source.prefix)):
+            self._native.add_copies(source.native, self._integers(documents, "the copied documents' numbers"))
 
     def __exit__(
         self,

@@ -145,7 +145,7 @@ def join_indexes(indexes: Sequence[Index], item: int, output: Path) -> None:
         file.write(_HEADER.pack(_MAGIC, 1, indexes[0].code, sequences, bounds))
         for index in indexes:
             for lengths in index.lengths():
-                file.write(lengths.data)
+                _write_table(file, lengths)
         first_byte = 0
         for index in indexes:
             first_byte = _write_pointers(file, index, item, first_byte)
@@ -154,7 +154,7 @@ def join_indexes(indexes: Sequence[Index], item: int, output: Path) -> None:
             # The last bound of one is the first of the next.
             remaining = index.bounds - 1
             for block in index.document_bounds():
-                file.write(shifted(block[:remaining], first_sequence).data)
+                _write_table(file, shifted(block[:remaining], first_sequence))
                 remaining -= min(remaining, len(block))
             first_sequence += index.sequences
         file.write(struct.pack("<q", first_sequence))
@@ -170,8 +170,16 @@ def _write_pointers(file: BinaryIO, index: Index, item: int, first_byte: int) ->
                 f"{index.path}: damaged index, a sequence does not start where the one before it ends; "
                 "restore the file or write the dataset again"
             )
-        file.write(shifted(pointers, first_byte).data)
+        _write_table(file, shifted(pointers, first_byte))
     return first_byte + end
+
+
+def _write_table(file: BinaryIO, block: np.ndarray) -> None:
+    """Writes a block of a table; one of zeros, which is not the end of a file here, becomes a hole."""
+    if block.any():
+        file.write(block.data)
+    else:
+        file.seek(block.nbytes, os.SEEK_CUR)
 
 
 def pointers_of(lengths: np.ndarray, item: int, start: int) -> tuple[np.ndarray, int]:

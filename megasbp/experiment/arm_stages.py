@@ -28,7 +28,9 @@ from megasbp.experiment.stages import StageResult
 from megasbp.experiment.synthesizer_stages import synthesizer_checkpoint
 from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.storage import publishing_file
-from megasbp.synthesis.synthesize import synthesize
+from megasbp.synthesis.streaming import StreamingWriter
+from megasbp.synthesis.synthesize import ShardWriter, synthesize
+from megasbp.synthesis.workers import WorkersWriter
 from megasbp.training.checkpoint import load_model
 from megasbp.training.config import TrainingConfig
 from megasbp.training.trainer import TrainingJob, train
@@ -122,7 +124,7 @@ def synthesis_stage(context: Context, arm: str, synthesizer: StageResult) -> Sta
 
     def make(folder: Path) -> dict[str, Any]:
         result = synthesize(
-            model=load_model(synthesizer_checkpoint(synthesizer), context.runtime.device),
+            writer=_shard_writer(context, synthesizer_checkpoint(synthesizer)),
             tokenizer=corpus.open_tokenizer(),
             seed_dataset=corpus.open_units("unique"),
             corpus_index=NgramIndex.build([corpus.open("unique")], width),
@@ -156,6 +158,12 @@ def synthesis_stage(context: Context, arm: str, synthesizer: StageResult) -> Sta
         },
         make=make,
     )
+
+
+def _shard_writer(context: Context, checkpoint: Path) -> ShardWriter:
+    if context.shards.engine == "inline":
+        return StreamingWriter(load_model(checkpoint, context.runtime.device))
+    return WorkersWriter(context.shards, checkpoint, context.workspace.announce)
 
 
 def losses_stage(context: Context, arm: str, trained: StageResult) -> StageResult:

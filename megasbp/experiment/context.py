@@ -13,11 +13,14 @@ from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import StageResult, Workspace
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import Runtime
+from megasbp.shards.config import ShardsConfig
 from megasbp.training.checkpoint import load_model
 from megasbp.training.trainer import TrainingResult
 
 # Splits whose units are paired.
 UNIT_SPLITS = ("unique", "validation", "test")
+
+TOKENIZER_NAME = "tokenizer.json"
 
 # Files of a training job that hold times; they are no results.
 TRAINING_LOGS = ("metrics.jsonl", "tensorboard/*", "tensorboard/**/*")
@@ -66,6 +69,14 @@ class Context:
     seed: int
     runtime: Runtime
 
+    @property
+    def shards(self) -> ShardsConfig:
+        """Where sharded stages run; the recipe's `threads` are those of a worker too, unless it says so."""
+        shards = self.recipe.shards
+        if shards.engine == "inline" or shards.threads is not None or not self.recipe.threads:
+            return shards
+        return shards.model_copy(update={"threads": self.recipe.threads})
+
     def name(self, stage: str) -> str:
         """The stage's name below this seed's folder."""
         return f"seed-{self.seed}/{stage}"
@@ -73,7 +84,7 @@ class Context:
 
 def open_tokenizer(result: StageResult) -> Tokenizer:
     """The tokenizer that a stage published."""
-    return Tokenizer.load(result.folder / "tokenizer.json")
+    return Tokenizer.load(result.folder / TOKENIZER_NAME)
 
 
 def open_dataset(prefix: Path, tokenizer: Tokenizer) -> IndexedDataset:

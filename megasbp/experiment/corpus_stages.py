@@ -1,4 +1,4 @@
-"""From text to token datasets: split, tokenizer, datasets, units of pairing."""
+"""From text, or from preprocessed shards, to token datasets: split, tokenizer, datasets, units of pairing."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,9 +14,12 @@ from megasbp.corpus.readers import Document, read_documents
 from megasbp.corpus.splits import SPLITS, assign_splits
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from megasbp.data.preprocess import token_dtype
+from megasbp.data.preprocessed import PreprocessedCorpus
 from megasbp.errors import InputError
 from megasbp.experiment.context import UNIT_SPLITS, Corpus, open_dataset, open_tokenizer
 from megasbp.experiment.recipe import Recipe
+from megasbp.experiment.shard_stages import copy_datasets, split_shards
 from megasbp.experiment.stages import StageResult, Workspace
 from megasbp.overlap.clusters import near_duplicate_clusters
 from megasbp.overlap.shingles import word_hashes
@@ -88,13 +91,13 @@ def split_stage(recipe: Recipe, workspace: Workspace) -> StageResult:
 
 
 def tokenizer_stage(recipe: Recipe, workspace: Workspace, split: StageResult) -> StageResult:
-    """Trains a byte-level BPE on the unique documents only, or takes the tokenizer that the recipe names."""
+    """Trains a byte-level BPE on the unique documents only, or takes the one of the recipe or the shards."""
     corpus = recipe.corpus
+    given = _given_tokenizer(recipe)
 
     def make(folder: Path) -> dict[str, Any]:
-        if corpus.tokenizer is not None:
-            tokenizer = _given_tokenizer(recipe)
-        else:
+        tokenizer = given
+        if tokenizer is None:
             unique = pq.read_table(split.folder / "documents.parquet", columns=["split"])["split"].to_numpy()
             wanted = unique == SPLITS.index("unique")
             texts = (document.text for row, document in enumerate(_documents(recipe)) if wanted[row])
@@ -109,26 +112,37 @@ def tokenizer_stage(recipe: Recipe, workspace: Workspace, split: StageResult) ->
         return {"vocabulary_size": tokenizer.vocabulary_size, "hash": tokenizer.hash}
 
     inputs: dict[str, StageResult | str] = {"split": split}
-    if corpus.tokenizer is not None:
+    if given is not None:
         # The tokenizer's own hash, because the file alone does not say which tokens are bos, eos and sep.
-        inputs["tokenizer"] = _given_tokenizer(recipe).hash
+        inputs["tokenizer"] = given.hash
     settings = {"vocabulary_size": corpus.vocabulary_size, "limit": recipe.model.vocabulary_size}
     return workspace.stage("tokenizer", inputs=inputs, settings=settings, make=make)
 
 
-def _given_tokenizer(recipe: Recipe) -> Tokenizer:
+def _given_tokenizer(recipe: Recipe) -> Tokenizer | None:
+    """The tokenizer to be used; None where one is to be trained."""
     corpus = recipe.corpus
-    assert corpus.tokenizer is not None
+    if corpus.shards is not None:
+        return PreprocessedCorpus.open(corpus.shards).tokenizer
+    if corpus.tokenizer is None:
+        return None
     return Tokenizer.load(corpus.tokenizer, bos=corpus.bos_token, eos=corpus.eos_token, sep=corpus.sep_token)
 
 
 def datasets_stage(
     recipe: Recipe, workspace: Workspace, split: StageResult, tokenizer_result: StageResult
 ) -> StageResult:
-    """Tokenises every split into an indexed dataset; NAME.parquet beside it has one row per document."""
+    """Tokenises every split into an indexed dataset; NAME.parquet beside it has one row per document.
+
+    Where the corpus is preprocessed it copies the documents' tokens.
+    """
+    shards = recipe.corpus.shards
 
     def make(folder: Path) -> dict[str, Any]:
         tokenizer = open_tokenizer(tokenizer_result)
+        if shards is not None:
+            metadata = _dataset_metadata(recipe, tokenizer)
+            return copy_datasets(PreprocessedCorpus.open(shards), split.folder, folder, DATASETS, metadata)
         assigned = pq.read_table(split.folder / "documents.parquet")
         codes, clusters = assigned["split"].to_numpy(), assigned["cluster"].to_numpy()
         return {
@@ -182,11 +196,25 @@ def units_stage(
 
 def make_corpus(recipe: Recipe, workspace: Workspace) -> Corpus:
     """All stages of this file, in order. They do not depend on the seed."""
-    split = split_stage(recipe, workspace)
+    split = (
+        split_stage(recipe, workspace) if recipe.corpus.shards is None else split_shards(recipe, workspace)
+    )
     tokenizer = tokenizer_stage(recipe, workspace, split)
     datasets = datasets_stage(recipe, workspace, split, tokenizer)
     units = units_stage(recipe, workspace, datasets, tokenizer)
     return Corpus(split, tokenizer, datasets, units)
+
+
+def require_corpus(recipe: Recipe) -> None:
+    """Refuses a corpus that is not there, before anything is written.
+
+    Raises:
+        InputError: a path is missing or holds nothing readable, or the shards are unfinished or damaged.
+    """
+    if recipe.corpus.shards is None:
+        recipe.corpus.files()
+    else:
+        PreprocessedCorpus.open(recipe.corpus.shards)
 
 
 def _documents(recipe: Recipe, quarantine: Quarantine | None = None) -> Iterator[Document]:
@@ -203,11 +231,20 @@ def _documents(recipe: Recipe, quarantine: Quarantine | None = None) -> Iterator
 
 
 # Settings of the corpus that decide neither which documents there are nor where they go.
-_NOT_READING = {"paths", "tokenizer", "vocabulary_size", "source", "bos_token", "eos_token", "sep_token"}
+_NOT_READING = {
+    "paths",
+    "shards",
+    "tokenizer",
+    "vocabulary_size",
+    "source",
+    "bos_token",
+    "eos_token",
+    "sep_token",
+}
 
 
 def _reading_settings(recipe: Recipe) -> dict[str, Any]:
-    """What decides which documents there are and where they go (not where the files lie)."""
+    """What decides which documents of which text there are and where they go (not where the files lie)."""
     return recipe.corpus.model_dump(mode="json", exclude=_NOT_READING)
 
 
@@ -220,7 +257,7 @@ def _write_dataset(
         (document, int(clusters[row])) for row, document in enumerate(_documents(recipe)) if wanted[row]
     )
     with IndexedDatasetWriter(
-        prefix, _token_dtype(tokenizer), metadata=_dataset_metadata(recipe, tokenizer)
+        prefix, token_dtype(tokenizer), metadata=_dataset_metadata(recipe, tokenizer)
     ) as writer:
         batch: list[tuple[Document, int]] = []
 
@@ -265,7 +302,7 @@ def _write_units(
 
 def _framed(tokens: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     """`bos document eos`, as every document is stored."""
-    return np.concatenate([[tokenizer.bos], tokens, [tokenizer.eos]]).astype(_token_dtype(tokenizer))
+    return np.concatenate([[tokenizer.bos], tokens, [tokenizer.eos]]).astype(token_dtype(tokenizer))
 
 
 def _dataset_metadata(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
@@ -276,10 +313,6 @@ def _dataset_metadata(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
         "sep": tokenizer.sep,
         "source": recipe.corpus.source.model_dump(mode="json"),
     }
-
-
-def _token_dtype(tokenizer: Tokenizer) -> type[np.generic]:
-    return np.uint16 if tokenizer.vocabulary_size <= 2**16 else np.int32
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

@@ -1,5 +1,6 @@
 """Embeddings and pair tables."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +11,26 @@ import pyarrow as pa
 from megasbp.addressing import derive_key
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.errors import InputError
-from megasbp.experiment.context import UNIT_SPLITS, Context, Corpus, best_checkpoint, document_text
+from megasbp.experiment.context import (
+    TOKENIZER_NAME,
+    UNIT_SPLITS,
+    Context,
+    Corpus,
+    best_checkpoint,
+    document_text,
+)
 from megasbp.experiment.pair_sources import PAIR_TABLES, Listed, listed_pairs
 from megasbp.experiment.stages import StageResult
 from megasbp.overlap.shingles import jaccard_pairs
-from megasbp.pairing.embedders import open_embedder
+from megasbp.pairing.embedders import FITTED_EMBEDDERS, open_embedder
+from megasbp.pairing.embedding_shards import (
+    DOCUMENTS_PER_SHARD,
+    VECTORS,
+    agreed_facts,
+    embed_documents,
+    forget_embedder,
+    shards_of,
+)
 from megasbp.pairing.hold_out import hold_out_targets
 from megasbp.pairing.neighbours import find_neighbours
 from megasbp.pairing.pairs import (
@@ -28,15 +44,19 @@ from megasbp.pairing.pairs import (
 )
 from megasbp.pairing.permutation import permute_seeds
 from megasbp.pairing.table import write_pairs
-from megasbp.storage import hash_file, publishing_file
+from megasbp.pairing.vectors import Vectors
+from megasbp.shards.engine import run_shards
+from megasbp.storage import hash_file, hash_object, publish_manifest, publishing_folder, read_manifest
 
 # Of the pairs that a source has for tuning, what is held out at most when it has none for validation.
 _HELD_OUT_SHARE = 0.1
+# Texts that TF-IDF and the centre of the own-model embeddings are fitted on, at most.
+_MOST_FIT_TEXTS = 200_000
 _VALUE_TABLES = ("new_target", "new_seed_and_target")
 
 
 def embed_stage(context: Context, baseline: StageResult) -> StageResult | None:
-    """One unit vector per unit of the unique, validation and test splits, in NAME.npy.
+    """One unit vector per unit of the unique, validation and test splits, in shards below NAME.
 
     None when the recipe names no embedder.
     """
@@ -46,26 +66,29 @@ def embed_stage(context: Context, baseline: StageResult) -> StageResult | None:
     from_checkpoint = recipe.pairing.embedder == "checkpoint"
 
     def make(folder: Path) -> dict[str, Any]:
-        tokenizer = corpus.open_tokenizer()
-        unique = _texts(corpus, "unique", tokenizer)
-        embedder = open_embedder(
-            recipe.pairing.embedder,
-            fit_texts=unique,
-            checkpoint=best_checkpoint(baseline) if from_checkpoint else None,
-            tokenizer=tokenizer,
-        )
-        dimension = 0
+        checkpoint = best_checkpoint(baseline) if from_checkpoint else None
+        fitted = _fit_embedder(context, folder / "fitted", checkpoint)
+        paths = {"tokenizer": corpus.tokenizer.folder / TOKENIZER_NAME, "fitted": fitted.folder}
+        if checkpoint is not None:
+            paths["checkpoint"] = checkpoint
+        manifests = []
         for name in UNIT_SPLITS:
-            texts = unique if name == "unique" else _texts(corpus, name, tokenizer)
-            vectors = embedder.embed(texts)
-            dimension = vectors.shape[1]
-            with publishing_file(folder / f"{name}.npy") as partial, open(partial, "wb") as file:
-                np.save(file, vectors, allow_pickle=False)
-        return {
-            "fingerprint": embedder.fingerprint,
-            "dimension": dimension,
-            "parameters": embedder.parameters,
-        }
+            units = corpus.open_units(name)
+            manifests += run_shards(
+                embed_documents,
+                shards_of(len(units)),
+                folder / name,
+                settings={
+                    "embedder": recipe.pairing.embedder,
+                    "documents_per_shard": DOCUMENTS_PER_SHARD,
+                },
+                inputs={"units": units.fingerprint, "fitted": fitted.digest},
+                paths={**paths, "dataset": units.prefix},
+                config=context.shards,
+                announce=context.workspace.announce,
+            )
+        forget_embedder()
+        return agreed_facts(manifests)
 
     inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "units": corpus.units}
     if from_checkpoint:
@@ -75,6 +98,29 @@ def embed_stage(context: Context, baseline: StageResult) -> StageResult | None:
     return context.workspace.stage(
         name, inputs=inputs, settings={"embedder": recipe.pairing.embedder}, make=make
     )
+
+
+def _fit_embedder(context: Context, folder: Path, checkpoint: Path | None) -> StageResult:
+    """What the embedder learns from texts of the unique split, published in `folder`."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        corpus, name = context.corpus, context.recipe.pairing.embedder
+        tokenizer = corpus.open_tokenizer()
+        with publishing_folder(folder) as partial:
+            if name in FITTED_EMBEDDERS:
+                embedder = open_embedder(
+                    name, fit_texts=_fit_texts(corpus, tokenizer), checkpoint=checkpoint, tokenizer=tokenizer
+                )
+                embedder.save_fit(partial)
+            manifest = publish_manifest(partial, "fitted embedder", inputs={}, settings={})
+    return StageResult(folder, manifest)
+
+
+def _fit_texts(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
+    """Evenly spaced units of the unique split."""
+    dataset = corpus.open_units("unique")
+    step = -(-len(dataset) // _MOST_FIT_TEXTS)
+    return [document_text(dataset, document, tokenizer) for document in range(0, len(dataset), step)]
 
 
 def pairs_stage(context: Context, embed: StageResult | None) -> StageResult:
@@ -88,7 +134,11 @@ def pairs_stage(context: Context, embed: StageResult | None) -> StageResult:
     listing = recipe.pairing.file()
 
     def make(folder: Path) -> dict[str, Any]:
-        found = _find(context, embed)
+        # Of an interrupted stage it stays, and the search goes on there.
+        work = folder / "search"
+        found = _find(context, embed, work)
+        if work.exists():
+            shutil.rmtree(work)
         facts: dict[str, Any] = {"without": found.without, "reading": found.reading}
         for table_name, whole in found.tables.items():
             limit = recipe.synthesizer.maximum_validation_pairs if table_name == "validation" else None
@@ -152,8 +202,11 @@ class _Found:
     offered_targets: np.ndarray
 
 
-def _find(context: Context, embed: StageResult | None) -> _Found:
+def _find(context: Context, embed: StageResult | None, work: Path) -> _Found:
     """Every table of the recipe's source.
+
+    Args:
+        work: folder of the searches, one for each table.
 
     Raises:
         InputError: fewer than two pairs for tuning, or in a table that neighbours always have.
@@ -163,7 +216,9 @@ def _find(context: Context, embed: StageResult | None) -> _Found:
     search: dict[str, dict[str, Any]] = {}
     if pairing.source == "neighbours":
         assert embed is not None
-        searched = {name: _select(context, embed, *splits) for name, splits in PAIR_TABLES.items()}
+        searched = {
+            name: _select(context, embed, work / name, *splits) for name, splits in PAIR_TABLES.items()
+        }
         selections = {name: selection for name, (selection, _) in searched.items()}
         search = {name: facts for name, (_, facts) in searched.items()}
         needed, mend = set(PAIR_TABLES), "lower pairing.minimum_similarity, raise pairing.neighbours,"
@@ -171,10 +226,7 @@ def _find(context: Context, embed: StageResult | None) -> _Found:
         listed = listed_pairs(context)
         vectors = {}
         if embed is not None:
-            vectors = {
-                name: np.load(embed.folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in UNIT_SPLITS
-            }
+            vectors = {name: _vectors(embed, name) for name in UNIT_SPLITS}
         selections = {
             name: _select_listed(context, vectors, *listed.splits[name], *pairs)
             for name, pairs in listed.pairs.items()
@@ -230,13 +282,20 @@ def _shape(table: pa.Table, offered_targets: np.ndarray, documents: int) -> dict
     }
 
 
-def _texts(corpus: Corpus, name: str, tokenizer: Tokenizer) -> list[str]:
-    dataset = corpus.open_units(name)
-    return [document_text(dataset, document, tokenizer) for document in range(len(dataset))]
+def _vectors(embed: StageResult, split: str) -> Vectors:
+    """The vectors of a split's units, shard after shard."""
+    hashes = {
+        name: entry["sha256"]
+        for name, entry in embed.manifest.files.items()
+        if name.startswith(f"{split}/") and name.endswith(f"/{VECTORS}")
+    }
+    names = sorted(hashes)
+    digest = hash_object([hashes[name] for name in names])
+    return Vectors([embed.folder / name for name in names], digest=digest)
 
 
 def _select(
-    context: Context, embed: StageResult, seed_split: str, target_split: str
+    context: Context, embed: StageResult, work: Path, seed_split: str, target_split: str
 ) -> tuple[PairSelection, dict[str, Any]]:
     pairing, corpus = context.recipe.pairing, context.corpus
     seeds_dataset, targets_dataset = corpus.open_units(seed_split), corpus.open_units(target_split)
@@ -245,12 +304,14 @@ def _select(
     query_role: Literal["seed", "target"] = "seed" if same else "target"
     query_split, found_split = (seed_split, target_split) if same else (target_split, seed_split)
     found = find_neighbours(
-        embed.folder / f"{query_split}.npy",
-        embed.folder / f"{found_split}.npy",
+        _vectors(embed, query_split),
+        _vectors(embed, found_split),
         pairing.neighbours,
         pairing.search,
         exclude_same_row=same,
-        report=context.workspace.announce,
+        work=work,
+        shards=context.shards,
+        announce=context.workspace.announce,
     )
 
     def jaccard(seeds: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -269,7 +330,7 @@ def _select(
 
 def _select_listed(
     context: Context,
-    vectors: dict[str, np.ndarray],
+    vectors: dict[str, Vectors],
     seed_split: str,
     target_split: str,
     seeds: np.ndarray,

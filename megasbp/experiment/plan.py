@@ -56,7 +56,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
 
 
 def _tokens(recipe: Recipe) -> tuple[dict[str, int], bool]:
-    if all(path.exists() for path in recipe.corpus.paths):
+    if recipe.corpus.exists():
         try:
             corpus = make_corpus(recipe, Workspace(recipe.folder, lambda line: None, build=False))
         except MissingStage:

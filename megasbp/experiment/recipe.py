@@ -13,6 +13,7 @@ from megasbp.corpus.config import CorpusConfig
 from megasbp.errors import InputError
 from megasbp.model.config import ModelConfig
 from megasbp.pairing.config import PairingConfig
+from megasbp.shards.config import INLINE, ShardsConfig
 from megasbp.storage import hash_object
 from megasbp.synthesis.config import SynthesisConfig
 from megasbp.training.config import TrainingConfig
@@ -109,7 +110,7 @@ class Recipe(Section):
     """An experiment. `name` names its folder below `runs`; `seeds` each rerun the whole pipeline.
 
     `threads` fixes torch's CPU threads (0: as the machine has), because the last bits of a matrix product
-    depend on it.
+    depend on it. `shards` says where the stages that are cut into shards run; without it, in this process.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -125,6 +126,7 @@ class Recipe(Section):
     synthesis: SynthesisConfig
     budget: BudgetConfig
     evaluation: EvaluationConfig = EvaluationConfig()
+    shards: ShardsConfig = INLINE
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -167,7 +169,7 @@ class Recipe(Section):
 
     def content(self) -> dict[str, Any]:
         """The recipe as JSON-serialisable values, without where it runs."""
-        return self.model_dump(mode="json", exclude={"runs"})
+        return self.model_dump(mode="json", exclude={"runs", "shards"})
 
     @property
     def hash(self) -> str:

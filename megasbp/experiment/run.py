@@ -17,7 +17,7 @@ from megasbp.experiment.arm_stages import (
 from megasbp.experiment.budget import SYNTHESIZER_OF_ARM
 from megasbp.experiment.clean import record_used
 from megasbp.experiment.context import Context
-from megasbp.experiment.corpus_stages import make_corpus
+from megasbp.experiment.corpus_stages import make_corpus, require_corpus
 from megasbp.experiment.disk import estimate_disk
 from megasbp.experiment.pair_stages import embed_stage, pairs_stage
 from megasbp.experiment.plan import plan
@@ -65,7 +65,7 @@ def run_experiment(
         InputError: a setting or an input is impossible; what was finished before stays.
     """
     # A missing file is said before anything is written.
-    recipe.corpus.files()
+    require_corpus(recipe)
     recipe.pairing.file()
     require_free_space(recipe.folder, estimate_disk(recipe).total)
     runtime = start_runtime(recipe)

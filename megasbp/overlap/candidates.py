@@ -28,9 +28,7 @@ _COMPARED_AT_ONCE = 4096
 _READ_AT_ONCE = 1 << 20
 
 
-def write_candidates(
-    task: tuple[int, int], folder: Path, *, signatures: Sequence[Path], parts: int
-) -> dict[str, Any]:
+def write_candidates(shard: int, folder: Path, *, signatures: Sequence[Path], parts: int) -> dict[str, Any]:
     """Stage function: candidate pairs of one band and one part of its key space.
 
     Documents with equal keys form a group. A pair of a group is a candidate when the number of its slots that
@@ -43,9 +41,9 @@ def write_candidates(
     Memory: 16 bytes per document / `parts`, 32 per candidate, and one group.
 
     Args:
-        task: (band, part); part p takes the keys in the p-th of `parts` equal ranges.
+        shard: band * `parts` + part; part p takes the keys in the p-th of `parts` equal ranges.
         signatures: folders of `write_signatures`, in the order that numbers the documents.
-        parts: as many as make the task fit into memory.
+        parts: as many as make the shard fit into memory.
 
     Returns:
         {"groups", "largest_group", "candidates"}.
@@ -53,14 +51,14 @@ def write_candidates(
     Raises:
         InputError: damaged signatures, or shards made with different settings.
     """
-    band, part = task
-    shards = open_all(signatures)
-    bounds = np.cumsum([0, *(len(shard.slots) for shard in shards)]).tolist()
+    band, part = divmod(shard, parts)
+    signed = open_all(signatures)
+    bounds = np.cumsum([0, *(len(each.slots) for each in signed)]).tolist()
     groups = core.BandGroups(part, parts, bounds[-1])
-    for first, shard in zip(bounds, shards, strict=False):
-        groups.add(shard.keys[band], first)
-    fewest, certain = agreeing_slots(shards[0].settings["threshold"])
-    pairs = groups.candidates([shard.slots for shard in shards], bounds, band == 0, fewest, certain)
+    for first, each in zip(bounds, signed, strict=False):
+        groups.add(each.keys[band], first)
+    fewest, certain = agreeing_slots(signed[0].settings["threshold"])
+    pairs = groups.candidates([each.slots for each in signed], bounds, band == 0, fewest, certain)
     with ArrayFile(Path(folder) / PAIRS) as file:
         file.append(pairs.reshape(-1))
     return {"groups": groups.groups, "largest_group": groups.largest, "candidates": len(pairs)}
@@ -80,7 +78,7 @@ def agreeing_slots(threshold: float) -> tuple[int, int]:
 
 
 def write_verified(
-    part: int,
+    shard: int,
     folder: Path,
     *,
     parts: int,
@@ -91,14 +89,14 @@ def write_verified(
 ) -> dict[str, Any]:
     """Stage function: of the candidates of all bands, those whose Jaccard similarity reaches the threshold.
 
-    Compares the documents' shingles exactly. A pair that earlier pairs of this part have joined already is
+    Compares the documents' shingles exactly. A pair that earlier pairs of this shard have joined already is
     not compared; so the pairs kept depend on `parts`, the clusters they make do not.
 
-    Memory: 50 bytes per candidate of the part, and 8 bytes per token of up to 8,192 documents.
+    Memory: 50 bytes per candidate of the shard, and 8 bytes per token of up to 8,192 documents.
 
     Args:
-        part: takes the candidates whose smaller document lies in the part-th of `parts` equal ranges.
-        datasets: the shards, in the order that numbers the documents.
+        shard: takes the candidates whose smaller document lies in the shard-th of `parts` equal ranges.
+        datasets: in the order that numbers the documents.
         candidates: folders of `write_candidates`, all bands and parts, in any order.
 
     Returns:
@@ -108,7 +106,7 @@ def write_verified(
         InputError: a damaged dataset or pair file.
     """
     documents = DatasetShards(datasets)
-    start, stop = len(documents) * part // parts, len(documents) * (part + 1) // parts
+    start, stop = len(documents) * shard // parts, len(documents) * (shard + 1) // parts
     pairs = _distinct([_in_range(load_pairs(candidate), start, stop) for candidate in candidates])
     members, places = np.unique(pairs, return_inverse=True)
     places = places.reshape(-1, 2)

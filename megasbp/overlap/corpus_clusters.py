@@ -1,64 +1,52 @@
-"""Near-duplicate clusters of a corpus of any size: four stages over shards, bounded memory, the same bytes
-whatever the number of shards, parts and workers.
+"""Near-duplicate clusters of a corpus of any size: bounded memory, the same bytes whatever the number of
+datasets, parts and workers. Three steps in shards, and a last one:
 
-    signatures   a task a dataset shard     keys and slots of each document
-    candidates   a task a band and part     documents that share a key, thinned out by their slots
-    verified     a task a document range    candidates whose exact similarity reaches the threshold
-    clusters     one task                   labels by union-find, 8 bytes a document
+    signatures   a shard a dataset          keys and slots of each document
+    candidates   a shard a band and part    documents that share a key, thinned out by their slots
+    verified     a shard a document range   candidates whose exact similarity reaches the threshold
+    clusters     the calling process        labels by union-find, 8 bytes a document
 
 A pair is found with the probability that `near_duplicate_clusters` promises, less 0.1% at the threshold, and
 like there no pair is joined without an exact comparison. Only in groups of more than 32 different signatures
 under one key are fewer pairs looked at, see `write_candidates`.
 """
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 import megasbp._C as core
-from megasbp.data.array_file import ArrayFile
+from megasbp.data.array_file import ArrayFile, read_array
 from megasbp.data.native import native_errors
 from megasbp.errors import InputError
 from megasbp.overlap.candidates import blocks_of_pairs, write_candidates, write_verified
+from megasbp.overlap.clusters import SIGNATURE_SLOTS
 from megasbp.overlap.dataset_shards import DatasetShards
+from megasbp.overlap.shingles import checked_width
 from megasbp.overlap.signatures import bands_at, write_signatures
-from megasbp.storage import publish_manifest, publishing_folder
+from megasbp.shards.config import INLINE, ShardsConfig
+from megasbp.shards.engine import run_shards
+from megasbp.shards.job import Work
+from megasbp.shards.progress import print_line
+from megasbp.shards.publication import shard_folder
+from megasbp.storage import (
+    Manifest,
+    hash_object,
+    publish_manifest,
+    publishing_folder,
+    read_manifest,
+    remove_partials,
+)
 
 CLUSTERS = "clusters.npy"
+_SIGNATURES, _CANDIDATES, _VERIFIED, _LABELS = "signatures", "candidates", "verified", "clusters"
+_STAGE = "near-duplicate clusters"
 _BYTES_PER_KEY = 16
 _LABELS_AT_ONCE = 1 << 20
-
-
-class RunTasks(Protocol):
-    """Runs a stage function once a task; what an engine must do for `cluster_corpus`."""
-
-    def __call__(
-        self,
-        work: Callable[..., dict[str, Any]],
-        tasks: Sequence[Any],
-        folder: Path,
-        settings: Mapping[str, Any],
-    ) -> Sequence[Path]:
-        """Publishes work(task, folder of the task, **settings) of each task below `folder`.
-
-        Returns:
-            The tasks' folders, in the order of the tasks.
-        """
-
-
-def run_here(
-    work: Callable[..., dict[str, Any]], tasks: Sequence[Any], folder: Path, settings: Mapping[str, Any]
-) -> list[Path]:
-    """One task after another in this process; folders 00000, 00001, ... with manifests."""
-    outputs = [Path(folder) / f"{number:05d}" for number in range(len(tasks))]
-    for task, output in zip(tasks, outputs, strict=True):
-        with publishing_folder(output) as partial:
-            facts = work(task, partial, **settings)
-            publish_manifest(partial, work.__name__, inputs={}, settings={}, facts=facts)
-    return outputs
 
 
 def cluster_corpus(
@@ -69,62 +57,133 @@ def cluster_corpus(
     threshold: float,
     seed: int,
     memory: int = 4 << 30,
-    threads: int = 1,
-    run: RunTasks = run_here,
+    shards: ShardsConfig = INLINE,
+    announce: Callable[[str], None] | None = print_line,
 ) -> dict[str, Any]:
-    """Clusters the documents of dataset shards; clusters.npy of `folder` holds int64 [documents].
+    """Clusters the documents of datasets; clusters/clusters.npy of `folder` holds int64 [documents].
 
-    Documents are numbered on from shard to shard; a label is the cluster's smallest document. Documents
+    Documents are numbered on from dataset to dataset; a label is the cluster's smallest document. Documents
     joined by chains of pairs with Jaccard similarity >= `threshold` share a label.
 
+    Call it again after a stop: it goes on where it was, and finds the clusters when they are there. The other
+    steps' folders, at threshold 0.7 some 330 bytes a document, are not needed any more then: see
+    `remove_steps`.
+
     Args:
-        datasets: the shards' paths without suffix.
-        folder: where the stages put their folders: signatures/, candidates/, verified/, clusters/.
+        datasets: paths without suffix.
+        folder: where the steps put their folders: signatures/, candidates/, verified/, clusters/.
         width: shingle width in tokens.
         threshold: in (0, 1].
         seed: of the hash functions.
-        memory: bytes that a task of the candidates may take, beside its candidates. The last task takes 8
+        memory: bytes that a shard of the candidates may take, beside its candidates. The last step takes 8
             bytes a document whatever this is.
-        threads: of a task of the signatures.
-        run: runs the tasks of a stage.
+        shards: where the shards are worked on, and the threads of the signatures.
+        announce: receives a line now and then; None for silence.
 
     Returns:
         {"documents", "clusters", "near_duplicates"}: the last counts the documents but one of each cluster.
 
     Raises:
-        InputError: a dataset or a setting.
+        InputError: a dataset or a setting; `folder` was made with others or is damaged; the disk is full.
+        ShardError: a shard failed, or its worker died, again and again.
     """
-    documents = len(DatasetShards(datasets))
-    parts = parts_for(documents, memory)
-    signatures = run(
-        write_signatures,
-        datasets,
-        Path(folder) / "signatures",
-        {"width": width, "threshold": threshold, "seed": seed, "threads": threads},
+    folder = Path(folder)
+    documents = DatasetShards(datasets)
+    parts, bands = parts_for(len(documents), memory), bands_at(threshold)
+    settings = {"width": checked_width(width), "threshold": threshold, "seed": seed}
+    inputs = {"datasets": documents.fingerprint}
+    found = _found_clusters(folder / _LABELS, Manifest(_STAGE, inputs, settings))
+    if found is not None:
+        return found.facts
+
+    def run(
+        name: str, work: Work, count: int, inputs: Mapping[str, str], values: Mapping[str, Any], **paths: Any
+    ) -> tuple[str, list[Path]]:
+        """One sharded step; returns the hash of what it wrote, and its shards' folders."""
+        manifests = run_shards(
+            work,
+            range(count),
+            folder / name,
+            settings=values,
+            inputs=inputs,
+            paths=paths,
+            config=shards,
+            announce=announce,
+        )
+        digest = hash_object([manifest.digest for manifest in manifests])
+        return digest, [shard_folder(folder / name, number) for number in range(count)]
+
+    signed, signatures = run(
+        _SIGNATURES, write_signatures, len(datasets), inputs, settings, datasets=datasets
     )
-    candidates = run(
+    proposed, candidates = run(
+        _CANDIDATES,
         write_candidates,
-        [(band, part) for band in range(bands_at(threshold)) for part in range(parts)],
-        Path(folder) / "candidates",
-        {"signatures": signatures, "parts": parts},
+        bands * parts,
+        {"signatures": signed},
+        {"parts": parts},
+        signatures=signatures,
     )
-    verified = run(
+    _, verified = run(
+        _VERIFIED,
         write_verified,
-        range(parts),
-        Path(folder) / "verified",
-        {
-            "parts": parts,
-            "datasets": datasets,
-            "candidates": candidates,
-            "width": width,
-            "threshold": threshold,
-        },
+        parts,
+        {**inputs, "candidates": proposed},
+        {"parts": parts, "width": width, "threshold": threshold},
+        datasets=datasets,
+        candidates=candidates,
     )
-    with publishing_folder(Path(folder) / "clusters") as partial:
-        facts = write_clusters(documents, partial, pairs=verified)
-        settings = {"width": width, "threshold": threshold, "seed": seed}
-        publish_manifest(partial, "near-duplicate clusters", inputs={}, settings=settings, facts=facts)
+    remove_partials(folder)
+    with publishing_folder(folder / _LABELS) as partial:
+        facts = write_clusters(len(documents), partial, pairs=verified)
+        publish_manifest(partial, _STAGE, inputs, settings, facts)
     return facts
+
+
+def _found_clusters(folder: Path, wanted: Manifest) -> Manifest | None:
+    """The manifest of clusters that an earlier call has published, if it has."""
+    manifest = read_manifest(folder)
+    if manifest is None and folder.exists():
+        raise InputError(f"{folder}: does not hold what its manifest says; remove that folder")
+    if manifest is not None and manifest.key != wanted.key:
+        raise InputError(
+            f"{folder}: made with {manifest.difference(wanted)}; use another folder, or remove "
+            f"{folder.parent} to start anew"
+        )
+    return manifest
+
+
+def load_clusters(folder: Path) -> np.ndarray:
+    """The labels that `cluster_corpus` put into a folder, int64 [documents], memory-mapped."""
+    return read_array(Path(folder) / _LABELS / CLUSTERS)
+
+
+def largest_clusters(labels: np.ndarray, count: int) -> list[tuple[int, int]]:
+    """Label and size of the largest clusters of at least two documents; of equal ones the smallest labels.
+
+    Memory: 16 bytes a document.
+
+    Args:
+        labels: int64 [documents], from `load_clusters`.
+        count: of clusters, at most.
+    """
+    sizes = np.bincount(labels, minlength=len(labels))
+    least = 2 if count >= len(sizes) else max(2, int(np.partition(sizes, -count)[-count]))
+    candidates = np.flatnonzero(sizes >= least)
+    order = np.lexsort((candidates, -sizes[candidates]))[:count]
+    return [(int(label), int(sizes[label])) for label in candidates[order]]
+
+
+def disk_needed(documents: int, threshold: float) -> int:
+    """Bytes that the steps write, without candidates: signatures and labels."""
+    return documents * (8 * bands_at(threshold) + SIGNATURE_SLOTS + 8)
+
+
+def remove_steps(folder: Path) -> None:
+    """Removes what `cluster_corpus` needed on its way to the clusters; these must be there."""
+    assert (Path(folder) / _LABELS).is_dir()
+    for name in (_SIGNATURES, _CANDIDATES, _VERIFIED):
+        shutil.rmtree(Path(folder) / name, ignore_errors=True)
 
 
 def parts_for(documents: int, memory: int) -> int:
@@ -139,7 +198,7 @@ def parts_for(documents: int, memory: int) -> int:
 
 
 def write_clusters(documents: int, folder: Path, *, pairs: Sequence[Path]) -> dict[str, Any]:
-    """Stage function: joins verified pairs; clusters.npy holds each document's smallest companion.
+    """Joins verified pairs; clusters.npy of `folder` holds each document's smallest companion.
 
     The bytes depend on the components only: not on the pairs' order, nor on how they lie in folders.
     Memory: 8 bytes a document.

@@ -8,6 +8,7 @@ import numpy as np
 
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.errors import InputError
+from megasbp.storage import hash_object
 
 
 class DatasetShards:
@@ -43,6 +44,11 @@ class DatasetShards:
     def __len__(self) -> int:
         """Number of documents."""
         return int(self.bounds[-1])
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the shards' contents, in their order, wherever they lie."""
+        return hash_object([shard.fingerprint for shard in self._shards])
 
     def document(self, index: int, /) -> np.ndarray:
         """Tokens of one document, a read-only view.

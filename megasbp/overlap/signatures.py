@@ -14,6 +14,7 @@ than 128 independent draws would; tests/overlap measures both. Two arrays are ke
 At threshold 0.7 that is 25 * 8 + 128 = 328 bytes a document, where 128 slots of 32 bits would be 512.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,15 +46,16 @@ def bands_at(threshold: float) -> int:
 
 
 def write_signatures(
-    shard: Path, folder: Path, *, width: int, threshold: float, seed: int, threads: int = 1
+    shard: int, folder: Path, *, datasets: Sequence[Path], width: int, threshold: float, seed: int
 ) -> dict[str, Any]:
     """Stage function: the signatures of one dataset shard, into an existing folder.
 
-    The bytes do not depend on the number of threads. Memory: 25 MB and 12 bytes per token of the longest
-    document a thread.
+    On as many threads as OMP_NUM_THREADS says, by which an engine bounds a task, else on every processor; the
+    bytes do not depend on it. Memory: 25 MB and 12 bytes per token of the longest document a thread.
 
     Args:
-        shard: a dataset's path without suffix. Its bos and eos are left out.
+        shard: number of the dataset.
+        datasets: paths without suffix. The documents' bos and eos are left out.
         width: shingle width in tokens; for documents shorter than it see `megasbp.overlap.shingles`.
         threshold: the Jaccard similarity that the bands are made for, in (0, 1].
         seed: of the hash functions.
@@ -67,7 +69,8 @@ def write_signatures(
     """
     rows, bands = rows_per_band(threshold), bands_at(threshold)
     checked_width(width)
-    dataset = IndexedDataset(Path(shard))
+    dataset = IndexedDataset(Path(datasets[shard]))
+    threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     special = [dataset.metadata.get(name, -1) for name in ("bos", "eos")]
     key = derive_key(seed, "minhash signature")
     empty = 0
@@ -82,7 +85,7 @@ def write_signatures(
         _write_header(slots_file, np.dtype("u1"), (len(dataset), SIGNATURE_SLOTS))
         for start in range(0, len(dataset), _DOCUMENTS_AT_ONCE):
             stop = min(start + _DOCUMENTS_AT_ONCE, len(dataset))
-            with native_errors(str(shard)):
+            with native_errors(str(dataset.prefix)):
                 keys, slots = core.dataset_signatures(
                     dataset.native, start, stop, *special, width, rows, key, threads
                 )

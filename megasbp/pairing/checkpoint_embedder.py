@@ -1,6 +1,7 @@
 """Embeddings by the project's own model: the corpus finds its relations with nothing from outside."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from megasbp.storage import hash_object
 _TEXTS_AT_ONCE = 4096
 _TOKENS_PER_BATCH = 8192
 _CENTRE_TEXTS = 1024
+_NAME = "centre.npy"
 
 
 class CheckpointEmbedder:
@@ -24,28 +26,22 @@ class CheckpointEmbedder:
     Args:
         model: weights, on the device to compute on.
         tokenizer: the model's own.
-        fit_texts: the centre is the mean over at most 1,024 of these, evenly spaced.
+        centre: float64 [D], the mean of the corpus; None for zeros.
         maximum_tokens: longer documents are cut; the model's largest position by default.
-
-    Raises:
-        InputError: no texts to find the centre with.
     """
 
     def __init__(
         self,
         model: Transformer,
         tokenizer: Tokenizer,
-        fit_texts: Sequence[str],
+        centre: np.ndarray | None = None,
         *,
         maximum_tokens: int | None = None,
     ) -> None:
-        if not len(fit_texts):
-            raise InputError("pairing.embedder = 'checkpoint' was given no texts to find the centre with")
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._maximum = maximum_tokens or model.config.maximum_positions
-        step = -(-len(fit_texts) // _CENTRE_TEXTS)
-        self._centre = self._means(fit_texts[::step], None).mean(axis=0)
+        self._centre = np.zeros(model.config.width) if centre is None else centre
         settings = {
             "weights": hash_tensors(sorted(model.state_dict().items())),
             "tokenizer": tokenizer.hash,
@@ -55,6 +51,36 @@ class CheckpointEmbedder:
         }
         self.fingerprint = f"checkpoint:{hash_object(settings)}"
         self.parameters = count_parameters(model)
+
+    @classmethod
+    def fit(
+        cls,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        texts: Sequence[str],
+        *,
+        maximum_tokens: int | None = None,
+    ) -> "CheckpointEmbedder":
+        """Finds the centre: the mean over at most 1,024 of the texts, evenly spaced.
+
+        Raises:
+            InputError: no texts.
+        """
+        if not len(texts):
+            raise InputError("pairing.embedder = 'checkpoint' was given no texts to find the centre with")
+        step = -(-len(texts) // _CENTRE_TEXTS)
+        around_zero = cls(model, tokenizer, maximum_tokens=maximum_tokens)
+        centre = around_zero._means(texts[::step], None).mean(axis=0)
+        return cls(model, tokenizer, centre, maximum_tokens=maximum_tokens)
+
+    def save_fit(self, folder: Path) -> None:
+        """Writes the centre into an existing folder."""
+        np.save(folder / _NAME, self._centre, allow_pickle=False)
+
+    @classmethod
+    def load(cls, model: Transformer, tokenizer: Tokenizer, folder: Path) -> "CheckpointEmbedder":
+        """The embedder with the centre that `save_fit` wrote."""
+        return cls(model, tokenizer, np.load(folder / _NAME, allow_pickle=False))
 
     def embed(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
         """float32 [n, D] unit rows; see `Embedder.embed`."""

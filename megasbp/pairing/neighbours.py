@@ -1,8 +1,7 @@
 """One front for the neighbour search: exact, by partitions, or by faiss; with the recall of a sample."""
 
-import hashlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,34 +9,37 @@ from typing import Any
 import faiss
 import numpy as np
 
-from megasbp.errors import InputError
 from megasbp.pairing.config import SearchConfig
-from megasbp.pairing.partition_choice import Setting, choose_setting
+from megasbp.pairing.partition_choice import Setting, check_partitions, choose_setting
 from megasbp.pairing.partition_search import (
     Plan,
     block_corpus,
     block_queries,
+    choose,
     gather_own,
     merge,
     search_cross,
     search_own,
 )
-from megasbp.pairing.partitions import load, save
-from megasbp.pairing.recall import found_similarities, sample_truth, tie_aware_recall
+from megasbp.pairing.partitions import load
+from megasbp.pairing.recall import Truth, found_similarities, sample_truth, tie_aware_recall
 from megasbp.pairing.search import nearest_neighbours
 from megasbp.pairing.similarity import check_unit_rows, similarities
-from megasbp.storage import hash_file, publish_json, publishing_folder, read_json, remove_partials
+from megasbp.pairing.vectors import Vectors
+from megasbp.shards.config import INLINE, ShardsConfig
+from megasbp.shards.engine import run_shards
+from megasbp.shards.job import Work
+from megasbp.shards.publication import shard_folder
+from megasbp.storage import Manifest, hash_object
 
-Task = Callable[[int, Path, Plan], None]
-# (task, one folder per shard, plan): fills each folder that is not there yet, publishes it when it is whole.
-Runner = Callable[[Task, Sequence[Path], Plan], None]
+Announce = Callable[[str], None]
 
 # Up to here exact search takes less than about a minute on two cores, and nothing is lost.
 _EXACT_PAIRS = 10**10
 _BLOCK_ROWS = 1 << 15
 _GROUP_ROWS = 1 << 13
-# What the bytes of a partitioned search's folders depend on, beside the vectors.
-_IDENTITY = ("neighbours", "same", "partitions", "store", "probe", "block_rows", "group_partitions")
+# Tasks of a step at most: each reads from the folders of all tasks of the step before.
+_MOST_SHARDS = 2048
 
 
 @dataclass(frozen=True)
@@ -55,183 +57,188 @@ class Neighbours:
     facts: dict[str, Any]
 
 
-def run_here(task: Task, folders: Sequence[Path], plan: Plan) -> None:
-    """Fills the folders one after the other in this process."""
-    for shard, folder in enumerate(folders):
-        if not folder.is_dir():
-            remove_partials(folder.parent)
-            with publishing_folder(folder) as partial:
-                task(shard, partial, plan)
-
-
 def find_neighbours(
-    queries: Path,
-    corpus: Path,
+    queries: Vectors,
+    corpus: Vectors,
     neighbours: int,
     config: SearchConfig,
     *,
     exclude_same_row: bool,
     work: Path | None = None,
-    run: Runner = run_here,
-    device: str = "cpu",
-    report: Callable[[str], None] = lambda line: None,
+    shards: ShardsConfig = INLINE,
+    announce: Announce | None = None,
 ) -> Neighbours:
     """The nearest corpus rows of every query, by the engine of `config`.
 
-    By partitions, the bytes are the same at any number of threads and with any runner, and memory holds the
-    result, the vectors of one partition in float32, those of the k-means sample (64 rows per partition), and
-    about 150 MB.
+    By partitions, the bytes are the same at any number of threads and workers, and memory holds the result
+    and, for each worker, the float32 vectors of one partition or of one block of rows (of 32,768 rows, or of
+    1/2048 of them where that is more), in one of them those of the k-means sample (64 rows per partition),
+    and about 150 MB.
 
     Args:
-        queries, corpus: NAME.npy, float32 [n, d] and [m, d], unit rows.
+        queries, corpus: float32 [n, d] and [m, d], unit rows.
         neighbours: k, per query.
-        exclude_same_row: queries and corpus are one file, and row i is no neighbour of itself.
+        exclude_same_row: queries and corpus are the same files, and row i is no neighbour of itself.
         work: folder of the partitioned search: what an interrupted search of the same vectors with the same
             settings has finished there is used again. A temporary folder by default.
-        run: how the tasks of a step are run.
-        device: torch device of the matrix products.
-        report: gets a line with the engine, its setting and its recall.
+        shards: where the tasks of the partitioned search run.
+        announce: gets lines of progress, and one with the engine, its setting and its recall.
 
     Raises:
         InputError: rows that are not finite, zero or not of length 1; a recall or a number of partitions
-            that the corpus cannot have; a work folder of another search.
-        ValueError: the arrays are no float32 matrices of one width.
+            that the corpus cannot have; a work folder of another search; a full disk.
+        ShardError: a task failed several times.
+        ValueError: the vectors are not of one width.
     """
-    query_vectors, corpus_vectors = _open(queries), _open(corpus)
-    if query_vectors.shape[1] != corpus_vectors.shape[1]:
-        raise ValueError(f"{queries} is {query_vectors.shape[1]} wide, {corpus} {corpus_vectors.shape[1]}")
-    if exclude_same_row and queries != corpus:
-        raise ValueError("exclude_same_row needs queries and corpus to be one file")
-    for path, vectors in {corpus: corpus_vectors, queries: query_vectors}.items():
-        check_unit_rows(vectors, str(path))
+    if queries.shape[1] != corpus.shape[1]:
+        raise ValueError(f"queries are {queries.shape[1]} wide, the corpus {corpus.shape[1]}")
+    if exclude_same_row and queries.paths != corpus.paths:
+        raise ValueError("exclude_same_row needs queries and corpus to be the same files")
+    check_unit_rows(corpus)
+    if queries.paths != corpus.paths:
+        check_unit_rows(queries)
     engine = config.engine
     if engine == "auto":
-        few = len(query_vectors) * len(corpus_vectors) <= _EXACT_PAIRS
-        engine = "exact" if few else "partitioned"
-    if engine == "exact" or not len(query_vectors) or not len(corpus_vectors):
-        similarity, row = nearest_neighbours(
-            np.asarray(query_vectors), np.asarray(corpus_vectors), neighbours, exclude_same_row
-        )
-        report(f"neighbours: exact, {len(query_vectors):,} x {len(corpus_vectors):,}")
+        engine = "exact" if len(queries) * len(corpus) <= _EXACT_PAIRS else "partitioned"
+    if engine == "exact" or not len(queries) or not len(corpus):
+        similarity, row = nearest_neighbours(queries, corpus, neighbours, exclude_same_row)
+        _say(announce, f"neighbours: exact, {len(queries):,} x {len(corpus):,}")
         return Neighbours(similarity, row, {"engine": "exact", "recall": 1.0})
 
-    truth = sample_truth(
-        query_vectors,
-        corpus_vectors,
-        neighbours,
-        2 * config.recall_sample,
-        exclude_same_row=exclude_same_row,
-        device=device,
-    )
-    # Chosen on every other query of the sample, judged on the rest.
-    ours = engine == "partitioned"
-    setting, centroids = choose_setting(
-        query_vectors,
-        corpus_vectors,
-        truth.every_other(0),
-        # An inverted file stores each row once, and a pair counts for its query only.
-        config if ours else config.model_copy(update={"store": 1}),
-        same=exclude_same_row and ours,
-        device=device,
-    )
-    if not ours:
-        similarity, row = _search_faiss(
-            query_vectors, corpus_vectors, neighbours, setting, centroids, exclude_same_row
-        )
+    check_partitions(config, len(corpus))
+    if engine == "faiss_ivf":
+        similarity, row, setting, truth = _search_faiss(queries, corpus, neighbours, config, exclude_same_row)
     else:
         with tempfile.TemporaryDirectory(prefix="neighbours-") as temporary:
-            folder = Path(temporary) if work is None else work
-            plan = Plan(
-                queries=queries,
-                corpus=corpus,
-                work=folder,
-                neighbours=neighbours,
-                same=exclude_same_row,
-                partitions=setting.partitions,
-                store=setting.store,
-                probe=setting.probe,
-                block_rows=_BLOCK_ROWS,
-                group_partitions=max(1, _GROUP_ROWS * setting.partitions // len(corpus_vectors)),
-                device=device,
+            search = PartitionedSearch(work or Path(temporary), shards, announce)
+            if work is not None:
+                # A temporary folder is nobody else's; hashing the vectors would only cost time.
+                search.inputs |= {"queries": queries.digest, "corpus": corpus.digest}
+            similarity, row, setting, truth = search.choose_and_run(
+                queries, corpus, neighbours, config, exclude_same_row
             )
-            _claim(folder, plan, centroids, persistent=work is not None)
-            similarity, row = search_partitions(plan, run)
     judged = truth.every_other(1)
     if not len(judged.query):
         judged = truth
-    found = found_similarities(
-        query_vectors, corpus_vectors, judged, row[judged.query], exclude_same_row=exclude_same_row
-    )
+    found = found_similarities(queries, corpus, judged, row[judged.query], exclude_same_row=exclude_same_row)
     recall = float(tie_aware_recall(found, judged.similarity).mean())
-    report(
-        f"neighbours: {engine}, {len(query_vectors):,} x {len(corpus_vectors):,}, {setting.partitions} "
+    _say(
+        announce,
+        f"neighbours: {engine}, {len(queries):,} x {len(corpus):,}, {setting.partitions} "
         f"partitions, stored in {setting.store}, asking {setting.probe}; {setting.pairs:,.0f} rows a query; "
         f"recall@{neighbours} {recall:.4f} on {len(judged.query)} queries, expected "
-        f"{setting.expected_recall:.4f}"
+        f"{setting.expected_recall:.4f}",
     )
     facts = {"engine": engine, **asdict(setting), "recall": recall}
     return Neighbours(similarity, row, facts)
 
 
-def search_partitions(plan: Plan, run: Runner) -> tuple[np.ndarray, np.ndarray]:
-    """Runs the steps of the partitioned search: similarity float32 and row int64 [n, k]."""
-    run(block_corpus, plan.blocks("corpus"), plan)
-    if not plan.same:
-        run(block_queries, plan.blocks("queries"), plan)
-    run(search_own, plan.groups("own"), plan)
-    run(gather_own, plan.query_folders("limits"), plan)
-    run(search_cross, plan.groups("cross"), plan)
-    run(merge, plan.query_folders("neighbours"), plan)
-    parts = plan.query_folders("neighbours")
-    return (
-        np.concatenate([load(path, "similarity") for path in parts]),
-        np.concatenate([load(path, "row") for path in parts]),
-    )
+# similarity float32 and row int64 [n, k]; how they were searched for; what a sample of them is judged by
+_Found = tuple[np.ndarray, np.ndarray, Setting, Truth]
 
 
-def _open(path: Path) -> np.ndarray:
-    vectors = load(path.parent, path.stem)
-    if vectors.ndim != 2 or vectors.dtype != np.float32:
-        raise ValueError(f"{path} is {vectors.dtype} {vectors.shape}, must be a float32 matrix")
-    return vectors
+class PartitionedSearch:
+    """The steps of the partitioned search in a folder, each run over its shards.
+
+    Attributes:
+        inputs: content hashes of what the next step depends on; those of its steps are added as they end.
+    """
+
+    def __init__(self, work: Path, shards: ShardsConfig, announce: Announce | None) -> None:
+        self._work, self._shards, self._announce = work, shards, announce
+        self.inputs: dict[str, str] = {}
+
+    def choose_and_run(
+        self, queries: Vectors, corpus: Vectors, neighbours: int, config: SearchConfig, same: bool
+    ) -> _Found:
+        """Chooses a setting, then searches with it."""
+        settings = {"neighbours": neighbours, "same": same, "search": config.model_dump(exclude={"engine"})}
+        files = {"queries": queries.paths, "corpus": corpus.paths}
+        (chosen,) = self._run(choose, "choose", 1, settings, files)
+        setting = Setting(**chosen.facts)
+        plan = Plan(
+            queries=queries.paths,
+            corpus=corpus.paths,
+            work=self._work,
+            query_rows=len(queries),
+            corpus_rows=len(corpus),
+            neighbours=neighbours,
+            same=same,
+            partitions=setting.partitions,
+            store=setting.store,
+            probe=setting.probe,
+            block_rows=max(_BLOCK_ROWS, -(-max(len(queries), len(corpus)) // _MOST_SHARDS)),
+            group_partitions=max(
+                1, _GROUP_ROWS * setting.partitions // len(corpus), -(-setting.partitions // _MOST_SHARDS)
+            ),
+        )
+        similarity, row = self.neighbours(plan)
+        sample = shard_folder(self._work / "choose", 0)
+        truth = Truth(*(np.array(load(sample, name)) for name in ("query", "similarity", "row")))
+        return similarity, row, setting, truth
+
+    def neighbours(self, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+        """Searches as planned: similarity float32 and row int64 [n, k]."""
+        steps: list[tuple[Work, Sequence[Path]]] = [
+            (block_corpus, plan.blocks("corpus")),
+            (block_queries, [] if plan.same else plan.blocks("queries")),
+            (search_own, plan.groups("own")),
+            (gather_own, plan.query_folders("limits")),
+            (search_cross, plan.groups("cross")),
+            (merge, plan.query_folders("neighbours")),
+        ]
+        for task, folders in steps:
+            if folders:
+                self._run(task, folders[0].parent.name, len(folders), plan.settings, plan.paths)
+        parts = plan.query_folders("neighbours")
+        return (
+            np.concatenate([load(path, "similarity") for path in parts]),
+            np.concatenate([load(path, "row") for path in parts]),
+        )
+
+    def _run(
+        self,
+        task: Work,
+        step: str,
+        count: int,
+        settings: Mapping[str, Any],
+        paths: Mapping[str, Path | Sequence[Path]],
+    ) -> list[Manifest]:
+        manifests = run_shards(
+            task,
+            range(count),
+            self._work / step,
+            settings=settings,
+            inputs=self.inputs,
+            paths=paths,
+            config=self._shards,
+            announce=self._announce,
+        )
+        self.inputs = {**self.inputs, step: hash_object([manifest.digest for manifest in manifests])}
+        return manifests
 
 
-def _claim(folder: Path, plan: Plan, centroids: np.ndarray, *, persistent: bool) -> None:
-    """Writes centroids and identity of a search into its folder, or checks that they are the same."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # A temporary folder is nobody else's; hashing the vectors would only cost time.
-    files = {plan.queries, plan.corpus} if persistent else set()
-    identity = {
-        "vectors": sorted(hash_file(path) for path in files),
-        "centroids": hashlib.sha256(centroids.tobytes()).hexdigest(),
-        **{name: getattr(plan, name) for name in _IDENTITY},
-    }
-    marker = folder / "search.json"
-    if marker.is_file() and read_json(marker) != identity:
-        raise InputError(f"{folder}: holds another search; give an empty folder or remove it")
-    save(folder, "centroids", centroids)
-    publish_json(marker, identity)
+def _say(announce: Announce | None, line: str) -> None:
+    if announce is not None:
+        announce(line)
 
 
-def _search_faiss(
-    queries: np.ndarray,
-    corpus: np.ndarray,
-    k: int,
-    setting: Setting,
-    centroids: np.ndarray,
-    exclude_same_row: bool,
-) -> tuple[np.ndarray, np.ndarray]:
-    """IndexIVFFlat with the same partitions and probes; in memory."""
+def _search_faiss(queries: Vectors, corpus: Vectors, k: int, config: SearchConfig, same: bool) -> _Found:
+    """IndexIVFFlat with the partitions and probes that a sample asks for; all vectors are in memory."""
+    truth = sample_truth(queries, corpus, k, 2 * config.recall_sample, exclude_same_row=same)
+    # An inverted file stores each row once, and a pair counts for its query only.
+    once = config.model_copy(update={"store": 1})
+    setting, centroids = choose_setting(queries, corpus, truth.every_other(0), once, same=False)
     quantizer = faiss.IndexFlatIP(corpus.shape[1])
     quantizer.add(centroids)
     index = faiss.IndexIVFFlat(quantizer, corpus.shape[1], len(centroids), faiss.METRIC_INNER_PRODUCT)
     index.train(centroids)
-    index.add(np.ascontiguousarray(corpus))
+    index.add(corpus[:])
     index.nprobe = setting.probe
-    _, row = index.search(np.ascontiguousarray(queries), k + int(exclude_same_row))
+    _, row = index.search(queries[:], k + int(same))
     similarity = np.full(row.shape, -np.inf)
     real = row >= 0
-    if exclude_same_row:
+    if same:
         real &= row != np.arange(len(row))[:, None]
     similarity[real] = similarities(queries, corpus, np.nonzero(real)[0], row[real])
     row = np.where(real, row, -1)
@@ -239,4 +246,6 @@ def _search_faiss(
     return (
         np.take_along_axis(similarity, order, axis=1).astype(np.float32),
         np.take_along_axis(row, order, axis=1),
+        setting,
+        truth,
     )

@@ -10,13 +10,13 @@ from scipy import stats
 
 import megasbp._C as core
 from megasbp.pairing.config import PairingConfig
+from megasbp.pairing.similarity import similarities
 from megasbp.pairing.table import pair_table
+from megasbp.pairing.vectors import Vectors
 
 # (seed ids int64 [c], target ids int64 [c]) -> floats [c]
 Jaccard = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Similarity = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-_ELEMENTS_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -116,17 +116,13 @@ def select_listed(
 
 
 def pair_similarity(
-    seed_vectors: np.ndarray, target_vectors: np.ndarray, seeds: np.ndarray, targets: np.ndarray
+    seed_vectors: np.ndarray | Vectors,
+    target_vectors: np.ndarray | Vectors,
+    seeds: np.ndarray,
+    targets: np.ndarray,
 ) -> np.ndarray:
     """float32 [n]: inner product of seed_vectors[seeds[i]] and target_vectors[targets[i]], both unit rows."""
-    products = np.empty(len(seeds), dtype=np.float32)
-    step = max(1, _ELEMENTS_AT_ONCE // max(1, seed_vectors.shape[1]))
-    for start in range(0, len(seeds), step):
-        part = slice(start, start + step)
-        one, other = seed_vectors[seeds[part]], target_vectors[targets[part]]
-        # einsum adds in an order of its own; BLAS's would depend on the number of threads.
-        products[part] = np.einsum("nd,nd->n", one.astype(np.float64), other.astype(np.float64))
-    return products
+    return similarities(seed_vectors, target_vectors, seeds, targets).astype(np.float32)
 
 
 def similarity_histogram(similarity: np.ndarray, bin_width: float = 0.05) -> dict[str, list]:

@@ -15,10 +15,11 @@ from megasbp.pairing.config import SearchConfig
 from megasbp.pairing.join import best_among
 from megasbp.pairing.partitions import fit_centroids
 from megasbp.pairing.recall import Truth
+from megasbp.pairing.vectors import Vectors
 
 # A vector that is read, converted and copied costs about as much as this many scored pairs.
-_PAIRS_PER_MOVED_VECTOR = 300
-_MOST_PROBES = 64
+_PAIRS_PER_MOVED_VECTOR = 1000
+_MOST_PROBES = 32
 _MOST_STORED = 3
 _SIZE_SAMPLE = 1 << 15
 
@@ -46,18 +47,34 @@ class Setting:
 
 
 def default_partitions(rows: int) -> int:
-    """The largest power of two up to sqrt(rows), but with at least 32 rows in a partition on average."""
-    return 2 ** int(np.log2(max(min(np.sqrt(rows), rows / 32), 1)))
+    """The power of two nearest to sqrt(rows), but about 32 rows in a partition on average at least."""
+    return 2 ** round(np.log2(max(min(np.sqrt(rows), rows / 32), 1)))
+
+
+def check_partitions(config: SearchConfig, rows: int) -> int:
+    """The number of partitions that is named, or the default.
+
+    Raises:
+        InputError: more partitions than rows, or more stored or asked than partitions.
+    """
+    partitions = config.partitions or default_partitions(rows)
+    if partitions > rows:
+        raise InputError(f"pairing.search.partitions = {partitions} is more than the {rows} rows; lower it")
+    for name, value in (("store", config.store), ("probe", config.probe)):
+        if value is not None and value > partitions:
+            raise InputError(
+                f"pairing.search.{name} = {value} is more than the {partitions} partitions; lower it"
+            )
+    return partitions
 
 
 def choose_setting(
-    queries: np.ndarray,
-    corpus: np.ndarray,
+    queries: np.ndarray | Vectors,
+    corpus: np.ndarray | Vectors,
     truth: Truth,
     config: SearchConfig,
     *,
     same: bool,
-    device: str = "cpu",
 ) -> tuple[Setting, np.ndarray]:
     """The cheapest setting that is expected to reach the recall, and its centroids float32 [partitions, d].
 
@@ -73,20 +90,11 @@ def choose_setting(
         InputError: more partitions than rows, or more stored or asked than partitions, or the number of
             partitions that is given cannot reach the recall.
     """
-    partitions = config.partitions or default_partitions(len(corpus))
-    if partitions > len(corpus):
-        raise InputError(
-            f"pairing.search.partitions = {partitions} is more than the {len(corpus)} rows; lower it"
-        )
-    for name, value in (("store", config.store), ("probe", config.probe)):
-        if value is not None and value > partitions:
-            raise InputError(
-                f"pairing.search.{name} = {value} is more than the {partitions} partitions; lower it"
-            )
+    partitions = check_partitions(config, len(corpus))
     best: tuple[Setting, np.ndarray] | None = None
     while True:
-        centroids = fit_centroids(corpus, partitions, device=device)
-        settings = weigh_settings(queries, corpus, truth, centroids, config, same=same, device=device)
+        centroids = fit_centroids(corpus, partitions)
+        settings = weigh_settings(queries, corpus, truth, centroids, config, same=same)
         enough = [
             setting
             for setting in settings
@@ -110,14 +118,13 @@ def choose_setting(
 
 
 def weigh_settings(
-    queries: np.ndarray,
-    corpus: np.ndarray,
+    queries: np.ndarray | Vectors,
+    corpus: np.ndarray | Vectors,
     truth: Truth,
     centroids: np.ndarray,
     config: SearchConfig,
     *,
     same: bool,
-    device: str = "cpu",
 ) -> list[Setting]:
     """Expected recall and cost of every (store, probe) with these centroids."""
     partitions = len(centroids)
@@ -125,7 +132,7 @@ def weigh_settings(
     stores = [config.store] if config.store else list(range(1, min(_MOST_STORED, partitions) + 1))
 
     def nearest(vectors: np.ndarray, count: int) -> np.ndarray:
-        return best_among(np.ascontiguousarray(vectors), centroids, count, device=device)[1]
+        return best_among(vectors, centroids, count)[1]
 
     real = truth.row >= 0
     query = nearest(queries[truth.query], ranks)

@@ -1,5 +1,6 @@
-"""Neighbours by partitions: each step is a function (shard, folder, plan) that fills one folder.
+"""Neighbours by partitions: each step is a function of one shard, run by `megasbp.shards`.
 
+    choose   the setting, its centroids, and neighbours of a sample  -> choose/0
     blocks   a block of rows, sorted by home partition               -> NAME_blocks/I
     own      each query against the rows of its home partition       -> own/G
     limits   the same neighbours, in the order of the query block    -> limits/I
@@ -12,23 +13,29 @@ that little is carried from there. When the corpus is its own set of queries, a 
 for both of its rows: a neighbour is found if either of the two asks the other's partition.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
-from megasbp.pairing.join import Partition, best_among, best_per_owner
-from megasbp.pairing.partitions import Block, load, read_all, read_rows, save, write_block
+from megasbp.pairing.config import SearchConfig
+from megasbp.pairing.join import Candidates, Partition, best_among, best_per_owner, joined
+from megasbp.pairing.partition_choice import choose_setting
+from megasbp.pairing.partitions import few_open, load, open_blocks, read_all, read_rows, save, write_block
+from megasbp.pairing.recall import sample_truth
 from megasbp.pairing.similarity import best_of_each, similarities
+from megasbp.pairing.vectors import Vectors
+from megasbp.shards.publication import shard_folder
 
 # float16 moves a similarity by about 3e-5, so some neighbours more than asked for are carried to the merge.
 _SPARE = 2
 _CANDIDATES_AT_ONCE = 1 << 20
 _QUERIES_AT_ONCE = 2048
-
-# owner int64, row int64, similarity, each [c]
-Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]
+_Joined = TypeVar("_Joined")
 _NOTHING: Candidates = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
 
@@ -37,19 +44,21 @@ class Plan:
     """What a search does and where; small, and sent to every task.
 
     Attributes:
-        queries, corpus: NAME.npy, float32 [n, d] and [m, d] of unit rows.
-        work: folder of the steps' folders and of centroids.npy.
+        queries, corpus: files of float32 [n, d] and [m, d] of unit rows.
+        work: folder of the steps' folders.
+        query_rows, corpus_rows: n and m.
         neighbours: found per query.
         same: queries and corpus are the same rows, and row i is no neighbour of itself.
         partitions, store, probe: a row is stored in its `store` nearest partitions, a query asks its `probe`
             nearest.
         block_rows, group_partitions: size of a task.
-        device: torch device of the matrix products.
     """
 
-    queries: Path
-    corpus: Path
+    queries: Sequence[Path]
+    corpus: Sequence[Path]
     work: Path
+    query_rows: int
+    corpus_rows: int
     neighbours: int
     same: bool
     partitions: int
@@ -57,102 +66,150 @@ class Plan:
     probe: int
     block_rows: int
     group_partitions: int
-    device: str = "cpu"
 
-    def open(self, side: str) -> np.ndarray:
-        """A memory map of the vectors of "queries" or "corpus"."""
-        return np.load(self.corpus if side == "corpus" else self.queries, mmap_mode="r", allow_pickle=False)
+    @property
+    def paths(self) -> dict[str, Path | Sequence[Path]]:
+        """Where things lie, which changes no byte."""
+        return {"queries": self.queries, "corpus": self.corpus, "work": self.work}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The rest."""
+        return {name: value for name, value in vars(self).items() if name not in self.paths}
 
     def rows(self, side: str, block: int) -> range:
+        """Rows of a block of "queries" or "corpus"."""
         start = block * self.block_rows
-        return range(start, min(start + self.block_rows, len(self.open(side))))
+        count = self.corpus_rows if side == "corpus" else self.query_rows
+        return range(start, min(start + self.block_rows, count))
 
     def blocks(self, side: str) -> list[Path]:
         """Folders of the blocks of "queries" or "corpus"; the same ones where both are the same rows."""
         name = "corpus" if self.same else side
-        count = -(-len(self.open(name)) // self.block_rows)
-        return [self.work / f"{name}_blocks" / f"{block:05d}" for block in range(count)]
+        count = self.corpus_rows if name == "corpus" else self.query_rows
+        return self._folders(f"{name}_blocks", count, self.block_rows)
 
     def group(self, group: int) -> range:
+        """Partitions of a group."""
         start = group * self.group_partitions
         return range(start, min(start + self.group_partitions, self.partitions))
 
     def groups(self, step: str) -> list[Path]:
         """Folders of the step "own" or "cross"."""
-        count = -(-self.partitions // self.group_partitions)
-        return [self.work / step / f"{group:05d}" for group in range(count)]
+        return self._folders(step, self.partitions, self.group_partitions)
 
     def query_folders(self, step: str) -> list[Path]:
         """Folders of the step "limits" or "neighbours"."""
-        return [self.work / step / path.name for path in self.blocks("queries")]
+        return self._folders(step, self.query_rows, self.block_rows)
+
+    def _folders(self, step: str, size: int, part: int) -> list[Path]:
+        return [shard_folder(self.work / step, shard) for shard in range(-(-size // part))]
 
 
-def block_corpus(shard: int, folder: Path, plan: Plan) -> None:
+def choose(
+    shard: int,
+    folder: Path,
+    *,
+    queries: Sequence[Path],
+    corpus: Sequence[Path],
+    neighbours: int,
+    same: bool,
+    search: dict[str, Any],
+) -> dict[str, Any]:
+    """Chooses the setting on every other query of a sample, and keeps what the rest is judged by.
+
+    Writes centroids.npy float32 [partitions, d]; query.npy, similarity.npy and row.npy of a `Truth`. The
+    facts are those of the `Setting`.
+    """
+    config, query_vectors, corpus_vectors = SearchConfig(**search), Vectors(queries), Vectors(corpus)
+    truth = sample_truth(
+        query_vectors, corpus_vectors, neighbours, 2 * config.recall_sample, exclude_same_row=same
+    )
+    setting, centroids = choose_setting(
+        query_vectors, corpus_vectors, truth.every_other(0), config, same=same
+    )
+    save(folder, "centroids", centroids)
+    for name, array in vars(truth).items():
+        save(folder, name, array)
+    return asdict(setting)
+
+
+def block_corpus(shard: int, folder: Path, **settings: Any) -> None:
     """Fills corpus_blocks/I; see `write_block` for the files."""
-    _write_block("corpus", shard, folder, plan)
+    _write_block("corpus", shard, folder, Plan(**settings))
 
 
-def block_queries(shard: int, folder: Path, plan: Plan) -> None:
+def block_queries(shard: int, folder: Path, **settings: Any) -> None:
     """Fills queries_blocks/I; only where the queries are other rows than the corpus."""
-    _write_block("queries", shard, folder, plan)
+    _write_block("queries", shard, folder, Plan(**settings))
 
 
-def search_own(shard: int, folder: Path, plan: Plan) -> None:
+def search_own(shard: int, folder: Path, **settings: Any) -> None:
     """Joins the home queries of each partition of a group with the rows stored in it.
 
     Writes similarity.npy float32 and row.npy int64 [q, k + 2], by partition, then query row; and bounds.npy
     int64 [partitions of the group + 1].
     """
-    queries, corpus = _open(plan.blocks("queries")), _open(plan.blocks("corpus"))
-    similarities_found, rows_found = [], []
-    for partition in plan.group(shard):
+    plan = Plan(**settings)
+    queries, corpus = open_blocks(plan.blocks("queries")), open_blocks(plan.blocks("corpus"))
+
+    def join(partition: int) -> tuple[np.ndarray, np.ndarray]:
         asking, stored = read_all(queries, "home", partition), read_all(corpus, "stored", partition)
         own_row = np.searchsorted(stored.row, asking.row) if plan.same else None
         similarity, place = best_among(
-            asking.vectors.float().numpy(),
-            stored.vectors.float().numpy(),
-            plan.neighbours + _SPARE,
-            own_row=own_row,
-            device=plan.device,
+            asking.vectors, stored.vectors, plan.neighbours + _SPARE, own_row=own_row
         )
-        similarities_found.append(similarity)
         # Place -1, no row, takes the -1 at the end.
-        rows_found.append(np.append(stored.row, -1)[place])
+        return similarity, np.append(stored.row, -1)[place]
+
+    similarities_found, rows_found = zip(*_for_each(join, plan.group(shard)), strict=True)
     save(folder, "similarity", np.concatenate(similarities_found))
     save(folder, "row", np.concatenate(rows_found))
     save(folder, "bounds", np.cumsum([0] + [len(row) for row in rows_found]))
 
 
-def gather_own(shard: int, folder: Path, plan: Plan) -> None:
-    """Writes the home neighbours of one query block in the block's order: similarity.npy and row.npy."""
-    sizes = np.stack([block.sizes("home") for block in _open(plan.blocks("queries"))])
-    before = sizes[:shard].sum(axis=0)
+def gather_own(shard: int, folder: Path, **settings: Any) -> None:
+    """Writes the home neighbours of one query block in the block's order: similarity.npy and row.npy.
+
+    Also limit.npy float32 [r]: the similarity of the last of them.
+    """
+    plan = Plan(**settings)
+    blocks = open_blocks(plan.blocks("queries"))
+    before = sum((block.sizes("home") for block in blocks[:shard]), np.zeros(plan.partitions, np.int64))
+    sizes = blocks[shard].sizes("home")
     similarities_found, rows_found = [], []
     for group, path in enumerate(plan.groups("own")):
         bounds, similarity, row = (load(path, name) for name in ("bounds", "similarity", "row"))
         for place, partition in enumerate(plan.group(group)):
             first = bounds[place] + before[partition]
-            part = slice(first, first + sizes[shard, partition])
+            part = slice(first, first + sizes[partition])
             similarities_found.append(similarity[part])
             rows_found.append(row[part])
-    save(folder, "similarity", np.concatenate(similarities_found))
+    similarity = np.concatenate(similarities_found)
+    save(folder, "similarity", similarity)
     save(folder, "row", np.concatenate(rows_found))
+    save(folder, "limit", similarity[:, -1])
 
 
-def search_cross(shard: int, folder: Path, plan: Plan) -> None:
+def search_cross(shard: int, folder: Path, **settings: Any) -> None:
     """Joins the rows stored in each partition of a group with the queries from elsewhere that ask it.
 
     Writes owner.npy int64, row.npy int64 and similarity.npy float32 [c], by owner: rows that reach the limit
     of their owner, and no better ones were left out.
     """
-    queries, corpus = _open(plan.blocks("queries")), _open(plan.blocks("corpus"))
-    limits = [load(path, "similarity")[:, -1] for path in plan.query_folders("limits")]
-    kept = [_NOTHING]
-    for partition in plan.group(shard):
+    plan = Plan(**settings)
+    queries, corpus = open_blocks(plan.blocks("queries")), open_blocks(plan.blocks("corpus"))
+    limit_folders, load_limit = plan.query_folders("limits"), few_open()
+
+    def limits(block: int) -> np.ndarray:
+        return load_limit(limit_folders[block], "limit")
+
+    def join(partition: int) -> Candidates:
         stored = read_all(corpus, "stored", partition, limits if plan.same else None)
-        joined = Partition(stored.vectors, stored.limit if plan.same else None, plan.device)
+        rows = Partition(stored.vectors, stored.limit if plan.same else None)
+        kept, count = [_NOTHING], 0
         for asking in read_rows(queries, "probing", partition, limits=limits, at_once=_QUERIES_AT_ONCE):
-            query, place, similarity = joined.pairs(asking.vectors, asking.limit)
+            query, place, similarity = rows.pairs(asking.vectors, asking.limit)
             owner, row = asking.row[query], stored.row[place]
             forth = similarity >= asking.limit[query]
             if plan.same:
@@ -162,9 +219,13 @@ def search_cross(shard: int, folder: Path, plan: Plan) -> None:
                 kept.append((row[back], owner[back], similarity[back]))
                 forth &= other
             kept.append((owner[forth], row[forth], similarity[forth]))
-            if sum(len(part[0]) for part in kept) > _CANDIDATES_AT_ONCE:
-                kept = [best_per_owner(*_joined(kept), plan.neighbours + _SPARE)]
-    owner, row, similarity = _joined(kept)
+            count += len(query)
+            if count > _CANDIDATES_AT_ONCE:
+                kept = [best_per_owner(*joined(kept), plan.neighbours + _SPARE)]
+                count = len(kept[0][0])
+        return joined(kept)
+
+    owner, row, similarity = joined(_for_each(join, plan.group(shard)))
     order = np.argsort(owner, kind="stable")
     owner, row, similarity = owner[order], row[order], similarity[order]
     save(folder, "owner", owner)
@@ -172,8 +233,9 @@ def search_cross(shard: int, folder: Path, plan: Plan) -> None:
     save(folder, "similarity", similarity.astype(np.float32))
 
 
-def merge(shard: int, folder: Path, plan: Plan) -> None:
+def merge(shard: int, folder: Path, **settings: Any) -> None:
     """Writes the k best neighbours of one query block: similarity.npy float32 and row.npy int64 [r, k]."""
+    plan = Plan(**settings)
     rows, k = plan.rows("queries", shard), plan.neighbours
     own = plan.query_folders("limits")[shard]
     home_row, home_similarity = load(own, "row"), load(own, "similarity")
@@ -184,11 +246,11 @@ def merge(shard: int, folder: Path, plan: Plan) -> None:
         owner = load(path, "owner")
         part = slice(*np.searchsorted(owner, [rows.start, rows.stop]))
         found.append((owner[part], load(path, "row")[part], load(path, "similarity")[part]))
-    similarity, row = best_of_each(*_joined(found), rows, k + _SPARE)
+    similarity, row = best_of_each(*joined(found), rows, k + _SPARE)
     owner, place = np.nonzero(row >= 0)
     exact = np.full(row.shape, -np.inf)
     exact[owner, place] = similarities(
-        plan.open("queries"), plan.open("corpus"), owner + rows.start, row[owner, place]
+        Vectors(plan.queries), Vectors(plan.corpus), owner + rows.start, row[owner, place]
     )
     order = np.lexsort((row, -exact), axis=-1)[:, :k]
     similarity = np.take_along_axis(exact, order, axis=1).astype(np.float32)
@@ -197,24 +259,20 @@ def merge(shard: int, folder: Path, plan: Plan) -> None:
     save(folder, "row", neighbours)
 
 
+def _for_each(join: Callable[[int], _Joined], partitions: range) -> list[_Joined]:
+    """What comes of each partition, several at a time: what is not C++ leaves a processor to the others."""
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return list(pool.map(join, partitions))
+
+
 def _write_block(side: str, shard: int, folder: Path, plan: Plan) -> None:
     rows = plan.rows(side, shard)
     write_block(
-        plan.open(side),
+        Vectors(plan.corpus if side == "corpus" else plan.queries),
         rows.start,
         rows.stop,
-        load(plan.work, "centroids"),
+        load(shard_folder(plan.work / "choose", 0), "centroids"),
         folder,
         store=plan.store,
         probe=plan.probe,
-        device=plan.device,
     )
-
-
-def _open(folders: Sequence[Path]) -> list[Block]:
-    return [Block(folder) for folder in folders]
-
-
-def _joined(found: Sequence[Candidates]) -> Candidates:
-    owner, row, similarity = (np.concatenate(column) for column in zip(*found, strict=True))
-    return owner, row, similarity

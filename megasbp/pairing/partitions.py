@@ -5,23 +5,30 @@ of their home partition (the nearest one), so that a partition reads its own row
 which other partitions a row is stored in or asks is a list of positions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import sparse
 
 from megasbp.addressing import derive_key
 from megasbp.pairing.embedding import unit_rows
 from megasbp.pairing.join import best_among
+from megasbp.pairing.vectors import Vectors, load_array
+
+# (folder, name of an array) -> a map of it
+Load = Callable[[Path, str], np.ndarray]
 
 _SAMPLE_PER_PARTITION = 64
 _ITERATIONS = 6
+_MOST_OPEN = 512
 
 
 def fit_centroids(
-    vectors: np.ndarray, partitions: int, *, seed: int = 0, iterations: int = _ITERATIONS, device: str = "cpu"
+    vectors: np.ndarray | Vectors, partitions: int, *, seed: int = 0, iterations: int = _ITERATIONS
 ) -> np.ndarray:
     """float32 [partitions, d] unit rows: spherical k-means on a sample of 64 rows per partition.
 
@@ -35,15 +42,16 @@ def fit_centroids(
     generator = np.random.Generator(np.random.Philox(key=derive_key(seed, "k-means")))
     count = min(len(vectors), partitions * _SAMPLE_PER_PARTITION)
     rows = generator.choice(len(vectors), count, replace=False, shuffle=False)
-    sample = np.ascontiguousarray(vectors[np.sort(rows)], dtype=np.float32)
+    sample = vectors[np.sort(rows)]
     centroids = sample[np.sort(generator.choice(count, partitions, replace=False))]
     for _ in range(iterations):
-        similarity, nearest = best_among(sample, centroids, 1, device=device)
-        order = np.argsort(nearest[:, 0], kind="stable")
-        used, starts = np.unique(nearest[order, 0], return_index=True)
-        sums = np.zeros(centroids.shape, dtype=np.float64)
-        sums[used] = np.add.reduceat(sample[order].astype(np.float64), starts, axis=0)
-        lost = np.setdiff1d(np.arange(partitions), used)
+        similarity, nearest = best_among(sample, centroids, 1)
+        # The sums of a sparse product run in the order of the rows, on one thread.
+        members = sparse.csr_array(
+            (np.ones(count, np.float32), (nearest[:, 0], np.arange(count))), shape=(partitions, count)
+        )
+        sums = members @ sample
+        lost = np.setdiff1d(np.arange(partitions), nearest[:, 0])
         # Opposite rows may add up to nothing as well.
         lost = np.union1d(lost, np.flatnonzero(np.linalg.norm(sums, axis=1) < 1e-6))
         sums[lost] = sample[np.argsort(similarity[:, 0], kind="stable")[: len(lost)]]
@@ -52,7 +60,7 @@ def fit_centroids(
 
 
 def write_block(
-    vectors: np.ndarray,
+    vectors: Vectors,
     start: int,
     stop: int,
     centroids: np.ndarray,
@@ -60,50 +68,63 @@ def write_block(
     *,
     store: int,
     probe: int,
-    device: str = "cpu",
 ) -> None:
     """Writes rows [start, stop) into `folder`.
 
-    Files: vectors.npy float16 [r, d] and row.npy int64 [r], ordered by home partition, then row;
-    NAME.npy int32 positions in that order, by partition, and NAME_bounds.npy int64 [partitions + 1], for NAME
-    in home (each row once), stored (each row in its `store` nearest partitions) and probing (each row in its
-    `probe` nearest partitions but the first).
+    Files: vectors.npy float16 [r, d] and row.npy int64 [r], ordered by home partition, then row; NAME.npy
+    int32 positions in that order, by partition, then row, and NAME_bounds.npy int64 [partitions + 1], for
+    NAME in home (each row once), stored (each row in its `store` nearest partitions) and probing (each row in
+    its `probe` nearest partitions but the first).
 
     Args:
-        vectors: float32 [n, d], unit rows; may be a memory map.
+        vectors: float32 [n, d], unit rows.
     """
-    block = np.ascontiguousarray(vectors[start:stop], dtype=np.float32)
-    _, nearest = best_among(block, centroids, max(store, probe), device=device)
+    block = vectors[start:stop]
+    _, nearest = best_among(block, centroids, max(store, probe))
     order = np.argsort(nearest[:, 0], kind="stable")
     nearest = nearest[order]
     save(folder, "vectors", torch.from_numpy(block[order]).half().numpy())
-    save(folder, "row", start + order)
+    row = start + order
+    save(folder, "row", row)
     for name, ranks in (("home", slice(0, 1)), ("stored", slice(0, store)), ("probing", slice(1, probe))):
         partition = nearest[:, ranks]
         position = np.repeat(np.arange(len(order), dtype=np.int32), partition.shape[1])
-        by_partition = np.argsort(partition.ravel(), kind="stable")
+        by_partition = np.lexsort((row[position], partition.ravel()))
         counts = np.bincount(partition.ravel(), minlength=len(centroids))
         save(folder, name, position[by_partition])
         save(folder, f"{name}_bounds", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
 
 class Block:
-    """A block's folder, opened as memory maps; see `write_block` for the arrays."""
+    """A block's folder; see `write_block` for the arrays."""
 
-    def __init__(self, folder: Path) -> None:
-        self.vectors = load(folder, "vectors")
-        self.row = load(folder, "row")
-        self._lists = {name: load(folder, name) for name in ("home", "stored", "probing")}
-        self._bounds = {name: load(folder, f"{name}_bounds") for name in self._lists}
+    def __init__(self, folder: Path, load: Load) -> None:
+        self._folder, self._load = folder, load
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """float16 [r, d]."""
+        return self._load(self._folder, "vectors")
+
+    @property
+    def row(self) -> np.ndarray:
+        """int64 [r], row numbers."""
+        return self._load(self._folder, "row")
 
     def positions(self, name: str, partition: int) -> np.ndarray:
         """int32: where the rows of the list `name` of a partition lie in this block."""
-        first, last = self._bounds[name][partition : partition + 2]
-        return self._lists[name][first:last]
+        first, last = self._load(self._folder, f"{name}_bounds")[partition : partition + 2]
+        return self._load(self._folder, name)[first:last]
 
     def sizes(self, name: str) -> np.ndarray:
         """int64 [partitions]: rows in each partition's list."""
-        return np.diff(self._bounds[name])
+        return np.diff(self._load(self._folder, f"{name}_bounds"))
+
+
+def open_blocks(folders: Sequence[Path]) -> list[Block]:
+    """The blocks of several folders, which keep few files open together."""
+    load = few_open()
+    return [Block(folder, load) for folder in folders]
 
 
 @dataclass(frozen=True)
@@ -117,7 +138,7 @@ class Rows:
     """
 
     row: np.ndarray
-    vectors: torch.Tensor
+    vectors: np.ndarray
     limit: np.ndarray
 
 
@@ -126,49 +147,47 @@ def read_rows(
     name: str,
     partition: int,
     *,
-    limits: Sequence[np.ndarray] | None = None,
+    limits: Callable[[int], np.ndarray] | None = None,
     at_once: int | None = None,
 ) -> Iterator[Rows]:
     """A partition's list, block by block; within each by rising row number.
 
     Args:
-        limits: float32 [r] of each block, in its order.
+        limits: of a block, by its place in `blocks`: float32 [r], in the block's order.
         at_once: most rows that are yielded together; all of a block by default.
     """
     for place, block in enumerate(blocks):
         positions = block.positions(name, partition)
-        positions = positions[np.argsort(block.row[positions], kind="stable")]
         step = at_once or max(1, len(positions))
-        for start in range(0, len(positions), step):
+        for start in range(0, max(1, len(positions)), step):
             part = positions[start : start + step]
-            limit = np.full(len(part), -np.inf, np.float32) if limits is None else limits[place][part]
-            yield Rows(block.row[part], torch.from_numpy(block.vectors[part]), limit)
+            limit = np.full(len(part), -np.inf, np.float32) if limits is None else limits(place)[part]
+            yield Rows(block.row[part], block.vectors[part], limit)
 
 
 def read_all(
-    blocks: Sequence[Block], name: str, partition: int, limits: Sequence[np.ndarray] | None = None
+    blocks: Sequence[Block],
+    name: str,
+    partition: int,
+    limits: Callable[[int], np.ndarray] | None = None,
 ) -> Rows:
     """A partition's whole list, by rising row number."""
     parts = list(read_rows(blocks, name, partition, limits=limits))
-    if not parts:
-        width = blocks[0].vectors.shape[1]
-        return Rows(
-            np.empty(0, np.int64), torch.empty((0, width), dtype=torch.float16), np.empty(0, np.float32)
-        )
     return Rows(
         np.concatenate([part.row for part in parts]),
-        torch.cat([part.vectors for part in parts]),
+        np.concatenate([part.vectors for part in parts]),
         np.concatenate([part.limit for part in parts]),
     )
 
 
 def load(folder: Path, name: str) -> np.ndarray:
-    """A memory map of NAME.npy; an empty array is read, since nothing cannot be mapped."""
-    path = folder / f"{name}.npy"
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:
-        return np.load(path, allow_pickle=False)
+    """A memory map of NAME.npy."""
+    return load_array(folder / f"{name}.npy")
+
+
+def few_open() -> Load:
+    """A `load` that keeps the arrays it opened last: there are more of them than a process may have open."""
+    return lru_cache(_MOST_OPEN)(load)
 
 
 def save(folder: Path, name: str, array: np.ndarray) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from megasbp.addressing import derive_key
 from megasbp.pairing.join import best_among
 from megasbp.pairing.similarity import GRID, similarities
+from megasbp.pairing.vectors import Vectors
 
 # Similarities are compared on a grid; one step of it is no difference.
 TOLERANCE = 1 / GRID
@@ -32,21 +33,19 @@ class Truth:
 
 
 def sample_truth(
-    queries: np.ndarray,
-    corpus: np.ndarray,
+    queries: np.ndarray | Vectors,
+    corpus: np.ndarray | Vectors,
     k: int,
     size: int,
     *,
     exclude_same_row: bool,
     seed: int = 0,
-    device: str = "cpu",
 ) -> Truth:
     """Searches the whole corpus, streamed, for the neighbours of at most `size` random queries."""
     generator = np.random.Generator(np.random.Philox(key=derive_key(seed, "recall sample")))
     query = np.sort(generator.choice(len(queries), min(size, len(queries)), replace=False, shuffle=False))
-    vectors = np.ascontiguousarray(queries[query])
     own_row = query if exclude_same_row else None
-    similarity, row = best_among(vectors, corpus, k, own_row=own_row, device=device)
+    similarity, row = best_among(queries[query], corpus, k, own_row=own_row)
     return Truth(query, similarity, row)
 
 
@@ -67,7 +66,12 @@ def tie_aware_recall(found: np.ndarray, true: np.ndarray, tolerance: float = TOL
 
 
 def found_similarities(
-    queries: np.ndarray, corpus: np.ndarray, truth: Truth, row: np.ndarray, *, exclude_same_row: bool
+    queries: np.ndarray | Vectors,
+    corpus: np.ndarray | Vectors,
+    truth: Truth,
+    row: np.ndarray,
+    *,
+    exclude_same_row: bool,
 ) -> np.ndarray:
     """float64 [s, k]: what a search's rows are worth; -inf for no row, one given twice, or the query itself.
 

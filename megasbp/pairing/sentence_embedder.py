@@ -9,6 +9,7 @@ import torch
 
 from megasbp.errors import InputError
 from megasbp.pairing.embedding import Progress, count_parameters, hash_tensors, length_batches, unit_rows
+from megasbp.parallel.runtime import computes_bfloat16
 from megasbp.storage import hash_object
 
 _INSTALL = 'install it with: pip install "megasbp[demo]"'
@@ -88,6 +89,9 @@ class SentenceEmbedder:
             return self.embed([""])[:0]
         return vectors
 
+    def save_fit(self, folder: Path) -> None:
+        """Writes nothing: it learns nothing from the corpus."""
+
     def _lengths(self, texts: list[str]) -> list[int]:
         encoded = self._model.tokenizer(texts, truncation=True, max_length=self._model.max_seq_length)
         return [len(tokens) for tokens in encoded["input_ids"]]
@@ -120,9 +124,7 @@ def _load(name: str, device: str, dtype: torch.dtype):  # type: ignore[no-untype
 def _dtype(precision: str, device: str) -> torch.dtype:
     choices = {"fp32": torch.float32, "bf16": torch.bfloat16}
     if precision == "auto":
-        # Without such instructions a CPU emulates bf16 and is slower than in float32.
-        fast = torch.cpu._is_avx512_bf16_supported() if device == "cpu" else device.startswith("cuda")
-        return torch.bfloat16 if fast else torch.float32
+        return torch.bfloat16 if computes_bfloat16(device) else torch.float32
     if precision not in choices:
         raise ValueError(f"precision is {precision!r}, must be 'auto', 'fp32' or 'bf16'")
     return choices[precision]

@@ -1,4 +1,4 @@
-"""One attempt at a shard: the same on a local process and on a Ray node. Never raises: it answers."""
+"""One attempt at a shard: the same in this process, in a local one and on a Ray node."""
 
 import errno
 import shutil
@@ -21,6 +21,9 @@ def attempt_shard(job: Job, shard: int) -> Outcome:
         return Outcome(shard, "mistake", str(error))
     except DifferentBytes as error:
         return Outcome(shard, "differs", str(error))
+    except KeyboardInterrupt:
+        # Only the process that the user sees receives it; the run ends.
+        raise
     # SystemExit too: a library that calls sys.exit must not look like a killed worker.
     except BaseException as error:
         if _is_full(error):

@@ -9,8 +9,8 @@ class ShardsConfig(BaseModel):
     """How the tasks of a sharded stage run. None of it changes the name or the key of what they publish.
 
     Attributes:
-        engine: "local", processes of this machine; "ray", a Ray cluster whose nodes all see the folder that
-            is written.
+        engine: "inline", this process, one shard after another, with all that it has; "local", processes of
+            this machine; "ray", a Ray cluster whose nodes all see the folder that is written.
         workers: shards at a time; None for as many as the processors, GPUs and memory allow.
         address: of a running Ray cluster, "auto" for the one of this machine; None starts one here and ends
             it with the run.
@@ -23,7 +23,7 @@ class ShardsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    engine: Literal["local", "ray"] = "local"
+    engine: Literal["inline", "local", "ray"] = "local"
     workers: int | None = Field(None, ge=1)
     address: str | None = Field(None, min_length=1)
     cpus: int = Field(1, ge=1)
@@ -34,6 +34,13 @@ class ShardsConfig(BaseModel):
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
+        given = self.model_fields_set - {"engine", "attempts"}
+        if self.engine == "inline" and given:
+            name = min(given)
+            raise ValueError(
+                f'shards.{name} is {getattr(self, name)!r} and shards.engine is "inline", which has the '
+                'process as it is; set engine = "local" or "ray"'
+            )
         if self.address is not None and self.engine != "ray":
             raise ValueError(
                 f'shards.address is {self.address!r} and shards.engine is "{self.engine}"; '
@@ -49,3 +56,6 @@ class ShardsConfig(BaseModel):
         threads = str(self.threads or self.cpus)
         libraries = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
         return {f"{library}_NUM_THREADS": threads for library in libraries}
+
+
+INLINE = ShardsConfig(engine="inline")

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from megasbp.errors import InputError
+from megasbp.errors import InputError, ShardError
 from megasbp.shards.config import ShardsConfig
+from megasbp.shards.inline import InlinePool
 from megasbp.shards.job import Job, Outcome, Work, absolute_paths, name_work
 from megasbp.shards.local import LocalPool
 from megasbp.shards.lock import folder_lock
@@ -21,10 +22,6 @@ from megasbp.shards.ray_engine import RayPool
 from megasbp.storage import Manifest
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-
-
-class ShardError(Exception):
-    """A shard could not be made, and not by a mistake of the user; the message ends with the traceback."""
 
 
 class _Pool(Protocol):
@@ -111,7 +108,13 @@ def run_shards(
 
 
 def _open_pool(job: Job, config: ShardsConfig) -> _Pool:
-    return LocalPool(job, config) if config.engine == "local" else RayPool(job, config)
+    match config.engine:
+        case "inline":
+            return InlinePool(job)
+        case "local":
+            return LocalPool(job, config)
+        case "ray":
+            return RayPool(job, config)
 
 
 def _make_missing(

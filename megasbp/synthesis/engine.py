@@ -19,6 +19,7 @@ import torch
 from megasbp.errors import InputError
 from megasbp.kernels.sample import sample
 from megasbp.model.transformer import KeyValueCache, Transformer
+from megasbp.parallel.runtime import computes_bfloat16
 
 FinishReason = Literal["eos", "length"]
 
@@ -98,11 +99,16 @@ class Engine:
                 f"context is {capacity}; "
                 f"allowed: up to model.maximum_positions ({model.config.maximum_positions})"
             )
+        self.device = next(model.parameters()).device
+        if model.compute_dtype == torch.bfloat16 and not computes_bfloat16(self.device):
+            raise InputError(
+                f"{self.device} emulates bfloat16, so a document's bytes would depend on its neighbours; "
+                "synthesise in float32, or on a device that multiplies bfloat16"
+            )
         self.model = model
         self.slots, self.capacity = slots, capacity
         self.prefill_slots, self.prefill_chunk = prefill_slots, prefill_chunk
         self.temperature, self.top_p, self.key = temperature, top_p, key
-        self.device = next(model.parameters()).device
         self._stop_token = stop_token
         self._all_slots = torch.arange(slots, device=self.device)
         self._cache = KeyValueCache(model.config, slots, capacity, model.compute_dtype, self.device)

@@ -11,12 +11,18 @@ from megasbp.synthesis.provenance import PROVENANCE_SCHEMA
 # Requests after which the share of accepted documents is judged; a true share of 5% makes that 13 documents.
 _JUDGED_AFTER = 256
 # `bos` and `eos` around each stored document.
-_MARKS = 2
+MARKS = 2
 
 
 def kept_alone(shard: pa.Table) -> np.ndarray:
     """Whether each document passes all filters that look at it alone, bool [rows]."""
     return ~np.any([shard[f"drop_{name}"].to_numpy() for name in ALONE], axis=0)
+
+
+def drawn_tokens(shard: pa.Table) -> int:
+    """Tokens drawn for all documents of a shard, dropped ones and stop tokens included."""
+    stopped = shard["finish_reason"].to_numpy(zero_copy_only=False) == "eos"
+    return int(shard["length"].to_numpy().sum(dtype=np.int64) + stopped.sum())
 
 
 class Ledger:
@@ -58,10 +64,9 @@ class Ledger:
         length = shard["length"].to_numpy().astype(np.int64)
         self.requests += len(shard)
         self.documents += int(accepted.sum())
-        self.tokens += int((length[accepted] + _MARKS).sum())
+        self.tokens += int((length[accepted] + MARKS).sum())
         self.prompt_tokens += int(shard["prompt_tokens"].to_numpy().sum(dtype=np.int64))
-        stopped = shard["finish_reason"].to_numpy(zero_copy_only=False) == "eos"
-        self.generated_tokens += int(length.sum() + stopped.sum())
+        self.generated_tokens += drawn_tokens(shard)
         for name in FILTERS:
             self.drops[name] += int((first == name).sum())
 

@@ -61,13 +61,14 @@ class Meter:
 
     Args:
         ledger: of the run; read, never changed.
+        need_tokens: accepted tokens wanted.
         report: receives the progress; None for silence.
     """
 
     def __init__(
         self, ledger: Ledger, need_tokens: int, report: Callable[[SynthesisProgress], None] | None
     ) -> None:
-        self._ledger, self._need, self._report = ledger, need_tokens, report
+        self.ledger, self.need_tokens, self._report = ledger, need_tokens, report
         self._start: float | None = None
         self._last_line = time.monotonic()
         self._generated = 0
@@ -77,7 +78,7 @@ class Meter:
         self._start = time.monotonic()
 
     def count(self, tokens: int) -> None:
-        """A document of so many drawn tokens is finished."""
+        """So many drawn tokens are those of finished documents."""
         self._generated += tokens
         if time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self.report()
@@ -90,14 +91,14 @@ class Meter:
 
     def progress(self) -> SynthesisProgress:
         """The state of the run."""
-        ledger = self._ledger
+        ledger = self.ledger
         rate = self._generated / (time.monotonic() - self._start) if self._start and self._generated else 0.0
         left = None
-        if ledger.tokens >= self._need:
+        if ledger.tokens >= self.need_tokens:
             left = 0.0
         elif rate and ledger.tokens:
             # Each accepted token costs so many drawn ones.
-            left = (self._need - ledger.tokens) * (ledger.generated_tokens / ledger.tokens) / rate
+            left = (self.need_tokens - ledger.tokens) * (ledger.generated_tokens / ledger.tokens) / rate
         return SynthesisProgress(
-            ledger.requests, ledger.documents, ledger.tokens, self._need, rate, dict(ledger.drops), left
+            ledger.requests, ledger.documents, ledger.tokens, self.need_tokens, rate, dict(ledger.drops), left
         )

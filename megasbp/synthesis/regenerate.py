@@ -3,20 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.model.transformer import Transformer
 from megasbp.overlap.documents import content_tokens
 from megasbp.synthesis.engine import Completion, Request
 from megasbp.synthesis.provenance import compute_environment, engine_of, require_same_origin
-from megasbp.synthesis.requests import build_prompt
+from megasbp.synthesis.requests import TokenMarks, build_prompt
 
 
 def regenerate(
     row: Mapping[str, Any],
     *,
     model: Transformer,
-    tokenizer: Tokenizer,
+    tokenizer: TokenMarks,
     seed_dataset: IndexedDataset,
     checkpoint_hash: str,
 ) -> Completion:

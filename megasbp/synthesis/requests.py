@@ -1,16 +1,40 @@
 """Which document is written next: request r is a pure function of (seed, r)."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 import megasbp._C as core
 from megasbp.addressing import derive_key
-from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.errors import InputError
 from megasbp.overlap.documents import content_tokens
 from megasbp.synthesis.engine import Request
+
+
+class TokenMarks(Protocol):
+    """What synthesis needs of a tokenizer: three token numbers, and a hash that names it."""
+
+    @property
+    def bos(self) -> int: ...
+    @property
+    def eos(self) -> int: ...
+    @property
+    def sep(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The marks of a tokenizer that is elsewhere."""
+
+    bos: int
+    eos: int
+    sep: int
+    hash: str
 
 
 def locate_requests(requests: np.ndarray, documents: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,7 +60,7 @@ def locate_requests(requests: np.ndarray, documents: int, seed: int) -> tuple[np
     return order, requests // documents
 
 
-def build_prompt(seed_tokens: np.ndarray, tokenizer: Tokenizer, context: int) -> np.ndarray:
+def build_prompt(seed_tokens: np.ndarray, tokenizer: TokenMarks, context: int) -> np.ndarray:
     """`bos d1 sep`, int64; d1 is cut to half the context less its two marks, as in the pairs tuned on."""
     cut = seed_tokens[: context // 2 - 2]
     return np.concatenate([[tokenizer.bos], cut, [tokenizer.sep]]).astype(np.int64)
@@ -52,7 +76,7 @@ def shard_requests(
     shard_documents: int,
     seed: int,
     seed_dataset: IndexedDataset,
-    tokenizer: Tokenizer,
+    tokenizer: TokenMarks,
     context: int,
 ) -> Iterator[Request]:
     """The requests of the given shards, in order."""

@@ -5,31 +5,25 @@ to one dataset with its provenance. A killed run goes on after the last publishe
 bytes.
 """
 
-import itertools
-from collections import Counter
-from collections.abc import Callable, Generator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from megasbp.addressing import derive_key
-from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megasbp.errors import InputError
-from megasbp.model.transformer import Transformer
 from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.storage import hash_object, publish_json, publishing_file, read_json, remove_partials
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.synthesis.engine import Completion
 from megasbp.synthesis.ledger import Ledger, kept_alone
 from megasbp.synthesis.progress import Meter, SynthesisProgress, print_progress
-from megasbp.synthesis.provenance import PROVENANCE_SCHEMA, Origin, compute_environment, engine_of
-from megasbp.synthesis.requests import shard_requests
-from megasbp.synthesis.shards import ShardStore
+from megasbp.synthesis.provenance import PROVENANCE_SCHEMA
+from megasbp.synthesis.requests import TokenMarks
+from megasbp.synthesis.shard_store import ShardStore
 
 _RESULT = "synthesis.json"
 
@@ -61,10 +55,26 @@ class SynthesisResult:
     shards: int
 
 
+class ShardWriter(Protocol):
+    """Writes shards: `StreamingWriter` in this process, `WorkersWriter` in others; the bytes are the same."""
+
+    def write_until_enough(self, store: ShardStore, take: Callable[[int], bool], meter: Meter) -> int:
+        """Publishes the shards 0, 1, ... that are missing until `take` says that it is enough.
+
+        Args:
+            take: called with each published shard, in order; whether no more are needed.
+            meter: is told of the drawn tokens.
+
+        Returns:
+            The number of shards taken.
+        """
+        ...
+
+
 def synthesize(
     *,
-    model: Transformer,
-    tokenizer: Tokenizer,
+    writer: ShardWriter,
+    tokenizer: TokenMarks,
     seed_dataset: IndexedDataset,
     corpus_index: NgramIndex,
     held_out_index: NgramIndex,
@@ -79,7 +89,7 @@ def synthesize(
     """Writes `folder`/synthetic.{bin,idx,json}, `folder`/provenance.parquet and the shards they are made of.
 
     Args:
-        model: the synthesizer, in evaluation mode.
+        writer: has the shards written that are missing.
         tokenizer: names bos, eos, sep; recorded by its hash.
         seed_dataset: documents d1; each is used equally often, up to one.
         corpus_index: n-grams of the whole training corpus.
@@ -88,7 +98,7 @@ def synthesize(
         context: positions of prompt and document together.
         seed: of the order of the seed documents and of all draws.
         folder: where to write; what an interrupted run of the same settings left there is used.
-        checkpoint_hash: of the model, recorded in the provenance.
+        checkpoint_hash: of the writer's model, recorded in the provenance.
         progress: called now and then; None for silence.
 
     Raises:
@@ -103,22 +113,16 @@ def synthesize(
             f"corpus index of {corpus_index.width}-grams and held-out index of {held_out_index.width}-grams; "
             "build both with the same width"
         )
-    origin = Origin(
-        checkpoint=checkpoint_hash,
-        tokenizer=tokenizer.hash,
-        seed_dataset=seed_dataset.fingerprint,
-        noise_key=derive_key(seed, "synthesis", "draws"),
-        temperature=config.temperature,
-        top_p=config.top_p,
-        maximum_tokens=config.maximum_tokens,
-        capacity=context,
-        slots=config.slots,
-        prefill_slots=config.prefill_slots,
-        prefill_chunk=config.prefill_chunk,
-        **compute_environment(next(model.parameters()).device, model.compute_dtype),
-    )
     store = ShardStore(
-        folder / "shards", seed, config, origin, tokenizer, seed_dataset, corpus_index, held_out_index
+        folder / "shards",
+        seed,
+        config,
+        context,
+        checkpoint_hash,
+        tokenizer,
+        seed_dataset,
+        corpus_index,
+        held_out_index,
     )
     key = hash_object({"shards": store.key, "need": need_tokens, "duplicates": config.drop_duplicates})
     if (finished := _read_result(folder, key)) is not None:
@@ -127,43 +131,17 @@ def synthesize(
     remove_partials(store.folder)
     ledger = Ledger(config)
     meter = Meter(ledger, need_tokens, progress)
-    written = _write_shards(store, model, meter)
-    for shard in itertools.count():
-        if not store.has(shard):
-            store.publish(shard, next(written))
+
+    def take(shard: int) -> bool:
         ledger.add(store.table(shard))
         meter.report()
         if ledger.tokens >= need_tokens:
-            break
+            return True
         ledger.require_acceptance()
-    written.close()
-    return _publish_corpus(folder, store, shard + 1, key)
+        return False
 
-
-def _write_shards(
-    store: ShardStore, model: Transformer, meter: Meter
-) -> Generator[list[Completion], None, None]:
-    """Yields the documents of each shard that is missing, in order.
-
-    The engine goes on to the next shard while the last documents of one are written, so that no slot waits.
-    """
-    size = store.config.shard_documents
-    engine = engine_of(asdict(store.origin), model, store.tokenizer.eos)
-    missing = (shard for shard in itertools.count() if not store.has(shard))
-    requests = shard_requests(
-        missing, size, store.seed, store.seed_dataset, store.tokenizer, store.origin.capacity
-    )
-    completions: dict[int, Completion] = {}
-    finished: Counter[int] = Counter()
-    block = 0
-    meter.start()
-    for index, completion in engine.stream(requests, store.config.maximum_tokens):
-        completions[index] = completion
-        finished[index // size] += 1
-        meter.count(len(completion.tokens) + (completion.finish_reason == "eos"))
-        while finished[block] == size:
-            yield [completions.pop(block * size + row) for row in range(size)]
-            block += 1
+    shards = writer.write_until_enough(store, take, meter)
+    return _publish_corpus(folder, store, shards, key)
 
 
 def _publish_corpus(folder: Path, store: ShardStore, shards: int, key: str) -> SynthesisResult:

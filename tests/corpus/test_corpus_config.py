@@ -40,7 +40,7 @@ def test_a_missing_path_is_found_when_the_files_are_asked_for(tmp_path):
         ({"oracle": 9}, "corpus.oracle is 9, below corpus.unique, 10"),
         ({"sep_token": "<sep>"}, "go with corpus.tokenizer"),
         ({"duplicate_threshold": 0.01}, "greater than or equal to 0.05"),
-        ({"paths": []}, "at least 1 item"),
+        ({"paths": []}, "corpus.shards is None; set exactly one"),
         ({"unknown": 1}, "Extra inputs"),
     ),
 )

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from megasbp.addressing import derive_key
 from megasbp.corpus.splits import SPLITS, assign_splits
 from megasbp.errors import InputError
 
@@ -69,6 +70,29 @@ def test_the_order_is_frozen():
     codes = assign_splits(np.arange(12), 7, unique=3, oracle=5, validation=2, test=2)
 
     assert codes.tolist() == [4, 3, 1, 3, 1, 2, 1, 0, 0, 0, 4, 2]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_clusters_are_assigned_as_if_one_by_one(seed, monkeypatch):
+    monkeypatch.setattr("megasbp.corpus.splits._CLUSTERS_AT_ONCE", 7)
+    sizes = np.random.default_rng(seed).choice([1, 1, 1, 2, 3, 5, 8], 60)
+    clusters = clusters_of(sizes.tolist())
+    wanted = {"test": 9, "validation": 7, "unique": 20, "oracle": 25}
+    labels, counted = np.unique(clusters, return_counts=True)
+    expected = np.zeros(len(clusters), np.int8)
+    room = dict(wanted)
+    for _, label, size in sorted(
+        (derive_key(seed, "split", int(n)), n, s) for n, s in zip(labels, counted, strict=True)
+    ):
+        for name, left in room.items():
+            if size <= left:
+                room[name] -= size
+                expected[clusters == label] = SPLITS.index(name)
+                break
+
+    codes = assign_splits(clusters, seed, unique=20, oracle=45, validation=7, test=9)
+
+    assert np.array_equal(codes, expected)
 
 
 def test_too_few_documents_say_how_many_there_are():

@@ -181,3 +181,43 @@ def test_many_documents_cross_every_buffer(tmp_path):
     assert np.array_equal(
         dataset.stream(0, dataset.tokens), np.repeat(np.arange(len(lengths)) % 65536, lengths)
     )
+
+
+def test_copied_documents_are_those_added_one_by_one(tmp_path):
+    documents = [[5, 6], [], [65535], list(range(600_000)), [7]]
+    tokens = [np.array(document) % 65536 for document in documents]
+    with IndexedDatasetWriter(tmp_path / "source", np.uint16) as writer:
+        for document in tokens[:-1]:
+            writer.add_document(document)
+        # A document of several sequences becomes one.
+        writer.add_document(np.array([7, 8, 9]), np.array([1, 2]))
+    source = IndexedDataset(tmp_path / "source")
+
+    with IndexedDatasetWriter(tmp_path / "copied", np.uint16) as writer:
+        writer.copy_documents(source, np.array([3, 0, 1]))
+        writer.add_document(np.array([1]))
+        writer.copy_documents(source, np.array([], np.int64))
+        writer.copy_documents(source, np.array([4, 2, 4]))
+    with IndexedDatasetWriter(tmp_path / "one_by_one", np.uint16) as writer:
+        for document in (tokens[3], tokens[0], tokens[1], [1], [7, 8, 9], tokens[2], [7, 8, 9]):
+            writer.add_document(np.array(document, np.int64))
+
+    for suffix in (".bin", ".idx", ".json"):
+        assert (tmp_path / f"copied{suffix}").read_bytes() == (tmp_path / f"one_by_one{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "documents", "message"),
+    (
+        ("uint16", [0, 2], "document 2"),
+        ("uint16", [-1], "document -1"),
+        ("int32", [0], "of another dtype"),
+        ("uint16", [0.5], "numbers are float64"),
+    ),
+)
+def test_documents_that_cannot_be_copied_are_named(tmp_path, dtype, documents, message):
+    source = write_dataset(tmp_path / "source", [[1], [2]])
+
+    with pytest.raises(InputError, match=message), IndexedDatasetWriter(tmp_path / "x", dtype) as writer:
+        writer.copy_documents(source, np.array(documents))
+    assert not list(tmp_path.glob("x*"))

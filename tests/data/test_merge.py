@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_reference import DTYPE_CODES, index_bytes, random_documents, write_dataset
+from data_reference import DTYPE_CODES, METADATA, index_bytes, random_documents, write_dataset
 
 from megasbp.data.indexed_dataset import IndexedDataset
+from megasbp.data.loader import Loader
 from megasbp.data.merge import Index, join_files, join_indexes, merge_datasets, pointers_of, shifted
+from megasbp.data.windows import WindowSource
 from megasbp.errors import InputError
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "merge_datasets.py"
@@ -127,40 +129,115 @@ def test_more_than_2_to_the_40_tokens_in_sparse_files(tmp_path):
         assert os.pread(file.fileno(), 5, size - 5) == b"first"
         assert os.pread(file.fileno(), 6, 2 * size - 6) == b"second"
     # The reader opens it, finds its way in it, and counts beyond 2**40.
-    description = {
-        "format": "megasbp indexed dataset 1",
-        "dtype": "uint16",
-        "documents": 514,
-        "tokens": size,
-        "files": {
-            suffix: {"bytes": (tmp_path / f"merged{suffix}").stat().st_size, "sha256": ""}
-            for suffix in (".bin", ".idx")
-        },
-        "metadata": {},
-    }
-    (tmp_path / "merged.json").write_text(json.dumps(description))
+    describe(tmp_path / "merged", 514, size, "uint16")
     merged = IndexedDataset(tmp_path / "merged")
     assert merged.tokens == size > 2**40
     assert merged.document(513)[-3:].tobytes() == b"second"
     assert merged.stream(size // 2 - 3, 3).tobytes()[1:] == b"first"
 
 
-def test_the_header_counts_more_than_2_to_the_31_documents(tmp_path):
-    """Tables of that many entries would be 50 GB; their counts and places are 64-bit integers all the way."""
-    documents = 2**31 + 9
-    path = tmp_path / "large.idx"
-    with open(path, "wb") as file:
-        file.write(
-            struct.pack("<9sQBQQ", b"MMIDIDX\x00\x00", 1, DTYPE_CODES["uint16"], documents, documents + 1)
-        )
-        file.truncate(34 + 12 * documents + 8 * (documents + 1))
-        file.seek(34 + 12 * documents)
-        file.write(struct.pack("<q", 5))
+def describe(prefix: Path, documents: int, tokens: int, dtype: str, **more: int) -> None:
+    """The .json of a dataset made field by field; its hashes, which opening does not read, are left out."""
+    files = {
+        suffix: {"bytes": prefix.with_suffix(suffix).stat().st_size, "sha256": ""}
+        for suffix in (".bin", ".idx")
+    }
+    description = {
+        "format": "megasbp indexed dataset 1",
+        "dtype": dtype,
+        "documents": documents,
+        "tokens": tokens,
+        **more,
+        "files": files,
+        "metadata": METADATA,
+    }
+    prefix.with_suffix(".json").write_text(json.dumps(description))
 
-    index = Index.read(path)
 
-    assert (index.sequences, index.bounds) == (documents, documents + 1)
-    assert next(index.document_bounds())[:2].tolist() == [5, 0]
+def header(dtype: str, sequences: int, documents: int) -> bytes:
+    return struct.pack("<9sQBQQ", b"MMIDIDX\x00\x00", 1, DTYPE_CODES[dtype], sequences, documents + 1)
+
+
+@pytest.mark.slow
+def test_more_than_2_to_the_31_documents_are_merged_in_sparse_files(tmp_path, monkeypatch):
+    """Empty documents, then 600 of the longest sequence the format allows: more than 2**40 tokens too.
+
+    A table of 17 GB and tokens of 1.3 TB, nearly all holes, and so is the result. Its hashes, which would
+    take most of the time, are left out.
+    """
+    empty, full, longest = 2**31 + 9, 600, 2**31 - 1
+    documents, tokens = empty + full, full * longest
+    with open(tmp_path / "a.idx", "wb") as file:
+        file.write(header("uint8", full, documents))
+        file.write(np.full(full, longest, "<i4").tobytes())
+        file.write((np.arange(full, dtype=np.int64) * longest).astype("<i8").tobytes())
+        file.seek(8 * empty, os.SEEK_CUR)
+        file.write(np.arange(full + 1, dtype="<i8").tobytes())
+    with open(tmp_path / "a.bin", "wb") as file:
+        file.truncate(tokens)
+        file.seek(tokens - 3)
+        file.write(bytes([7, 8, 9]))
+    describe(tmp_path / "a", documents, tokens, "uint8", sequences=full)
+    write_dataset(tmp_path / "b", [[1, 5, 2], [], [1, 7, 8, 2]], "uint8")
+    # Twenty bytes a document are asked for, which holes do not take.
+    monkeypatch.setattr("megasbp.data.merge.require_free_space", lambda folder, needed: None)
+    monkeypatch.setattr("megasbp.data.indexed_dataset.hash_file", lambda path: "")
+
+    merge_datasets([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
+
+    assert (tmp_path / "merged.idx").stat().st_size == 34 + 12 * (full + 3) + 8 * (documents + 4)
+    for suffix in (".idx", ".bin"):
+        assert (tmp_path / f"merged{suffix}").stat().st_blocks * 512 < 32 << 20, "the holes were filled"
+    merged = IndexedDataset(tmp_path / "merged")
+    assert len(merged) == documents + 3 and merged.tokens == tokens + 7
+    assert [merged.document(documents + place).tolist() for place in range(3)] == [
+        [1, 5, 2],
+        [],
+        [1, 7, 8, 2],
+    ]
+    assert merged.document(documents - 1)[-3:].tolist() == [7, 8, 9]
+    assert [merged.document(place).size for place in (0, 2**31, empty - 1, empty)] == [0, 0, 0, longest]
+    with pytest.raises(IndexError):
+        merged.document(documents + 3)
+
+
+def test_reading_beyond_2_to_the_31_documents_and_2_to_the_40_tokens(tmp_path):
+    """Sparse files of 43 GB and 1.3 TB: empty documents, then 600 as long as the format allows.
+
+    In the index only what is looked at is written: the entries of the 600.
+    """
+    empty, full, longest = 2**31 + 9, 600, 2**31 - 1
+    documents, tokens = empty + full, full * longest
+    with open(tmp_path / "large.idx", "wb") as file:
+        file.write(header("uint8", documents, documents))
+        file.seek(4 * empty, os.SEEK_CUR)
+        file.write(np.full(full, longest, "<i4").tobytes())
+        file.seek(8 * empty, os.SEEK_CUR)
+        file.write((np.arange(full, dtype=np.int64) * longest).astype("<i8").tobytes())
+        file.seek(8 * empty, os.SEEK_CUR)
+        file.write(np.arange(empty, documents + 1, dtype="<i8").tobytes())
+    with open(tmp_path / "large.bin", "wb") as file:
+        file.truncate(tokens)
+    describe(tmp_path / "large", documents, tokens, "uint8")
+    dataset = IndexedDataset(tmp_path / "large")
+    source = WindowSource(dataset, 64, seed=0, name="large")
+    # Of sixteen windows spread over 1.3e12 tokens two or three lie beyond 2**40.
+    starts = source.starts(np.arange(16))
+    expected = np.random.default_rng(0).integers(10, 250, (16, 64), dtype=np.uint8)
+    with open(tmp_path / "large.bin", "r+b") as file:
+        for start, window in zip(starts.tolist(), expected, strict=True):
+            file.seek(start)
+            file.write(window.tobytes())
+
+    (batch,) = Loader(source, range(16), 16)
+
+    assert starts.max() > 2**40
+    assert np.array_equal(batch.tokens.numpy(), expected)
+    assert [document.size for document in map(dataset.document, (documents - 1, empty))] == [longest] * 2
+    assert dataset.document(documents - 1)[-1] == 0
+    number, place = divmod(int(starts.max()), longest)
+    assert dataset.document(empty + number)[place : place + 64].tolist() == expected[starts.argmax()].tolist()
+    assert len(dataset) == documents > 2**31 and dataset.tokens == tokens > 2**40
 
 
 def test_files_are_joined_without_the_kernels_help(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from model_world import random_tokens, small_config
 from megasbp.kernels.sample import sample
 from megasbp.model.init import initialize
 from megasbp.model.transformer import KeyValueCache, Transformer
+from megasbp.parallel.runtime import computes_bfloat16
 
 STEPS = 8
 SHAPES = [
@@ -131,7 +132,9 @@ def padding_and_more_slots_than_rows() -> bool:
 
 def failures() -> Iterator[str]:
     """The names of the cases that fail."""
-    for (shape, capacity), dtype in itertools.product(SHAPES, (torch.float32, torch.bfloat16)):
+    # Where bfloat16 is emulated the promise does not hold, and the engine refuses it.
+    dtypes = (torch.float32, torch.bfloat16) if computes_bfloat16("cpu") else (torch.float32,)
+    for (shape, capacity), dtype in itertools.product(SHAPES, dtypes):
         model = model_of(dtype, **shape)
         for count, chunk in itertools.product((8, 16, 64), (1, STEPS)):
             if not company_place_and_slot(capacity, count, chunk, model):

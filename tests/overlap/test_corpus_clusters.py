@@ -10,7 +10,7 @@ from megasbp.data.array_file import ArrayFile
 from megasbp.errors import InputError
 from megasbp.overlap.candidates import agreeing_slots, load_pairs, write_candidates, write_verified
 from megasbp.overlap.clusters import near_duplicate_clusters, rows_per_band
-from megasbp.overlap.corpus_clusters import cluster_corpus, parts_for, run_here, write_clusters
+from megasbp.overlap.corpus_clusters import cluster_corpus, load_clusters, parts_for, write_clusters
 from megasbp.overlap.dataset_shards import DatasetShards
 from megasbp.overlap.signatures import write_signatures
 
@@ -24,9 +24,9 @@ def cluster(write_shards, tmp_path):
     def labels(documents, *, threshold, bounds=(), folder="run", **settings) -> np.ndarray:
         datasets = write_shards(documents, bounds, name=folder)
         facts = cluster_corpus(
-            datasets, tmp_path / folder, width=WIDTH, threshold=threshold, seed=1, **settings
+            datasets, tmp_path / folder, width=WIDTH, threshold=threshold, seed=1, announce=None, **settings
         )
-        found = np.load(tmp_path / folder / "clusters" / "clusters.npy")
+        found = load_clusters(tmp_path / folder)
         assert facts["clusters"] == len(set(found.tolist()))
         return found
 
@@ -63,19 +63,12 @@ def test_clusters_equal_all_pairs_compared(cluster):
     assert labels.tolist() == reference.clusters(documents, WIDTH, 0.5)
 
 
-def test_bytes_do_not_depend_on_shards_parts_or_order_of_tasks(cluster, tmp_path, monkeypatch):
+def test_bytes_do_not_depend_on_datasets_or_parts(cluster, tmp_path, monkeypatch):
     documents = planted_corpus(2)
     cluster(documents, threshold=0.6, folder="whole")
     monkeypatch.setattr("megasbp.overlap.corpus_clusters.parts_for", lambda documents, memory: 3)
 
-    def backwards(work, tasks, folder, settings):
-        return run_here(work, list(tasks)[::-1], folder, settings)[::-1]
-
-    def only_shards_in_order(work, tasks, folder, settings):
-        # The order of the shards numbers the documents; that of bands, parts and ranges means nothing.
-        return (run_here if work is write_signatures else backwards)(work, tasks, folder, settings)
-
-    cluster(documents, threshold=0.6, folder="parts", bounds=(0, 50, 51, 200), run=only_shards_in_order)
+    cluster(documents, threshold=0.6, folder="parts", bounds=(0, 50, 51, 200))
 
     whole, parts = (tmp_path / name / "clusters" / "clusters.npy" for name in ("whole", "parts"))
     assert whole.read_bytes() == parts.read_bytes()
@@ -129,9 +122,9 @@ def test_candidates_of_boilerplate_grow_linearly(write_shards, tmp_path):
     (tmp_path / "signatures").mkdir()
     (tmp_path / "candidates").mkdir()
     settings = {"width": WIDTH, "threshold": 0.8, "seed": 1}
-    write_signatures(write_shards(documents)[0], tmp_path / "signatures", **settings)
+    write_signatures(0, tmp_path / "signatures", datasets=write_shards(documents), **settings)
 
-    facts = write_candidates((0, 0), tmp_path / "candidates", signatures=[tmp_path / "signatures"], parts=1)
+    facts = write_candidates(0, tmp_path / "candidates", signatures=[tmp_path / "signatures"], parts=1)
 
     assert facts["largest_group"] > 100
     assert 0 < facts["candidates"] <= 9 * 1000

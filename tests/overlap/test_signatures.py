@@ -18,9 +18,8 @@ SETTINGS = {"width": 5, "threshold": 0.7, "seed": 3}
 def signatures_of(write_shards, tmp_path):
     def signatures(documents, folder="signatures", dataset=None, **settings) -> Signatures:
         (tmp_path / folder).mkdir(exist_ok=True)
-        write_signatures(
-            write_shards(documents, **(dataset or {}))[0], tmp_path / folder, **(SETTINGS | settings)
-        )
+        datasets = write_shards(documents, **(dataset or {}))
+        write_signatures(0, tmp_path / folder, datasets=datasets, **(SETTINGS | settings))
         return Signatures.open(tmp_path / folder)
 
     return signatures
@@ -87,10 +86,12 @@ def test_signatures_are_those_of_the_definition(signatures_of):
 def test_bytes_do_not_depend_on_threads_or_blocks(signatures_of, tmp_path, monkeypatch):
     generator = np.random.default_rng(2)
     documents = [generator.integers(0, 2**31 - 1, length) for length in generator.integers(0, 60, 1000)]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     signatures_of(documents, "one")
     monkeypatch.setattr("megasbp.overlap.signatures._DOCUMENTS_AT_ONCE", 333)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
 
-    signatures_of(documents, "many", threads=3)
+    signatures_of(documents, "many")
 
     for name in ("keys.npy", "slots.npy", "signatures.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()

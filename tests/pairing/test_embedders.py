@@ -118,6 +118,23 @@ def test_tfidf_is_the_same_again_and_another_for_other_texts() -> None:
     assert first.fingerprint == again.fingerprint != other.fingerprint
 
 
+def test_tfidf_read_back_gives_the_same_bytes(tmp_path: Path) -> None:
+    embedder = open_embedder("tfidf", fit_texts=TEXTS)
+    embedder.save_fit(tmp_path)
+    again = open_embedder("tfidf", fitted=tmp_path)
+    others = ["A volcano and a cat.", "unheard words", *TEXTS]
+    assert (again.embed(others) == embedder.embed(others)).all()
+    assert again.fingerprint == embedder.fingerprint
+
+
+def test_the_checkpoint_embedder_read_back_gives_the_same_bytes(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    embedder = CheckpointEmbedder.fit(small_model(tokenizer), tokenizer, TEXTS)
+    embedder.save_fit(tmp_path)
+    again = CheckpointEmbedder.load(small_model(tokenizer), tokenizer, tmp_path)
+    assert (again.embed(TEXTS) == embedder.embed(TEXTS)).all()
+    assert again.fingerprint == embedder.fingerprint
+
+
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
@@ -200,7 +217,7 @@ def test_no_texts_give_no_rows(minilm: Embedder) -> None:
 
 def test_the_checkpoint_embedder_is_the_centred_mean_of_hidden_states(tokenizer: Tokenizer) -> None:
     model = small_model(tokenizer)
-    embedder = CheckpointEmbedder(model, tokenizer, TEXTS)
+    embedder = CheckpointEmbedder.fit(model, tokenizer, TEXTS)
     means = []
     for text in TEXTS:
         ids = np.concatenate([[tokenizer.bos], tokenizer.encode_batch([text])[0]])[:64]
@@ -217,7 +234,8 @@ def test_the_checkpoint_embedder_is_the_centred_mean_of_hidden_states(tokenizer:
 
 def test_the_checkpoint_embedders_fingerprint_follows_its_weights(tokenizer: Tokenizer) -> None:
     first, again, other = (
-        CheckpointEmbedder(small_model(tokenizer, seed), tokenizer, TEXTS).fingerprint for seed in (0, 0, 1)
+        CheckpointEmbedder.fit(small_model(tokenizer, seed), tokenizer, TEXTS).fingerprint
+        for seed in (0, 0, 1)
     )
     assert first == again != other
 

@@ -1,20 +1,33 @@
 """The partitioned search: against the exact one, the same bytes always, odd partitions, bad rows, a kill."""
 
-from collections.abc import Sequence
+import errno
+import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import killed_search
 import numpy as np
 import pytest
 import torch
 
 from megasbp.errors import InputError
+from megasbp.pairing import neighbours as front
+from megasbp.pairing import partition_search
 from megasbp.pairing.config import SearchConfig
 from megasbp.pairing.embedding import unit_rows
-from megasbp.pairing.neighbours import Task, find_neighbours, run_here, search_partitions
+from megasbp.pairing.neighbours import Neighbours, PartitionedSearch, find_neighbours
 from megasbp.pairing.partition_search import Plan
 from megasbp.pairing.partitions import fit_centroids, save
 from megasbp.pairing.recall import found_similarities, sample_truth, tie_aware_recall
 from megasbp.pairing.search import nearest_neighbours
+from megasbp.pairing.vectors import Vectors
+from megasbp.shards import attempt
+from megasbp.shards.config import INLINE, ShardsConfig
+from megasbp.shards.job import Work, find_work
+
+# Three groups of partitions and two blocks, so that each step has several shards.
+CONFIG = SearchConfig(engine="partitioned", partitions=9, probe=3, store=1, recall_sample=50)
 
 
 def clustered(rows: int, dimensions: int = 24, clusters: int = 40, seed: int = 0) -> np.ndarray:
@@ -35,16 +48,42 @@ def plan_of(folder: Path, corpus: np.ndarray, queries: np.ndarray | None = None,
     corpus_path = saved(folder / "corpus.npy", corpus)
     settings = {"partitions": 8, "store": 1, "probe": 8, "neighbours": 10, "block_rows": 300} | changes
     plan = Plan(
-        queries=corpus_path if queries is None else saved(folder / "queries.npy", queries),
-        corpus=corpus_path,
+        queries=[corpus_path if queries is None else saved(folder / "queries.npy", queries)],
+        corpus=[corpus_path],
         work=folder / "work",
+        query_rows=len(corpus if queries is None else queries),
+        corpus_rows=len(corpus),
         same=queries is None,
         group_partitions=3,
         **settings,
     )
-    plan.work.mkdir()
-    save(plan.work, "centroids", fit_centroids(corpus, plan.partitions))
+    chosen = plan.work / "choose" / "shard-000000"
+    chosen.mkdir(parents=True)
+    save(chosen, "centroids", fit_centroids(corpus, plan.partitions))
     return plan
+
+
+def search(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    return PartitionedSearch(plan.work, INLINE, None).neighbours(plan)
+
+
+def find_same(
+    path: Path, work: Path | None = None, config: SearchConfig = CONFIG, **changes: Any
+) -> Neighbours:
+    """Five neighbours of every row among the others."""
+    vectors = Vectors([path])
+    return find_neighbours(vectors, vectors, 5, config, exclude_same_row=True, work=work, **changes)
+
+
+def arrays(work: Path) -> dict[str, bytes]:
+    """What the steps' shards hold, without their manifests."""
+    return {str(path.relative_to(work)): path.read_bytes() for path in work.rglob("*.npy")}
+
+
+@pytest.fixture
+def several_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "_BLOCK_ROWS", 300)
+    monkeypatch.setattr(front, "_GROUP_ROWS", 200)
 
 
 def assert_same_neighbours(
@@ -56,20 +95,20 @@ def assert_same_neighbours(
 @pytest.mark.parametrize("store", [1, 2])
 def test_asking_every_partition_is_exact(tmp_path: Path, store: int) -> None:
     corpus = clustered(1000)
-    found = search_partitions(plan_of(tmp_path / "run", corpus, store=store), run_here)
+    found = search(plan_of(tmp_path / "run", corpus, store=store))
     assert_same_neighbours(found, nearest_neighbours(corpus, corpus, 10, exclude_same_row=True))
 
 
 def test_queries_that_are_no_corpus_rows(tmp_path: Path) -> None:
     corpus, queries = clustered(900), clustered(350, seed=1)
-    found = search_partitions(plan_of(tmp_path / "run", corpus, queries), run_here)
+    found = search(plan_of(tmp_path / "run", corpus, queries))
     assert_same_neighbours(found, nearest_neighbours(queries, corpus, 10, exclude_same_row=False))
 
 
 def test_recall_of_a_few_partitions(tmp_path: Path) -> None:
     corpus = clustered(3000)
     plan = plan_of(tmp_path / "run", corpus, partitions=32, probe=4, block_rows=2000)
-    _, row = search_partitions(plan, run_here)
+    _, row = search(plan)
     truth = sample_truth(corpus, corpus, 10, len(corpus), exclude_same_row=True)
     found = found_similarities(corpus, corpus, truth, row, exclude_same_row=True)
     # About a fifth of the pairs are looked at.
@@ -84,8 +123,8 @@ def test_the_bytes_do_not_depend_on_threads_blocks_or_groups(tmp_path: Path) -> 
         for count, block_rows in ((1, 2000), (2, 700)):
             torch.set_num_threads(count)
             plan = plan_of(tmp_path / str(count), corpus, partitions=16, probe=3, block_rows=block_rows)
-            results.append(search_partitions(plan, run_here))
-            results.append(np.load(plan.work / "centroids.npy"))
+            results.append(search(plan))
+            results.append(np.load(plan.work / "choose" / "shard-000000" / "centroids.npy"))
     finally:
         torch.set_num_threads(threads)
     assert_same_neighbours(results[0], results[2])
@@ -98,63 +137,136 @@ def test_duplicates_lone_rows_and_empty_partitions(tmp_path: Path) -> None:
         [np.repeat(np.eye(8, dtype=np.float32)[:3], 30, axis=0), -np.eye(8, dtype=np.float32)[5:]]
     )
     plan = plan_of(tmp_path / "run", corpus, block_rows=50)
-    assert_same_neighbours(
-        search_partitions(plan, run_here), nearest_neighbours(corpus, corpus, 10, exclude_same_row=True)
-    )
+    assert_same_neighbours(search(plan), nearest_neighbours(corpus, corpus, 10, exclude_same_row=True))
 
 
 def test_rows_that_are_all_equal(tmp_path: Path) -> None:
     corpus = np.repeat(clustered(1), 200, axis=0)
     plan = plan_of(tmp_path / "run", corpus, probe=2)
-    assert_same_neighbours(
-        search_partitions(plan, run_here), nearest_neighbours(corpus, corpus, 10, exclude_same_row=True)
-    )
+    assert_same_neighbours(search(plan), nearest_neighbours(corpus, corpus, 10, exclude_same_row=True))
 
 
 def test_fewer_rows_than_neighbours(tmp_path: Path) -> None:
     corpus = clustered(7)
     plan = plan_of(tmp_path / "run", corpus, partitions=3, probe=3)
-    similarity, row = search_partitions(plan, run_here)
+    similarity, row = search(plan)
     assert ((row >= 0).sum(axis=1) == 6).all() and (similarity[:, 6:] == -np.inf).all()
     assert_same_neighbours((similarity, row), nearest_neighbours(corpus, corpus, 10, exclude_same_row=True))
 
 
-class Killed(Exception):
-    pass
+@pytest.mark.usefixtures("several_shards")
+@pytest.mark.parametrize("step", ["block_corpus", "search_own", "gather_own", "search_cross", "merge"])
+def test_a_search_that_was_killed_continues_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = saved(tmp_path / "v.npy", clustered(400))
+    whole = find_same(path, tmp_path / "whole")
 
+    def find_dying(name: str) -> Work:
+        task = find_work(name)
 
-@pytest.mark.parametrize("tasks", [1, 6, 11, 14])
-def test_a_search_that_was_killed_continues_with_the_same_bytes(tmp_path: Path, tasks: int) -> None:
-    corpus = clustered(800)
-    whole = search_partitions(plan_of(tmp_path / "whole", corpus, probe=3), run_here)
-    plan = plan_of(tmp_path / "killed", corpus, probe=3)
-    done: list[Path] = []
+        def work_or_death(shard: int, folder: Path, **settings: Any) -> Mapping[str, Any] | None:
+            facts = task(shard, folder, **settings)
+            if name.endswith(f":{step}") and shard == 1:
+                raise KeyboardInterrupt
+            return facts
 
-    def run_and_die(task: Task, folders: Sequence[Path], plan: Plan) -> None:
-        def task_or_death(shard: int, folder: Path, plan: Plan) -> None:
-            task(shard, folder, plan)
-            if len(done) == tasks:
-                # What a killed writer leaves behind.
-                folder.with_name(f"{shard:05d}.partial-1").mkdir()
-                raise Killed
-            done.append(folder)
+        return work_or_death
 
-        run_here(task_or_death, folders, plan)
-
-    with pytest.raises(Killed):
-        search_partitions(plan, run_and_die)
-    kept = {path: path.stat().st_mtime_ns for path in plan.work.rglob("*.npy")}
-    assert_same_neighbours(search_partitions(plan, run_here), whole)
+    work = tmp_path / "killed"
+    with monkeypatch.context() as patch:
+        patch.setattr(attempt, "find_work", find_dying)
+        with pytest.raises(KeyboardInterrupt):
+            find_same(path, work)
+    kept = {path: path.stat().st_mtime_ns for path in work.rglob("*.npy")}
+    found = find_same(path, work)
+    assert_same_neighbours((found.similarity, found.row), (whole.similarity, whole.row))
+    assert found.facts == whole.facts
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
-    assert not list(plan.work.rglob("*.partial-*"))
+    assert arrays(work) == arrays(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("several_shards")
+def test_workers_change_no_byte_and_neither_does_the_death_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "v.npy", clustered(400))
+    whole = find_same(path, tmp_path / "inline")
+    monkeypatch.setattr(front, "search_cross", killed_search.search_cross)
+    monkeypatch.setenv(killed_search.MARK, str(tmp_path / "died"))
+    lines: list[str] = []
+    shards = ShardsConfig(engine="local", workers=2)
+    found = find_same(path, tmp_path / "local", shards=shards, announce=lines.append)
+    assert any("shard 1: its worker was killed (SIGKILL" in line for line in lines)
+    assert_same_neighbours((found.similarity, found.row), (whole.similarity, whole.row))
+    assert arrays(tmp_path / "local") == arrays(tmp_path / "inline")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray (pip install megasbp[ray])")
+@pytest.mark.usefixtures("several_shards")
+def test_a_search_on_ray_gives_the_same_bytes(tmp_path: Path) -> None:
+    path = saved(tmp_path / "v.npy", clustered(400))
+    whole = find_same(path, tmp_path / "inline")
+    found = find_same(path, tmp_path / "ray", shards=ShardsConfig(engine="ray", workers=2))
+    assert_same_neighbours((found.similarity, found.row), (whole.similarity, whole.row))
+    assert arrays(tmp_path / "ray") == arrays(tmp_path / "inline")
+
+
+@pytest.mark.usefixtures("several_shards")
+def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, work = saved(tmp_path / "v.npy", clustered(400)), tmp_path / "work"
+    whole = find_same(path)
+
+    def no_space(folder: Path, name: str, array: np.ndarray) -> None:
+        if folder.parent.name == "cross":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(folder, name, array)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(partition_search, "save", no_space)
+        with pytest.raises(
+            InputError, match=r"shard 0: no space left for .*cross .* finished shards are kept"
+        ):
+            find_same(path, work)
+    kept = {path: path.stat().st_mtime_ns for path in work.rglob("*.npy")}
+    assert {path.parent.parent.name for path in kept} == {"choose", "corpus_blocks", "own", "limits"}
+    found = find_same(path, work)
+    assert_same_neighbours((found.similarity, found.row), (whole.similarity, whole.row))
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
 def test_a_work_folder_of_another_search_is_refused(tmp_path: Path) -> None:
-    config = SearchConfig(engine="partitioned", partitions=4, probe=2, store=1)
     first, other = (saved(tmp_path / f"{seed}.npy", clustered(200, seed=seed)) for seed in (0, 1))
-    find_neighbours(first, first, 3, config, exclude_same_row=True, work=tmp_path / "work")
-    with pytest.raises(InputError, match="another search"):
-        find_neighbours(other, other, 3, config, exclude_same_row=True, work=tmp_path / "work")
+    find_same(first, tmp_path / "work")
+    before = arrays(tmp_path / "work")
+    with pytest.raises(InputError, match="made with corpus .*, now .*; use another folder"):
+        find_same(other, tmp_path / "work")
+    with pytest.raises(InputError, match="made with search .*, now .*; use another folder"):
+        find_same(first, tmp_path / "work", CONFIG.model_copy(update={"probe": 4}))
+    assert arrays(tmp_path / "work") == before
+
+
+@pytest.mark.usefixtures("several_shards")
+@pytest.mark.parametrize("engine", ["partitioned", "faiss_ivf", "exact"])
+def test_vectors_cut_at_odd_places_give_the_same_bytes(tmp_path: Path, engine: str) -> None:
+    corpus, queries = clustered(700), clustered(330, seed=1)
+    config = CONFIG.model_copy(update={"engine": engine})
+
+    def cut(name: str, vectors: np.ndarray, places: list[int]) -> Vectors:
+        parts = np.split(vectors, places)
+        return Vectors([saved(tmp_path / f"{name}-{i}.npy", part) for i, part in enumerate(parts)])
+
+    one = cut("c", corpus, []), cut("q", queries, [])
+    # One part is empty, and the blocks of rows end elsewhere.
+    several = cut("cs", corpus, [1, 299, 299, 555]), cut("qs", queries, [77, 301])
+    for among in (False, True):
+        found, expected = (
+            find_neighbours(both[0] if among else both[1], both[0], 5, config, exclude_same_row=among)
+            for both in (several, one)
+        )
+        assert_same_neighbours((found.similarity, found.row), (expected.similarity, expected.row))
+        assert found.facts == expected.facts
 
 
 @pytest.mark.parametrize("engine", ["partitioned", "faiss_ivf"])
@@ -163,21 +275,22 @@ def test_settings_are_chosen_for_the_recall_and_it_is_reported(tmp_path: Path, e
     path = saved(tmp_path / "v.npy", vectors)
     lines: list[str] = []
     config = SearchConfig(engine=engine, recall=0.9, recall_sample=300)
-    found = find_neighbours(path, path, 10, config, exclude_same_row=True, report=lines.append)
+    both = Vectors([path])
+    found = find_neighbours(both, both, 10, config, exclude_same_row=True, announce=lines.append)
     truth = sample_truth(vectors, vectors, 10, len(vectors), exclude_same_row=True)
     worth = found_similarities(vectors, vectors, truth, found.row, exclude_same_row=True)
     true_recall = tie_aware_recall(worth, truth.similarity).mean()
     assert true_recall > 0.88 and found.facts["probe"] < found.facts["partitions"]
     assert abs(found.facts["recall"] - true_recall) < 0.03
-    assert len(lines) == 1 and f"recall@10 {found.facts['recall']:.4f}" in lines[0]
+    assert f"recall@10 {found.facts['recall']:.4f}" in lines[-1]
 
 
 def test_few_rows_are_searched_exactly(tmp_path: Path) -> None:
     vectors = clustered(300)
     path = saved(tmp_path / "v.npy", vectors)
-    found = find_neighbours(path, path, 4, SearchConfig(), exclude_same_row=True)
+    found = find_same(path, config=SearchConfig())
     assert found.facts == {"engine": "exact", "recall": 1.0}
-    assert_same_neighbours((found.similarity, found.row), nearest_neighbours(vectors, vectors, 4, True))
+    assert_same_neighbours((found.similarity, found.row), nearest_neighbours(vectors, vectors, 5, True))
 
 
 @pytest.mark.parametrize(
@@ -185,16 +298,16 @@ def test_few_rows_are_searched_exactly(tmp_path: Path) -> None:
     [(np.nan, "not finite"), (np.inf, "not finite"), (0.0, "zero"), (0.5, "not of length 1")],
 )
 def test_rows_without_a_direction_are_named(tmp_path: Path, value: float, fault: str) -> None:
-    vectors = clustered(50)
-    vectors[[7, 31]] = vectors[[7, 31]] * value
-    path = saved(tmp_path / "v.npy", vectors)
-    with pytest.raises(InputError, match=rf"v\.npy: 2 of 50 rows are {fault} \(first: 7, 31\)"):
-        find_neighbours(path, path, 4, SearchConfig(), exclude_same_row=True, work=tmp_path / "work")
+    first, second = clustered(20), clustered(50)
+    second[[7, 31]] = second[[7, 31]] * value
+    paths = saved(tmp_path / "first.npy", first), saved(tmp_path / "second.npy", second)
+    vectors = Vectors(paths)
+    with pytest.raises(InputError, match=rf"second\.npy: 2 of 50 rows are {fault} \(first: 7, 31\)"):
+        find_neighbours(vectors, vectors, 4, CONFIG, exclude_same_row=True, work=tmp_path / "work")
     assert not (tmp_path / "work").exists()
 
 
 def test_more_partitions_than_rows_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "v.npy", clustered(20))
     with pytest.raises(InputError, match="partitions = 50"):
-        config = SearchConfig(engine="partitioned", partitions=50)
-        find_neighbours(path, path, 4, config, exclude_same_row=True)
+        find_same(path, config=SearchConfig(engine="partitioned", partitions=50))

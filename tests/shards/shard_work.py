@@ -97,3 +97,9 @@ def overtaken(shard: int, folder: Path, *, same: bool, run: Path) -> None:
 def lose_the_folder(shard: int, folder: Path, *, run: Path) -> None:
     """While it works, another run takes the folder over."""
     (run / ".lock").write_text("process 1 on elsewhere\nanother token")
+
+
+def interrupt(shard: int, folder: Path) -> None:
+    """Ctrl-C in the middle of a shard."""
+    (folder / "data.txt").write_text("half")
+    raise KeyboardInterrupt

@@ -9,9 +9,8 @@ import pytest
 import shard_work
 from shard_checks import all_bytes, go_on_after_kill_9, is_alive, run, wait_until
 
-from megasbp.errors import InputError
+from megasbp.errors import InputError, ShardError
 from megasbp.shards.config import ShardsConfig
-from megasbp.shards.engine import ShardError
 from megasbp.shards.lock import folder_lock
 from megasbp.shards.publication import shard_folder
 
@@ -219,7 +218,7 @@ def test_an_interrupted_run_ends_its_workers(tmp_path: Path, marks: Path) -> Non
         ({"address": "auto"}, 'shards.engine is "local"; set engine = "ray"'),
         ({"gpus": 1.5}, "shards.gpus is 1.5; allowed: 0, a part of one GPU, or a whole number"),
         ({"attempts": 0}, "greater than or equal to 1"),
-        ({"engine": "slurm"}, "'local' or 'ray'"),
+        ({"engine": "slurm"}, "'inline', 'local' or 'ray'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(values: dict[str, Any], said: str) -> None:

@@ -13,6 +13,7 @@ from megasbp.model.transformer import Transformer
 from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.synthesis.config import SynthesisConfig
 from megasbp.synthesis.engine import Engine, Request
+from megasbp.synthesis.streaming import StreamingWriter
 from megasbp.synthesis.synthesize import SynthesisResult, synthesize
 
 VOCABULARY, BOS, EOS, SEP = 12, 0, 1, 2
@@ -115,7 +116,7 @@ CONFIG = SynthesisConfig(
 def run(folder: Path, model: Transformer, seeds: IndexedDataset, **changed: object) -> SynthesisResult:
     """Synthesises a corpus of a few shards in `folder`, in silence."""
     arguments: dict = {
-        "model": model,
+        "writer": StreamingWriter(model),
         "tokenizer": Marks(),
         "seed_dataset": seeds,
         "corpus_index": NgramIndex.build([seeds], WIDTH),

@@ -8,6 +8,7 @@ from synthesis_world import CONTEXT, EOS, VOCABULARY, make_engine, make_requests
 
 from megasbp.errors import InputError
 from megasbp.kernels.sample import sample
+from megasbp.parallel.runtime import computes_bfloat16
 from megasbp.synthesis import engine as engine_module
 from megasbp.synthesis.engine import Request
 
@@ -65,7 +66,20 @@ def test_a_document_does_not_depend_on_its_slot(model, expected):
         assert same([engine.generate(group, MAXIMUM)[slot]], [expected[11]])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bfloat16_is_refused_where_it_is_emulated(monkeypatch):
+    model = tiny_model()
+    model.compute_dtype = torch.bfloat16
+    monkeypatch.setattr(engine_module, "computes_bfloat16", lambda device: False)
+    with pytest.raises(InputError, match="cpu emulates bfloat16, .*; synthesise in float32"):
+        make_engine(model)
+
+
+needs_bfloat16 = pytest.mark.skipif(
+    not computes_bfloat16("cpu"), reason="this CPU emulates bfloat16 (needed: AVX512-BF16), which is refused"
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
 def test_not_one_bit_of_the_logits_depends_on_order_slot_and_neighbours(dtype, monkeypatch):
     def bits_as_token(logits, *rest):
         # Any differing bit sends a document another way.

@@ -19,7 +19,7 @@ from synthesis_world import (
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.errors import InputError
 from megasbp.overlap.ngram_index import NgramIndex
-from megasbp.synthesis import synthesize as module
+from megasbp.synthesis import streaming as module
 from megasbp.synthesis.filters import FILTERS
 from megasbp.synthesis.provenance import PROVENANCE_SCHEMA, text_hash
 from megasbp.synthesis.regenerate import regenerate
@@ -175,7 +175,7 @@ def test_a_smaller_need_generates_nothing(corpus, finished, model, seeds, no_gen
     ("changed", "message"),
     [
         ({"seed": 6}, "written with seed 5, now 6"),
-        ({"checkpoint_hash": "other"}, "written with checkpoint .*, now other"),
+        ({"checkpoint_hash": "other"}, "written with checkpoint_hash .*, now other"),
         ({"config": CONFIG.model_copy(update={"top_p": 0.5})}, "written with top_p 0.9, now 0.5"),
         ({"held_out_index": NgramIndex.build([np.arange(9)], 3)}, "written with held_out_index"),
     ],
