@@ -48,7 +48,9 @@ test-all: peers lint ## lint, and every test
 	$(RUN) -m pytest
 
 bench: peers ## measure beside the tools people use; results in benchmarks/results
-	$(RUN) tools/benchmark.py data
+	@$(RUN) tools/fetch_demo_corpus.py corpora/demo
+	@$(RUN) -m megasbp run configs/demo.toml --until train-baseline
+	$(RUN) tools/benchmark.py all
 
 gpu: environment ## the kernels' tests, on the GPU where there is one
 	@$(RUN) -c "import torch; print('megasbp:', torch.cuda.get_device_name() if torch.cuda.is_available() else \

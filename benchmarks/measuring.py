@@ -1,6 +1,8 @@
 """How things are timed: sides in turn, medians, fresh processes."""
 
+import importlib.util
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -23,11 +25,13 @@ class Side:
         values: one per repeat, in the measure's unit; empty when the tool could not run.
         missing: why it could not, and the mend.
         note: what exactly ran.
+        facts: what else came out of it: the setting that a search chose, counts.
     """
 
     values: list[float] = field(default_factory=list)
     missing: str = ""
     note: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -39,10 +43,10 @@ class Measure:
     """One quantity, measured on several sides in one run.
 
     Attributes:
-        unit: "tokens/s", "s", "bytes", ...
+        unit: "tokens/s", "s", "bytes", ...; "" for shares of one, such as recall.
         higher_is_better: False for times and memory.
         sides: name -> side; names that begin with "megasbp" are ours, and the first of them is compared.
-        target_ratio: how many times better than `target_side` ours must be; None for no such target.
+        target_ratios: side -> how many times better than it ours must be.
         target_limit: what ours must not be worse than, in the unit; None for no such target.
     """
 
@@ -50,8 +54,7 @@ class Measure:
     unit: str
     higher_is_better: bool
     sides: dict[str, Side]
-    target_side: str = ""
-    target_ratio: float | None = None
+    target_ratios: dict[str, float] = field(default_factory=dict)
     target_limit: float | None = None
 
     def ratio(self, side: str) -> float | None:
@@ -59,7 +62,7 @@ class Measure:
         ours, other = self.ours, self.sides[side]
         if not ours.values or not other.values:
             return None
-        return ours.median / other.median if self.higher_is_better else other.median / ours.median
+        return times_better(ours.median, other.median, self.higher_is_better)
 
     @property
     def ours(self) -> Side:
@@ -68,14 +71,31 @@ class Measure:
     @property
     def met(self) -> bool | None:
         """Whether every target is met; None without a target, or where a side is missing."""
-        verdicts = []
-        if self.target_ratio is not None:
-            ratio = self.ratio(self.target_side)
-            verdicts.append(None if ratio is None else ratio >= self.target_ratio)
+        verdicts = [self.ratio_met(side) for side in self.target_ratios]
         if self.target_limit is not None:
-            sign = 1 if self.higher_is_better else -1
-            verdicts.append(sign * self.ours.median >= sign * self.target_limit)
+            verdicts.append(self.limit_met)
         return None if not verdicts or None in verdicts else all(verdicts)
+
+    def ratio_met(self, side: str) -> bool | None:
+        """Whether the ratio to one side is what `target_ratios` asks for; None where a side did not run."""
+        ratio = self.ratio(side)
+        return None if ratio is None else ratio >= self.target_ratios[side]
+
+    @property
+    def limit_met(self) -> bool | None:
+        """Whether ours is within `target_limit`; None where ours did not run."""
+        if self.target_limit is None or not self.ours.values:
+            return None
+        sign = 1 if self.higher_is_better else -1
+        return sign * self.ours.median >= sign * self.target_limit
+
+
+def times_better(value: float, other: float, higher_is_better: bool) -> float:
+    """How many times better one value is than another; 0 where less is better is infinitely better than 1."""
+    more, less = (value, other) if higher_is_better else (other, value)
+    if less == 0:
+        return 1.0 if more == 0 else math.inf
+    return more / less
 
 
 def interleave(
@@ -105,17 +125,29 @@ def rate(work: float, run: Callable[[], Any]) -> Callable[[], float]:
     return timed
 
 
-def fresh_process(module: str, *arguments: str) -> dict[str, Any]:
+def not_installed(module: str, package: str) -> str:
+    """Empty, or what has to be done to have a tool that is compared with."""
+    if importlib.util.find_spec(module) is not None:
+        return ""
+    return f"{package} is not installed: make peers, or pip install {package}"
+
+
+def fresh_process(
+    module: str, *arguments: str, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Runs `python -m module arguments` from the clone; the last line that it prints is a JSON object.
+
+    Args:
+        environment: variables to set beside those of this process.
 
     Raises:
         RuntimeError: it failed; the message ends with what it printed.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    path = os.pathsep.join([str(ROOT), *sys.path])
     result = subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": path, **(environment or {})},
         capture_output=True,
         text=True,
         check=False,

@@ -1,6 +1,7 @@
 """Results of a benchmark: a versioned JSON file, and tables drawn from it."""
 
 import datetime
+import math
 import os
 import platform
 import subprocess
@@ -13,12 +14,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measuring import ROOT, Measure, Side
+from benchmarks.measuring import ROOT, Measure, Side, times_better
 from megasbp.errors import InputError
 from megasbp.storage import publish_json, read_json
 
 _FORMAT = "megasbp benchmark 1"
-_SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+_SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 
 
 def machine() -> dict[str, Any]:
@@ -64,7 +65,7 @@ def publish(
         "subject": subject,
         **circumstances(packages, measured_on),
         "settings": settings,
-        "measures": [asdict(measure) for measure in measures],
+        "measures": [_entry(measure) for measure in measures],
     }
     publish_json(path, results)
     return results
@@ -94,12 +95,12 @@ def show(results: dict[str, Any], console: Console) -> None:
             target, verdict = _target(measure, name)
             table.add_row(
                 "" if number else measure.name,
-                f"{name}: {side.note}" if side.note else name,
+                _description(name, side),
                 side.missing or quantity(side.median, measure.unit),
                 ""
                 if side.missing
-                else f"{quantity(min(side.values), '')} .. {quantity(max(side.values), measure.unit)}",
-                "" if ratio is None else f"{ratio:.2f}x",
+                else " .. ".join(quantity(edge(side.values), measure.unit) for edge in (min, max)),
+                "" if ratio is None else _times(ratio),
                 target,
                 verdict,
             )
@@ -128,42 +129,62 @@ def compare(first: dict[str, Any], second: dict[str, Any], console: Console) -> 
             ]
             ratio = ""
             if side.values and match.values:
-                gain = match.median / side.median
-                ratio = f"{gain if measure.higher_is_better else 1 / gain:.2f}x"
+                ratio = _times(times_better(match.median, side.median, measure.higher_is_better))
             table.add_row(measure.name, name, *cells, ratio)
         table.add_section()
     console.print(table)
 
 
 def quantity(value: float, unit: str) -> str:
-    """Three digits and a prefix: 612 Mtokens/s, 8.4 s."""
+    """Three digits and a prefix: 612 Mtokens/s, 8.4 s; a share with four: 0.9734."""
+    if not unit:
+        return f"{value:.4g}"
     for scale, prefix in _SCALES:
         if abs(value) >= scale:
             return f"{value / scale:.3g} {prefix}{unit}".rstrip()
     return f"{value:.3g} {unit}".rstrip()
 
 
+def _description(name: str, side: Side) -> str:
+    """A side's name, what ran, and what else came out of it."""
+    facts = (f"{fact.replace('_', ' ')} {_shown(value)}" for fact, value in side.facts.items())
+    details = "; ".join(part for part in (side.note, ", ".join(facts)) if part)
+    return f"{name}: {details}" if details else name
+
+
+def _times(ratio: float) -> str:
+    return "∞" if math.isinf(ratio) else f"{ratio:.2f}x"
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _entry(measure: Measure) -> dict[str, Any]:
+    """A measure as JSON. Sides are a list: the first of ours is compared, and objects are sorted by key."""
+    return {
+        **asdict(measure),
+        "sides": [{"name": name, **asdict(side)} for name, side in measure.sides.items()],
+    }
+
+
 def _measures(results: dict[str, Any]) -> list[Measure]:
-    return [
-        Measure(**{**entry, "sides": {name: Side(**side) for name, side in entry["sides"].items()}})
-        for entry in results["measures"]
-    ]
+    measures = []
+    for entry in results["measures"]:
+        sides = [dict(side) for side in entry["sides"]]
+        measures.append(Measure(**{**entry, "sides": {side.pop("name"): Side(**side) for side in sides}}))
+    return measures
 
 
 def _target(measure: Measure, name: str) -> tuple[str, str]:
-    parts = []
-    if measure.target_ratio is not None and name == measure.target_side:
-        ratio = measure.ratio(name)
-        verdict = "not measured" if ratio is None else "met" if ratio >= measure.target_ratio else "MISSED"
-        parts.append((f">= {measure.target_ratio:g}x", verdict))
+    """The target that a side's row shows, and the verdict."""
+    verdicts = {True: "met", False: "MISSED", None: "not measured"}
+    if name in measure.target_ratios:
+        return f">= {measure.target_ratios[name]:g}x", verdicts[measure.ratio_met(name)]
     if measure.target_limit is not None and measure.sides[name] is measure.ours:
-        sign = 1 if measure.higher_is_better else -1
-        met = sign * measure.ours.median >= sign * measure.target_limit
         relation = ">=" if measure.higher_is_better else "<="
-        parts.append(
-            (f"{relation} {quantity(measure.target_limit, measure.unit)}", "met" if met else "MISSED")
-        )
-    return parts[0] if parts else ("", "")
+        return f"{relation} {quantity(measure.target_limit, measure.unit)}", verdicts[measure.limit_met]
+    return "", ""
 
 
 def _heading(results: dict[str, Any]) -> str:

@@ -16,11 +16,11 @@ namespace megasbp {
 
 class BatchMemory {
  public:
-  // A block of int64, not initialised; it comes back here when the last owner lets it go.
-  static std::shared_ptr<int64_t> take(size_t count) {
+  // A block of int32, not initialised; it comes back here when the last owner lets it go.
+  static std::shared_ptr<int32_t> take(size_t count) {
     // The block freed last is the likeliest to be in a cache.
     BatchMemory &memory = shared();
-    std::unique_ptr<int64_t[]> block;
+    std::unique_ptr<int32_t[]> block;
     {
       const std::lock_guard<std::mutex> lock(memory.mutex_);
       for (auto free = memory.free_.rbegin(); free != memory.free_.rend(); ++free) {
@@ -30,8 +30,8 @@ class BatchMemory {
         break;
       }
     }
-    if (!block) block.reset(new int64_t[count]);
-    return std::shared_ptr<int64_t>(block.release(), [count](int64_t *address) { shared().keep(count, address); });
+    if (!block) block.reset(new int32_t[count]);
+    return std::shared_ptr<int32_t>(block.release(), [count](int32_t *address) { shared().keep(count, address); });
   }
 
  private:
@@ -43,9 +43,9 @@ class BatchMemory {
     return memory;
   }
 
-  void keep(size_t count, int64_t *address) {
-    std::unique_ptr<int64_t[]> block(address);
-    std::pair<size_t, std::unique_ptr<int64_t[]>> oldest;  // Freed after the lock.
+  void keep(size_t count, int32_t *address) {
+    std::unique_ptr<int32_t[]> block(address);
+    std::pair<size_t, std::unique_ptr<int32_t[]>> oldest;  // Freed after the lock.
     const std::lock_guard<std::mutex> lock(mutex_);
     free_.emplace_back(count, std::move(block));
     if (free_.size() <= kMostFree) return;
@@ -54,7 +54,7 @@ class BatchMemory {
   }
 
   std::mutex mutex_;
-  std::deque<std::pair<size_t, std::unique_ptr<int64_t[]>>> free_;
+  std::deque<std::pair<size_t, std::unique_ptr<int32_t[]>>> free_;
 };
 
 }  // namespace megasbp

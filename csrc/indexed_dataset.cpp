@@ -17,16 +17,18 @@ Value read_value(const char *address) {
   return value;
 }
 
-// Widens until a value that is no token, which only floating-point types hold; returns how many were.
-template <typename Token>
-int64_t widen(const char *source, int64_t count, int64_t largest, int64_t *out) {
+// Converts until a value that is no token, or that `Out` does not hold; returns how many were.
+template <typename Token, typename Out>
+int64_t convert(const char *source, int64_t count, int64_t largest, Out *out) {
   const Token *tokens = reinterpret_cast<const Token *>(source);
   for (int64_t i = 0; i < count; ++i) {
     // The cast of NaN, or of what int64 does not hold, is undefined.
     if constexpr (std::is_floating_point_v<Token>) {
       if (!(tokens[i] >= 0 && tokens[i] <= static_cast<Token>(largest) && tokens[i] == std::floor(tokens[i]))) return i;
+    } else if constexpr (sizeof(Token) > sizeof(Out)) {
+      if (tokens[i] < 0 || tokens[i] > largest) return i;
     }
-    out[i] = static_cast<int64_t>(tokens[i]);
+    out[i] = static_cast<Out>(tokens[i]);
   }
   return count;
 }
@@ -225,25 +227,29 @@ const char *IndexedDataset::address(int64_t start, int64_t count) const {
   return bin_.data() + start * item_;
 }
 
-void IndexedDataset::copy(int64_t start, int64_t count, int64_t *out) const {
+template <typename Out>
+void IndexedDataset::copy(int64_t start, int64_t count, Out *out) const {
   const char *source = address(start, count);
-  const int64_t largest = largest_token(type_);
+  const int64_t largest = std::min<int64_t>(largest_token(type_), std::numeric_limits<Out>::max());
   int64_t copied = 0;
   switch (type_) {
-    case TokenType::kUint8: copied = widen<uint8_t>(source, count, largest, out); break;
-    case TokenType::kInt8: copied = widen<int8_t>(source, count, largest, out); break;
-    case TokenType::kInt16: copied = widen<int16_t>(source, count, largest, out); break;
-    case TokenType::kUint16: copied = widen<uint16_t>(source, count, largest, out); break;
-    case TokenType::kInt32: copied = widen<int32_t>(source, count, largest, out); break;
-    case TokenType::kInt64: copied = widen<int64_t>(source, count, largest, out); break;
-    case TokenType::kFloat32: copied = widen<float>(source, count, largest, out); break;
-    case TokenType::kFloat64: copied = widen<double>(source, count, largest, out); break;
+    case TokenType::kUint8: copied = convert<uint8_t>(source, count, largest, out); break;
+    case TokenType::kInt8: copied = convert<int8_t>(source, count, largest, out); break;
+    case TokenType::kInt16: copied = convert<int16_t>(source, count, largest, out); break;
+    case TokenType::kUint16: copied = convert<uint16_t>(source, count, largest, out); break;
+    case TokenType::kInt32: copied = convert<int32_t>(source, count, largest, out); break;
+    case TokenType::kInt64: copied = convert<int64_t>(source, count, largest, out); break;
+    case TokenType::kFloat32: copied = convert<float>(source, count, largest, out); break;
+    case TokenType::kFloat64: copied = convert<double>(source, count, largest, out); break;
   }
   if (copied < count) {
     throw std::invalid_argument(bin_.path() + ": token " + std::to_string(start + copied) + " is not an integer in 0.." +
                                 std::to_string(largest) + "; restore the file or write the dataset again");
   }
 }
+
+template void IndexedDataset::copy(int64_t start, int64_t count, int32_t *out) const;
+template void IndexedDataset::copy(int64_t start, int64_t count, int64_t *out) const;
 
 void IndexedDataset::document_lengths(int32_t *out) const {
   for (int64_t i = 0; i < documents_; ++i) {

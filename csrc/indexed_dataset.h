@@ -64,9 +64,10 @@ class IndexedDataset {
   // The document that holds a token of the stream, by a search over the pointers: O(log sequences).
   int64_t document_at(int64_t token) const;
 
-  // Widens tokens [start, start + count) of the stream into `out`. Throws std::out_of_range, and
-  // std::invalid_argument for a floating-point value that is no token.
-  void copy(int64_t start, int64_t count, int64_t *out) const;
+  // Converts tokens [start, start + count) of the stream into `out`, int32_t or int64_t. Throws std::out_of_range, and
+  // std::invalid_argument for a floating-point value that is no token, or one that int32_t does not hold.
+  template <typename Out>
+  void copy(int64_t start, int64_t count, Out *out) const;
 
   // Address of a token, checked to be followed by `count` tokens.
   const char *address(int64_t start, int64_t count) const;

@@ -6,22 +6,22 @@
 
 namespace megasbp {
 
-int64_t *Row::extend(int64_t count) {
+int32_t *Row::extend(int64_t count) {
   if (count < 0 || count > room()) {
     throw std::out_of_range(std::to_string(count) + " tokens in a row with room for " + std::to_string(room()));
   }
-  int64_t *place = tokens_ + filled_;
+  int32_t *place = tokens_ + filled_;
   filled_ += count;
   return place;
 }
 
 void Row::end_segment(int64_t unlabelled) {
   // Local copies: an array's values could alias the members, and the loops would not be vectorised.
-  const int64_t *const tokens = tokens_ + start_;
-  int64_t *const labels = labels_ + start_;
-  int64_t *const positions = positions_ + start_;
+  const int32_t *const tokens = tokens_ + start_;
+  int32_t *const labels = labels_ + start_;
+  int32_t *const positions = positions_ + start_;
   const int64_t count = filled_ - start_;
-  for (int64_t i = 0; i < count; ++i) positions[i] = i;
+  for (int64_t i = 0; i < count; ++i) positions[i] = static_cast<int32_t>(i);
   std::fill_n(segments_ + start_, count, segment_);
   if (count > 0) {
     const int64_t masked = std::min(unlabelled, count - 1);
@@ -33,10 +33,10 @@ void Row::end_segment(int64_t unlabelled) {
   ++segment_;
 }
 
-void Row::pad(int64_t token) {
+void Row::pad(int32_t token) {
   std::fill(tokens_ + filled_, tokens_ + length_, token);
   std::fill(labels_ + filled_, labels_ + length_, kNoLabel);
-  std::fill(positions_ + filled_, positions_ + length_, int64_t{0});
+  std::fill(positions_ + filled_, positions_ + length_, int32_t{0});
   std::fill(segments_ + filled_, segments_ + length_, kPaddingSegment);
   filled_ = start_ = length_;
 }
@@ -68,7 +68,7 @@ void fill_window(const IndexedDataset &dataset, int64_t start, Row &row) {
 }
 
 void fill_pieces(const IndexedDataset &dataset, const Pieces &pieces, int64_t first, int64_t last, int64_t capacity,
-                 int64_t padding, Row &row) {
+                 int32_t padding, Row &row) {
   if (first < 0 || last < first || last > pieces.count) throw std::out_of_range("row bounds outside the pieces");
   for (int64_t piece = first; piece < last; ++piece) {
     const int64_t document = pieces.documents[piece];

@@ -1,4 +1,4 @@
-// Batches in Python: each function returns (tokens, labels, positions, segments), int64 [rows, length].
+// Batches in Python: each function returns int32 [4, rows, length]: tokens, labels, positions, segments.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -19,6 +19,8 @@ namespace py = pybind11;
 namespace megasbp {
 namespace {
 
+using Arrays = py::array_t<int32_t, py::array::c_style>;
+
 // A thread costs about as much as filling some ten thousand tokens.
 constexpr int64_t kTokensPerThread = int64_t{1} << 16;
 constexpr int64_t kMostThreads = 8;
@@ -31,18 +33,19 @@ int64_t choose_threads(int64_t requested, int64_t tokens) {
 
 // Allocates the batch and fills its rows by fill(index, row) without the GIL.
 template <typename Fill>
-py::tuple fill_batch(int64_t rows, int64_t length, int64_t threads, const Fill &fill) {
+Arrays fill_batch(int64_t rows, int64_t length, int64_t threads, const Fill &fill) {
   if (length < 1) throw std::invalid_argument("rows of " + std::to_string(length) + " tokens, at least 1");
   // Checked before it is allocated: the number of bytes must not overflow.
-  if (length > std::numeric_limits<int64_t>::max() / 32 / std::max<int64_t>(rows, 1)) {
+  if (length > std::numeric_limits<int32_t>::max() ||
+      length > std::numeric_limits<int64_t>::max() / 16 / std::max<int64_t>(rows, 1)) {
     throw std::invalid_argument(std::to_string(rows) + " rows of " + std::to_string(length) + " tokens, too many");
   }
   const int64_t cells = rows * length;
-  const std::shared_ptr<int64_t> memory = BatchMemory::take(static_cast<size_t>(4 * cells));
-  int64_t *const tokens = memory.get();
-  int64_t *const labels = tokens + cells;
-  int64_t *const positions = labels + cells;
-  int64_t *const segments = positions + cells;
+  const std::shared_ptr<int32_t> memory = BatchMemory::take(static_cast<size_t>(4 * cells));
+  int32_t *const tokens = memory.get();
+  int32_t *const labels = tokens + cells;
+  int32_t *const positions = labels + cells;
+  int32_t *const segments = positions + cells;
   {
     py::gil_scoped_release release;
     parallel_for(rows, choose_threads(threads, cells), [&](int64_t index) {
@@ -51,12 +54,9 @@ py::tuple fill_batch(int64_t rows, int64_t length, int64_t threads, const Fill &
       fill(index, row);
     });
   }
-  const auto array = [&](const int64_t *address) {
-    const py::capsule owner(new std::shared_ptr<int64_t>(memory),
-                            [](void *held) { delete static_cast<std::shared_ptr<int64_t> *>(held); });
-    return IndexArray({rows, length}, address, owner);
-  };
-  return py::make_tuple(array(tokens), array(labels), array(positions), array(segments));
+  const py::capsule owner(new std::shared_ptr<int32_t>(memory),
+                          [](void *held) { delete static_cast<std::shared_ptr<int32_t> *>(held); });
+  return Arrays({int64_t{4}, rows, length}, tokens, owner);
 }
 
 // The rows of a packing: `bounds` has one entry more than rows.
@@ -84,15 +84,15 @@ class PackedRows {
   const int64_t *rows_;
 };
 
-py::tuple window_batch(const IndexedDataset &dataset, const IndexArray &starts, int64_t length, int64_t threads) {
+Arrays window_batch(const IndexedDataset &dataset, const IndexArray &starts, int64_t length, int64_t threads) {
   const int64_t *start = starts.data();
   return fill_batch(starts.size(), length, threads,
                     [&](int64_t index, Row &row) { fill_window(dataset, start[index], row); });
 }
 
-py::tuple piece_batch(const IndexedDataset &dataset, const IndexArray &bounds, const IndexArray &documents,
-                      const IndexArray &offsets, const IndexArray &rows, int64_t length, int64_t padding,
-                      int64_t threads) {
+Arrays piece_batch(const IndexedDataset &dataset, const IndexArray &bounds, const IndexArray &documents,
+                   const IndexArray &offsets, const IndexArray &rows, int64_t length, int32_t padding,
+                   int64_t threads) {
   if (documents.size() != offsets.size()) throw std::invalid_argument("a piece needs a document and an offset");
   const PackedRows packed(bounds, rows);
   const Pieces pieces{documents.data(), offsets.data(), documents.size()};
@@ -102,10 +102,10 @@ py::tuple piece_batch(const IndexedDataset &dataset, const IndexArray &bounds, c
   });
 }
 
-py::tuple pair_batch(const IndexedDataset &seed_dataset, const IndexedDataset &target_dataset,
-                     const IndexArray &bounds, const IndexArray &row_pairs, const IndexArray &seeds,
-                     const IndexArray &targets, const IndexArray &rows, int64_t length, int64_t bos,
-                     int64_t separator, int64_t eos, int64_t threads) {
+Arrays pair_batch(const IndexedDataset &seed_dataset, const IndexedDataset &target_dataset,
+                  const IndexArray &bounds, const IndexArray &row_pairs, const IndexArray &seeds,
+                  const IndexArray &targets, const IndexArray &rows, int64_t length, int32_t bos,
+                  int32_t separator, int32_t eos, int64_t threads) {
   if (seeds.size() != targets.size()) throw std::invalid_argument("a pair needs a seed and a target");
   const PackedRows packed(bounds, rows);
   const int64_t *items = row_pairs.data();

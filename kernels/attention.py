@@ -36,7 +36,7 @@ def prepare_segments(segments: torch.Tensor) -> Segments:
     """What `attention` needs of the segments; made once, used by every layer.
 
     Args:
-        segments: int64 [B, S]; a segment is a run of equal numbers within a row.
+        segments: int32 or int64 [B, S]; a segment is a run of equal numbers within a row.
 
     Returns:
         On the CPU a layout, elsewhere a boolean mask [B, 1, S, S].
@@ -52,7 +52,7 @@ def attention(
     Args:
         q_BSHE, k_BSKE, v_BSKE: one floating type; the mathematics is at least fp32. Query head h uses
             key-value head h // (H / K).
-        segments: int64 [B, S], or what `prepare_segments` made of it; None: one segment a row.
+        segments: int32 or int64 [B, S], or what `prepare_segments` made of it; None: one segment a row.
 
     Returns:
         [B, S, H, E] in the type of `q_BSHE`.

@@ -28,7 +28,7 @@ def linear_cross_entropy(
         hidden: [..., D], any floating type. Its type is that of the matrix products, whose sums are at least
             fp32: logits are never rounded to it.
         weight: [V, D]; cast to the type of `hidden`.
-        labels: int64 [...], in [0, V), or `ignore_index` for tokens without a loss.
+        labels: int32 or int64 [...], in [0, V), or `ignore_index` for tokens without a loss.
         reduction: "sum" over the labelled tokens, or "none".
 
     Returns:
@@ -50,6 +50,7 @@ def linear_cross_entropy(
     hidden_ND = hidden.reshape(-1, hidden.shape[-1])
     if len(labelled) < len(labels_N):
         hidden_ND, labels_N = hidden_ND.index_select(0, labelled), labels_N.index_select(0, labelled)
+    labels_N = labels_N.long()  # What gather and scatter take.
     if reduction == "sum":
         return _Sum.apply(hidden_ND, weight, labels_N)
     nats = _Each.apply(hidden_ND, weight, labels_N)

@@ -16,7 +16,7 @@ def rope(
 
     Args:
         q_BSHE, k_BSKE: any floating type; the mathematics is at least fp32. E is even.
-        positions: int64 [B, S].
+        positions: int32 or int64 [B, S].
         theta: base of the wavelengths.
 
     Returns:
@@ -33,7 +33,7 @@ def rotation_table(positions: torch.Tensor, head_dim: int, theta: float) -> torc
     """What `rotate` needs of the positions; made once, used by every layer.
 
     Args:
-        positions: int64 [B, S].
+        positions: int32 or int64 [B, S].
 
     Returns:
         fp32 [2, B, S, 1, E]: cosines, and sines with the sign of the half they are multiplied with. The

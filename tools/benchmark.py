@@ -1,26 +1,40 @@
 """Measures megasbp beside the tools people use today.
 
-python tools/benchmark.py data
+python tools/benchmark.py all
+python tools/benchmark.py search --corpus corpus.jsonl.zst
 python tools/benchmark.py compare benchmarks/results/data.json other.json
 """
 
 import argparse
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
 
 from rich.console import Console
 
-from benchmarks import data, report
+from benchmarks import data, duplicates, embeddings, pair_caps, preprocess, report, search
 from megasbp.errors import InputError
 
+SUBJECTS = {
+    "data": data,
+    "preprocess": preprocess,
+    "duplicates": duplicates,
+    "search": search,
+    "pair_caps": pair_caps,
+    "embeddings": embeddings,
+}
 EXPLANATION = """\
-Both sides are measured in turn in one run, after a warm-up; the table shows medians, the range of the
-repeats, how many times better megasbp is, and the targets. A tool that is not installed is named with what to
-install.
-Results go to benchmarks/results/SUBJECT.json with commit, versions and machine.
+All sides are measured in turn in one run; the table shows medians, the range of the repeats, how many times
+better megasbp is, and the targets. A tool that is not installed is named with what to install. Results go to
+benchmarks/results/SUBJECT.json with commit, versions and machine.
+
+Text is the demo corpus (python tools/fetch_demo_corpus.py corpora/demo) unless --corpus names files or
+folders as tools/preprocess_corpus.py reads them. `make bench` fetches what all subjects need and runs `all`.
 
 For figures that mean something, let nothing else run; the file keeps the machine's load before the run.
 
@@ -34,25 +48,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     console = Console(width=None if sys.stdout.isatty() else 200)
     try:
+        if options.command == "all":
+            return run_all()
         if options.command == "compare":
             report.compare(report.load(options.first), report.load(options.second), console)
             return 0
-        return run_data(options, console)
+        return run(options, console)
     except InputError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
 
 
-def run_data(options: argparse.Namespace, console: Console) -> int:
-    """Indexed data and loader."""
-    settings = {"documents": options.documents, "samples": options.samples, "repeats": options.repeats}
+def run_all() -> int:
+    """Every subject with its defaults, each in a fresh process. Returns the worst exit status."""
+    statuses = [subprocess.run([sys.executable, __file__, name], check=False).returncode for name in SUBJECTS]
+    return max(statuses)
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """One subject: measures, writes its results file and shows it."""
+    subject = SUBJECTS[options.command]
     machine = report.machine()
-    measures = data.measure(options.folder, corpus=options.corpus, **settings)
-    settings["corpus"] = "random tokens" if options.corpus is None else options.corpus.name
-    path = options.output or RESULTS / "data.json"
-    results = report.publish(path, "data", settings, measures, data.PACKAGES, machine)
+    with tempfile.TemporaryDirectory(dir=options.folder, prefix="benchmark-") as folder:
+        measures = subject.measure(options, Path(folder))
+    path = options.output or RESULTS / f"{options.command}.json"
+    results = report.publish(path, options.command, settings(options), measures, subject.PACKAGES, machine)
     report.show(results, console)
     return int(any(measure.met is False for measure in measures))
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that the figures depend on; of paths the names, for folders differ between machines."""
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, list):
+            return [shown(item) for item in value]
+        return value.name if isinstance(value, Path) else value
+
+    others = ("command", "folder", "output")
+    return {name: shown(value) for name, value in vars(options).items() if name not in others}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -63,15 +97,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    subject = commands.add_parser("data", help="indexed dataset and loader, beside megatron-core")
-    subject.add_argument(
-        "--corpus", type=Path, help="prefix of a dataset to draw from (default: 80M random tokens)"
-    )
-    subject.add_argument("--documents", type=int, default=10_000_000, help="of the large index (%(default)s)")
-    subject.add_argument("--samples", type=int, default=4096, help="drawn per repeat (%(default)s)")
-    subject.add_argument("--repeats", type=int, default=7, help="of every measure (%(default)s)")
-    subject.add_argument("--folder", type=Path, default=None, help="for temporary files, 1 GB by default")
-    subject.add_argument("--output", type=Path, help="results file (default: benchmarks/results/data.json)")
+    for name, subject in SUBJECTS.items():
+        title = subject.__doc__.splitlines()[0]
+        command = commands.add_parser(
+            name,
+            help=title,
+            description=subject.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        subject.add_options(command)
+        command.add_argument("--folder", type=Path, help="for temporary files (the system's)")
+        command.add_argument("--output", type=Path, help=f"results file (benchmarks/results/{name}.json)")
+    commands.add_parser("all", help="every subject with its defaults")
     comparison = commands.add_parser("compare", help="two results files side by side")
     comparison.add_argument("first", type=Path)
     comparison.add_argument("second", type=Path)

@@ -73,7 +73,7 @@ class DaliLoader:
             batch_size=1, num_threads=1, device_id=device, prefetch_queue_depth=self.depth, exec_dynamic=True
         )
         with pipeline:
-            nodes = dali.fn.external_source(source=arrays, num_outputs=4, batch=True, dtype=dali.types.INT64)
+            nodes = dali.fn.external_source(source=arrays, num_outputs=4, batch=True, dtype=dali.types.INT32)
             pipeline.set_outputs(*(node.gpu() if on_gpu else node for node in nodes))
         return pipeline
 

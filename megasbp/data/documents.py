@@ -84,7 +84,7 @@ class PackedDocuments:
     def batch(self, indices: np.ndarray, *, threads: int = 0) -> Batch:
         """Samples `indices`, int64 [B]. The number of threads (0: by size) does not change the result."""
         with native_errors(str(self.dataset.prefix)):
-            return Batch.from_arrays(
+            return Batch.from_array(
                 core.piece_batch(
                     self.dataset.native,
                     self.plan.row_bounds,

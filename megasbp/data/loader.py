@@ -1,8 +1,8 @@
 """Batches in order, prepared ahead."""
 
-from collections import deque
+import threading
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -76,17 +76,38 @@ class Loader:
         return self.source.batch(np.arange(whole.start + first, whole.start + last, dtype=np.int64))
 
     def _iterate_ahead(self) -> Generator[Batch, None, None]:
-        ahead: deque[Future[Batch]] = deque()
-        numbers = iter(range(len(self)))
+        asked: SimpleQueue[int | None] = SimpleQueue()
+        loaded: SimpleQueue[Batch | BaseException] = SimpleQueue()
+        stop = threading.Event()
+
+        def work() -> None:
+            while (number := asked.get()) is not None and not stop.is_set():
+                try:
+                    loaded.put(self._load(number))
+                except BaseException as error:
+                    loaded.put(error)
+                    return
+
         # One is enough: the C++ core fills rows on several threads without the GIL, and a second Python
-        # thread only takes their cores.
-        pool = ThreadPoolExecutor(1, thread_name_prefix="loader")
+        # thread only takes their cores. Two plain queues: futures cost twice as much a batch.
+        thread = threading.Thread(target=work, name="loader", daemon=True)
+        thread.start()
         try:
-            for number in numbers:
-                ahead.append(pool.submit(self._load, number))
-                if len(ahead) > self.prefetch:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+            for number in range(min(self.prefetch, len(self))):
+                asked.put(number)
+            for number in range(len(self)):
+                if number + self.prefetch < len(self):
+                    asked.put(number + self.prefetch)
+                yield _taken(loaded)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            stop.set()
+            asked.put(None)
+            thread.join()
+
+
+def _taken(loaded: SimpleQueue[Batch | BaseException]) -> Batch:
+    """The next batch; a function of its own, so that the loader keeps none while its user has it."""
+    batch = loaded.get()
+    if isinstance(batch, BaseException):
+        raise batch
+    return batch

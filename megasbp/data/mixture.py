@@ -50,8 +50,8 @@ class MixtureSource:
         present = np.unique(parts)
         if len(present) == 1:
             return self._sources[present[0]].batch(local)
-        shape = (len(parts), self.sequence_length)
-        tokens, labels, positions, segments = (np.empty(shape, dtype=np.int64) for _ in range(4))
+        arrays = np.empty((4, len(parts), self.sequence_length), dtype=np.int32)
+        tokens, labels, positions, segments = arrays
         for part in present:
             rows = np.flatnonzero(parts == part)
             batch = self._sources[part].batch(local[rows])
@@ -60,4 +60,4 @@ class MixtureSource:
             labels[rows] = batch.labels.numpy()
             positions[rows] = batch.positions.numpy()
             segments[rows] = batch.segments.numpy()
-        return Batch.from_arrays((tokens, labels, positions, segments))
+        return Batch.from_array(arrays)

@@ -97,7 +97,7 @@ class PairSource:
     def batch(self, indices: np.ndarray, *, threads: int = 0) -> Batch:
         """Samples `indices`, int64 [B]. The number of threads (0: by size) does not change the result."""
         with native_errors(f"pairs of {self.seed_dataset.prefix} and {self.target_dataset.prefix}"):
-            return Batch.from_arrays(
+            return Batch.from_array(
                 core.pair_batch(
                     self.seed_dataset.native,
                     self.target_dataset.native,

@@ -66,6 +66,6 @@ class WindowSource:
     def batch(self, indices: np.ndarray, *, threads: int = 0) -> Batch:
         """Samples `indices`, int64 [B]. The number of threads (0: by size) does not change the result."""
         with native_errors(str(self.dataset.prefix)):
-            return Batch.from_arrays(
+            return Batch.from_array(
                 core.window_batch(self.dataset.native, self.starts(indices), self.sequence_length, threads)
             )

@@ -35,7 +35,7 @@ class Embedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(vocabulary_size, width))
 
     def forward(self, tokens: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """int64 [B, S] -> `dtype` [B, S, D]."""
+        """int32 or int64 [B, S] -> `dtype` [B, S, D]."""
         return functional.embedding(tokens, self.weight).to(dtype)
 
 

@@ -140,11 +140,11 @@ class Transformer(nn.Module):
         """The loss, or without labels the logits.
 
         Args:
-            tokens: int64 [B, S].
-            positions: int64 [B, S], restarting at each segment.
-            segments: int64 [B, S]: tokens see the tokens before them in their own run of equal numbers. None:
+            tokens: int32 or int64 [B, S]; so are the others.
+            positions: [B, S], restarting at each segment.
+            segments: [B, S]: tokens see the tokens before them in their own run of equal numbers. None:
                 a row is one segment.
-            labels: int64 [B, S], the token to be predicted at each place, -100 where there is no loss.
+            labels: [B, S], the token to be predicted at each place, -100 where there is no loss.
             reduction: of the loss: "sum" over the labelled tokens, or "none".
 
         Returns:

@@ -1,6 +1,7 @@
 """What a benchmark reports: ratios, targets, a peer that is not installed, two runs compared."""
 
 import json
+import math
 from io import StringIO
 
 import pytest
@@ -15,7 +16,7 @@ MACHINE = report.machine()
 
 def measure(ours, theirs, *, higher=True, **target):
     sides = {"megasbp": Side(ours), "peer": Side(theirs, missing="" if theirs else "pip install peer")}
-    return Measure("speed", "tokens/s" if higher else "s", higher, sides, target_side="peer", **target)
+    return Measure("speed", "tokens/s" if higher else "s", higher, sides, **target)
 
 
 def printed(function, *arguments):
@@ -32,16 +33,31 @@ def test_a_ratio_says_how_many_times_better_ours_is(higher, ratio):
 @pytest.mark.parametrize(
     ("target", "met"),
     [
-        ({"target_ratio": 4.0}, True),
-        ({"target_ratio": 4.1}, False),
+        ({"target_ratios": {"peer": 4.0}}, True),
+        ({"target_ratios": {"peer": 4.1}}, False),
         ({"target_limit": 8.0}, True),
         ({"target_limit": 8.1}, False),
-        ({"target_ratio": 4.0, "target_limit": 8.1}, False),
+        ({"target_ratios": {"peer": 4.0}, "target_limit": 8.1}, False),
         ({}, None),
     ],
 )
 def test_targets(target, met):
     assert measure([8.0], [2.0], **target).met is met
+
+
+def test_two_peers_each_with_a_target():
+    two = measure([8.0], [2.0], target_ratios={"peer": 4.0, "other": 2.0})
+    two.sides["other"] = Side([5.0])
+    assert two.met is False
+    two.sides["other"] = Side([4.0])
+    assert two.met is True
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "ratio"), [(0.0, 0.5, math.inf), (0.0, 0.0, 1.0), (0.5, 0.0, 0.0)]
+)
+def test_no_error_at_all_is_as_good_as_another_s_none(ours, theirs, ratio):
+    assert measure([ours], [theirs], higher=False).ratio("peer") == ratio
 
 
 def test_a_limit_of_time_is_an_upper_one():
@@ -51,9 +67,9 @@ def test_a_limit_of_time_is_an_upper_one():
 
 def test_a_target_against_a_missing_peer_is_neither_met_nor_missed(tmp_path):
     results = report.publish(
-        tmp_path / "r.json", "data", {}, [measure([8.0], [], target_ratio=4.0)], [], MACHINE
+        tmp_path / "r.json", "data", {}, [measure([8.0], [], target_ratios={"peer": 4.0})], [], MACHINE
     )
-    assert measure([8.0], [], target_ratio=4.0).met is None
+    assert measure([8.0], [], target_ratios={"peer": 4.0}).met is None
     text = printed(report.show, results)
     assert "pip install peer" in text
     assert "not measured" in text
@@ -65,6 +81,14 @@ def test_a_results_file_comes_back_as_it_was_published(tmp_path):
     )
     assert report.load(tmp_path / "r.json") == json.loads(json.dumps(results))
     assert {"commit", "date", "machine", "versions", "settings"} <= results.keys()
+
+
+def test_the_first_of_our_sides_is_still_the_first_after_reading(tmp_path):
+    sides = {"megasbp, b": Side([8.0], facts={"kept": 3}), "megasbp, a": Side([1.0]), "peer": Side([2.0])}
+    report.publish(tmp_path / "r.json", "data", {}, [Measure("speed", "s", True, sides)], [], MACHINE)
+    text = printed(report.show, report.load(tmp_path / "r.json"))
+    assert "4.00x" in text
+    assert "megasbp, b: kept 3" in text
 
 
 def test_a_file_of_another_format_is_refused(tmp_path):
@@ -90,6 +114,10 @@ def test_two_runs_side_by_side(tmp_path):
 )
 def test_quantities(value, shown):
     assert report.quantity(value, "tokens/s") == shown
+
+
+def test_a_share_has_no_prefix():
+    assert report.quantity(0.00912, "") == "0.00912"
 
 
 def test_sides_take_turns_and_the_warm_up_does_not_count():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from data_reference import batch_rows, random_documents, reference_row, same_batch, write_dataset
 
 from megasbp.data.indexed_dataset import IndexedDataset
@@ -60,6 +61,16 @@ def test_token_type_does_not_change_the_samples(tmp_path, documents, dtype):
     narrow = WindowSource(write_dataset(tmp_path / "a", documents), 16, 1, "x").batch(samples)
     wide = WindowSource(write_dataset(tmp_path / "b", documents, dtype), 16, 1, "x").batch(samples)
     assert same_batch(narrow, wide)
+
+
+def test_batches_are_int32_and_refuse_a_token_that_it_does_not_hold(tmp_path):
+    batch = WindowSource(write_dataset(tmp_path / "a", [[5, 2**31 - 1]], "int64"), 2, 0, "x").batch(
+        np.arange(1)
+    )
+    assert batch.tokens.max() == 2**31 - 1
+    assert {values.dtype for values in vars(batch).values()} == {torch.int32}
+    with pytest.raises(InputError, match="is not an integer in 0..2147483647"):
+        WindowSource(write_dataset(tmp_path / "b", [[5, 2**31]], "int64"), 2, 0, "x").batch(np.arange(1))
 
 
 def test_one_document_wraps_into_two_segments(tmp_path):

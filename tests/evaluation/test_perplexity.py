@@ -48,7 +48,7 @@ class Rows:
     )
 
     def batch(self, indices: np.ndarray) -> Batch:
-        return Batch.from_arrays(tuple(np.ascontiguousarray(array[indices]) for array in self.arrays))  # type: ignore[arg-type]
+        return Batch.from_array(np.stack([array[indices] for array in self.arrays]))
 
     def row_items(self, row: int) -> np.ndarray:
         return [np.array([2, 0]), np.array([2])][row]
