@@ -32,6 +32,22 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def hash_written_file(path: Path) -> str:
+    """`hash_file` of a file that this process has written; `publish_manifest` does not read it again."""
+    digest = hash_file(path)
+    _written_hashes[_identity(path)] = digest
+    return digest
+
+
+# Identity of a file as it was hashed -> SHA-256.
+_written_hashes: dict[tuple[int, ...], str] = {}
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def hash_object(value: Any) -> str:
     """SHA-256 of a JSON-serialisable value in canonical form (sorted keys, no spaces), hexadecimal."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -214,7 +230,9 @@ def publish_manifest(
         size = path.stat().st_size
         entry = known.get(path)
         if entry is None or entry["bytes"] != size:
-            entry = {"bytes": size, "sha256": hash_file(path)}
+            # Each is used once: later on the file may have been changed within the clock's step.
+            digest = _written_hashes.pop(_identity(path), None) or hash_file(path)
+            entry = {"bytes": size, "sha256": digest}
         files[relative.as_posix()] = entry
     # Through JSON and back, so that a manifest just written equals the same manifest read again.
     body = json.loads(

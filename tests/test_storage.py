@@ -135,3 +135,21 @@ def test_a_file_inside_that_changed_since_is_read_again(tmp_path: Path) -> None:
     (shard / "data.bin").write_bytes(b"longer")
     outer = publish_manifest(tmp_path, "stage", inputs={}, settings={})
     assert outer.files["shard/data.bin"]["sha256"] == hash_file(shard / "data.bin")
+
+
+def test_a_hash_of_a_file_just_written_is_used_once_and_not_for_other_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, changed = tmp_path / "kept.bin", tmp_path / "changed.bin"
+    for path in (kept, changed):
+        path.write_bytes(b"bytes")
+        storage.hash_written_file(path)
+    changed.write_bytes(b"other")
+    os.utime(changed, ns=(1, 1))
+    hashed: list[str] = []
+    monkeypatch.setattr(storage, "hash_file", lambda path: hashed.append(path.name) or hash_file(path))
+    for expected in (["changed.bin"], ["changed.bin", "kept.bin"]):
+        manifest = publish_manifest(tmp_path, "stage", inputs={}, settings={})
+        assert sorted(hashed) == expected
+        assert manifest.files["changed.bin"]["sha256"] == hash_file(changed)
+        hashed.clear()

@@ -21,7 +21,15 @@ from numpy.typing import DTypeLike
 import megasbp._C as core
 from megasbp.data.native import named_errors, native_errors
 from megasbp.errors import InputError
-from megasbp.storage import hash_file, hash_object, publish_json, publishing_file, read_json, sync_file
+from megasbp.storage import (
+    hash_file,
+    hash_object,
+    hash_written_file,
+    publish_json,
+    publishing_file,
+    read_json,
+    sync_file,
+)
 
 _FORMAT = "megasbp indexed dataset 1"
 _FIELDS = {"format", "dtype", "documents", "tokens", "files", "metadata"}
@@ -367,7 +375,7 @@ def dataset_description(
         "tokens": tokens,
         **({} if sequences is None else {"sequences": sequences}),
         "files": {
-            suffix: {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+            suffix: {"bytes": path.stat().st_size, "sha256": hash_written_file(path)}
             for suffix, path in paths.items()
         },
         "metadata": dict(metadata),

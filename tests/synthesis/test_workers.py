@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from synthesis_world import CONFIG, file_hashes, open_seeds, run, tiny_model
 
 from megasbp.errors import InputError
@@ -15,9 +16,6 @@ from megasbp.shards.engine import run_shards
 from megasbp.synthesis import workers
 from megasbp.synthesis.workers import WorkersWriter
 from megasbp.training.checkpoint import checkpoint_tensors, save_checkpoint
-
-# This process computes on as many threads as pytest was started with; rows record them.
-TWO = ShardsConfig(workers=2, threads=int(os.environ.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
 
 # Nearly every document is kept, so that few are needed.
 KEEPING = CONFIG.model_copy(
@@ -121,7 +119,9 @@ def test_two_workers_one_of_them_killed_write_the_bytes_of_the_stream(
     # All at once: starting workers is what takes time here.
     monkeypatch.setattr(workers, "likely_shards", lambda store, meter: streamed[1].shards)
     lines = []
-    writer = WorkersWriter(TWO, checkpoint, announce=lines.append)
+    # Rows record the threads, which other tests may have set.
+    two = ShardsConfig(workers=2, threads=torch.get_num_threads())
+    writer = WorkersWriter(two, checkpoint, announce=lines.append)
     killer = threading.Thread(target=kill_a_worker, args=(tmp_path / "shards",), daemon=True)
     killer.start()
     run(tmp_path, model, seeds, writer=writer)
