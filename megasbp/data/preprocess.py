@@ -28,6 +28,8 @@ from megasbp.storage import hash_object, publish_json, read_json
 DOCUMENTS = "documents"
 ENCODERS = ("auto", "gigatoken", "huggingface")
 ON_DIFFERENCE = ("stop", "fallback")
+# Tokens of a block that stays in the cache.
+_TOKENS_AT_ONCE = 1 << 16
 _TABLE = pa.schema([("id", pa.large_string()), ("bytes", pa.int64())])
 
 _Item = TypeVar("_Item")
@@ -171,14 +173,26 @@ def _refuse_special_tokens(
     texts: Texts, tokens: np.ndarray, bounds: np.ndarray, tokenizer: Tokenizer
 ) -> None:
     """Text never becomes the token that begins, ends or parts documents."""
-    special = (tokens == tokenizer.bos) | (tokens == tokenizer.eos) | (tokens == tokenizer.sep)
-    if special.any():
-        place = int(special.argmax())
+    place = _first_of(tokens, (tokenizer.bos, tokenizer.eos, tokenizer.sep))
+    if place is not None:
         document = int(np.searchsorted(bounds, place, side="right")) - 1
         raise EncoderError(
             f"{texts.position(document)}: text became the special token {tokens[place]} at token "
             f"{place - int(bounds[document])}"
         )
+
+
+def _first_of(tokens: np.ndarray, wanted: tuple[int, ...]) -> int | None:
+    """Place of the first of the wanted tokens in uint32 [n]; None without one."""
+    lowest, span = np.uint32(min(wanted)), np.uint32(max(wanted) - min(wanted))
+    for start in range(0, len(tokens), _TOKENS_AT_ONCE):
+        block = tokens[start : start + _TOKENS_AT_ONCE]
+        # One comparison, for special tokens are neighbours as a rule: what is below the lowest wraps around.
+        if (block - lowest <= span).any():
+            places = np.flatnonzero(np.isin(block, wanted))
+            if len(places):
+                return start + int(places[0])
+    return None
 
 
 def token_dtype(tokenizer: Tokenizer) -> type[np.generic]:

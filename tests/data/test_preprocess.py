@@ -309,3 +309,15 @@ def test_help_explains_the_output(tool, capsys):
     with pytest.raises(SystemExit):
         tool.main(["--help"])
     assert "quarantine.jsonl" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wanted", [(7, 8, 9), (0, 65_000, 3), (4_000_000_000, 4_000_000_001, 4_000_000_001)])
+def test_the_first_special_token_is_found_in_any_block(wanted: tuple[int, ...]) -> None:
+    generator = np.random.default_rng(0)
+    for count in (0, 1, 1 << 16, (1 << 16) + 1, 200_000):
+        tokens = generator.integers(10, 60_000, count).astype(np.uint32)
+        assert _first_of(tokens, wanted) is None
+        for place in {0, count // 2, count - 1} if count else ():
+            marked = tokens.copy()
+            marked[[place, count - 1]] = wanted[-1]
+            assert _first_of(marked, wanted) == place
