@@ -18,6 +18,7 @@ import megasbp.data.preprocess
 from megasbp.corpus.fast_tokenizer import HuggingFaceEncoder
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset
+from megasbp.data.preprocess import _first_of
 from megasbp.shards.publication import shard_folder
 from megasbp.storage import Manifest
 
