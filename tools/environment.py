@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 STAMPS = ROOT / "build" / "stamps"
 SUPPORTED = ((3, 11), (3, 12))
-# Installed without the packages they ask for: their parts that are compared with need none of them.
+# Installed without the packages they ask for; the few that are needed are in the extra `peers`.
 PEERS_ALONE = ("megatron-core", "nvidia-dali-cuda130")
 OLDEST_SETUPTOOLS = 77  # The first that reads pyproject.toml's licence expression.
 

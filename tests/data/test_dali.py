@@ -64,7 +64,7 @@ class FailingSource:
     def batch(self, indices):
         if 5 in indices:
             raise InputError("sample 5 is damaged")
-        tokens = torch.from_numpy(np.repeat(indices[:, None], 2, axis=1))
+        tokens = torch.from_numpy(np.repeat(indices[:, None], 2, axis=1).astype(np.int32))
         return Batch(tokens, tokens, tokens, tokens)
 
 
