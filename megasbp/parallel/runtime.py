@@ -99,9 +99,11 @@ class Runtime:
 
 
 def computes_bfloat16(device: torch.device | str) -> bool:
-    """Whether a device multiplies bfloat16 in hardware: CUDA devices, and CPUs with AVX512-BF16.
+    """Whether a device multiplies bfloat16 in hardware: GPUs since Ampere, and CPUs with AVX512-BF16.
 
     Other CPUs emulate it. That is slow, and a row's last bits were then seen to depend on its company.
     """
     device = torch.device(device)
-    return device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_avx512_bf16_supported())
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()

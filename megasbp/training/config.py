@@ -3,7 +3,9 @@
 from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from megasbp.parallel.runtime import computes_bfloat16
 
 
 class TrainingConfig(BaseModel):
@@ -21,7 +23,9 @@ class TrainingConfig(BaseModel):
             output head; norms and embeddings have none.
         beta1, beta2, epsilon: of AdamW.
         gradient_clip: largest global gradient norm.
-        precision: type of activations and matrix products; parameters, gradient sums and optimiser are fp32.
+        precision: type of activations and matrix products, "bf16" or "fp32"; parameters, gradient sums and
+            optimiser are fp32. "auto" becomes "bf16" where this process's device multiplies it in hardware,
+            else "fp32"; runs that move between machines name one.
         validations: validations of a run, evenly spaced, the last at its end.
         checkpoints: scheduled checkpoints of a run, evenly spaced, the last at its end. A validation that
             is the best so far writes one too.
@@ -48,6 +52,14 @@ class TrainingConfig(BaseModel):
     checkpoints: int = Field(4, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     log_every: int = Field(1, ge=1)
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _native_precision(cls, value: object) -> object:
+        if value != "auto":
+            return value
+        native = computes_bfloat16("cuda" if torch.cuda.is_available() else "cpu")
+        return "bf16" if native else "fp32"
 
     @property
     def compute_dtype(self) -> torch.dtype:
