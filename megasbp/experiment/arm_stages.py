@@ -35,6 +35,9 @@ from megasbp.training.checkpoint import load_model
 from megasbp.training.config import TrainingConfig
 from megasbp.training.trainer import TrainingJob, train
 
+# What led to the corpus: which shards are there beyond the last one needed, depends on who wrote them.
+_SYNTHESIS_STEPS = ("shards/*/*", "indexes/*/*")
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -157,6 +160,7 @@ def synthesis_stage(context: Context, arm: str, synthesizer: StageResult) -> Sta
             "seed": context.seed,
         },
         make=make,
+        ignore=_SYNTHESIS_STEPS,
     )
 
 

@@ -11,6 +11,8 @@ from conftest import published as published_by
 from kills import run_and_kill
 from small_run import write_recipe
 
+from megasbp.storage import read_manifest
+
 KILLS = 5
 
 
@@ -56,6 +58,20 @@ def test_five_kills_change_no_byte_of_the_results(finished_run: Path, corpus: Pa
     assert done.returncode == 0, done.stderr[-2000:]
     assert kills == KILLS, "the run ended before it could be killed often enough; make the recipe longer"
     assert published(tmp_path) == published(finished_run)
+
+
+def test_a_synthesis_is_known_by_its_corpus_and_not_by_the_shards_that_led_to_it(finished_run: Path) -> None:
+    (folder,) = (finished_run / "runs" / "small" / "seed-0").glob("synthesis-sbp-*")
+    assert any((folder / "shards").iterdir())
+    manifest = read_manifest(folder, check="hashes")
+    assert manifest is not None
+    assert sorted(manifest.files) == [
+        "provenance.parquet",
+        "synthesis.json",
+        "synthetic.bin",
+        "synthetic.idx",
+        "synthetic.json",
+    ]
 
 
 def test_clean_lists_only_what_the_results_do_not_need(finished_run: Path) -> None:
