@@ -24,7 +24,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "variables: PYTHON=$(PYTHON) VENV=$(VENV) TORCH_INDEX=$(TORCH_INDEX)"
 
-environment: ## make or update the Python environment and the C++ extension
+environment: ## make or update the Python environment and the C++ extensions
 	@command -v $(PYTHON) >/dev/null || { echo "megasbp: PYTHON=$(PYTHON) is not a program; set it to a Python 3.11 or 3.12"; exit 2; }
 	@$(PYTHON) tools/environment.py --venv "$(VENV)" --torch-index "$(TORCH_INDEX)"
 
@@ -58,5 +58,5 @@ gpu: environment ## the kernels' tests, on the GPU where there is one
 	$(RUN) -m pytest tests/kernels
 
 clean: ## remove what was built; leaves the environment, corpora/ and runs/
-	rm -rf build dist megasbp.egg-info megasbp/_C.*.so .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf build dist megasbp.egg-info megasbp/_C.*.so kernels/_cpu.*.so .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

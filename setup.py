@@ -1,4 +1,4 @@
-"""Builds megasbp._C with CMake and pybind11; everything else is in pyproject.toml."""
+"""Builds the extensions of C++ with CMake and pybind11; everything else is in pyproject.toml."""
 
 import os
 import shlex
@@ -20,7 +20,7 @@ def find_tool(name: str) -> str | None:
 
 
 class CMakeExtension(Extension):
-    """An extension whose sources are listed in CMakeLists.txt."""
+    """An extension whose sources are listed in CMakeLists.txt under the last part of its name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, sources=[])
@@ -36,7 +36,8 @@ class CMakeBuild(build_ext):
         output = Path(self.get_ext_fullpath(extension.name)).resolve()
         # A CMake cache names the tools of the environment that wrote it, and an isolated build's environment
         # is gone afterwards; ninja goes by times, the Makefile by contents. So each build starts clean.
-        build = Path(self.build_temp).resolve() / "cmake"
+        target = extension.name.rpartition(".")[2]
+        build = Path(self.build_temp).resolve() / f"cmake{target}"
         shutil.rmtree(build, ignore_errors=True)
         build.mkdir(parents=True)
         configure = [
@@ -55,7 +56,7 @@ class CMakeBuild(build_ext):
         if ninja is not None:
             configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         self._run(configure, build)
-        self._run([cmake, "--build", ".", "--parallel"], build)
+        self._run([cmake, "--build", ".", "--parallel", "--target", target], build)
 
     def _run(self, command: list[str], folder: Path) -> None:
         """Runs one step; under `-q` its output is shown only when it fails."""
@@ -63,7 +64,9 @@ class CMakeBuild(build_ext):
         result = subprocess.run(command, cwd=folder, check=False, text=True, capture_output=quiet)
         if result.returncode != 0:
             output = result.stdout + result.stderr if quiet else ""
-            raise SystemExit(f"{output}megasbp: building megasbp._C failed in: {shlex.join(command)}")
+            raise SystemExit(f"{output}megasbp: building an extension failed in: {shlex.join(command)}")
 
 
-setup(ext_modules=[CMakeExtension("megasbp._C")], cmdclass={"build_ext": CMakeBuild})
+EXTENSIONS = [CMakeExtension("megasbp._C"), CMakeExtension("megasbp.kernels._cpu")]
+
+setup(ext_modules=EXTENSIONS, cmdclass={"build_ext": CMakeBuild})

@@ -1,35 +1,34 @@
 """Causal attention within segments, with grouped queries.
 
-A row of a batch holds several documents. On the CPU their tokens are regrouped, so that documents of similar
-length stand side by side, padded at the end: causal attention then needs no mask, and a document costs what
-it would cost alone. Elsewhere a boolean mask does it.
+A row of a batch holds several documents. On the CPU each of them is attended on its own, so that a document
+costs what it would cost alone. Elsewhere a boolean mask does it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-# Documents down to this share of the longest one's length are padded to it.
-_SHORTEST_IN_GROUP = 0.75
+from . import _cpu
+from .cpu import address, has_head_dim, takes
 
 
 @dataclass(frozen=True)
-class SegmentLayout:
-    """Where the tokens of a batch stand once they are regrouped by document.
+class SegmentBounds:
+    """Where the segments of a batch begin, its rows laid end to end.
 
     Attributes:
-        groups: (documents, length they are padded to) of each group.
-        slots: int64 [B * S], place of each token in the groups laid end to end; None when the rows are the
-            groups already.
+        starts: int64 [segments + 1], rising; the last is the number of tokens.
+        shape: of the batch, (B, S).
     """
 
-    groups: tuple[tuple[int, int], ...]
-    slots: torch.Tensor | None
+    starts: torch.Tensor
+    shape: tuple[int, int]
 
 
-Segments = torch.Tensor | SegmentLayout
+Segments = torch.Tensor | SegmentBounds
 
 
 def prepare_segments(segments: torch.Tensor) -> Segments:
@@ -39,9 +38,9 @@ def prepare_segments(segments: torch.Tensor) -> Segments:
         segments: int32 or int64 [B, S]; a segment is a run of equal numbers within a row.
 
     Returns:
-        On the CPU a layout, elsewhere a boolean mask [B, 1, S, S].
+        On the CPU their bounds, elsewhere a boolean mask [B, 1, S, S].
     """
-    return _layout(segments.numpy()) if segments.device.type == "cpu" else _mask(segments)
+    return _bounds(segments.numpy()) if segments.device.type == "cpu" else _mask(segments)
 
 
 def attention(
@@ -67,52 +66,70 @@ def attention(
         if segments.shape != q_BSHE.shape[:2]:
             raise ValueError(f"segments {tuple(segments.shape)}; allowed: {tuple(q_BSHE.shape[:2])}")
         segments = prepare_segments(segments)
-    if q_BSHE.device.type != "cpu":
-        return _attend(q_BSHE, k_BSKE, v_BSKE, segments)
-    # The CPU's fused attention is slower in bf16 than in fp32, its backward pass twice.
-    dtype = q_BSHE.dtype
-    math = torch.promote_types(dtype, torch.float32)
-    q_BSHE, k_BSKE, v_BSKE = q_BSHE.to(math), k_BSKE.to(math), v_BSKE.to(math)
-    if isinstance(segments, SegmentLayout) and segments.slots is not None:
-        mixed = _attend_by_group(q_BSHE, k_BSKE, v_BSKE, segments.groups, segments.slots)
-    else:
-        mixed = _attend(q_BSHE, k_BSKE, v_BSKE, segments)
-    return mixed.to(dtype)
+    if (
+        not isinstance(segments, torch.Tensor)
+        and takes(q_BSHE, k_BSKE, v_BSKE)
+        and has_head_dim(q_BSHE.shape[3])
+    ):
+        bounds = segments or _whole_rows(q_BSHE.shape[0], q_BSHE.shape[1])
+        if bounds.shape != q_BSHE.shape[:2]:
+            raise ValueError(f"segments {tuple(bounds.shape)}; allowed: {tuple(q_BSHE.shape[:2])}")
+        return _AttentionInCpp.apply(q_BSHE, k_BSKE, v_BSKE, bounds.starts)
+    return _attend(
+        q_BSHE, k_BSKE, v_BSKE, _mask_of(segments) if isinstance(segments, SegmentBounds) else segments
+    )
 
 
-def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: Segments | None) -> torch.Tensor:
+def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Within the segments of a mask; within whole rows without one."""
-    mask = segments if isinstance(segments, torch.Tensor) else None
+    math = q.dtype
+    if q.device.type == "cpu":
+        # The CPU's fused attention is slower in bf16 than in fp32, its backward pass twice.
+        math = torch.promote_types(q.dtype, torch.float32)
     mixed = functional.scaled_dot_product_attention(
-        q.transpose(1, 2),
-        k.transpose(1, 2),
-        v.transpose(1, 2),
+        q.transpose(1, 2).to(math),
+        k.transpose(1, 2).to(math),
+        v.transpose(1, 2).to(math),
         attn_mask=mask,
         is_causal=mask is None,
         enable_gqa=q.shape[2] != k.shape[2],
     )
-    return mixed.transpose(1, 2)
+    return mixed.transpose(1, 2).to(q.dtype)
 
 
-def _attend_by_group(
-    q_BSHE: torch.Tensor,
-    k_BSKE: torch.Tensor,
-    v_BSKE: torch.Tensor,
-    groups: tuple[tuple[int, int], ...],
-    slots: torch.Tensor,
-) -> torch.Tensor:
-    sizes = [documents * length for documents, length in groups]
+class _AttentionInCpp(torch.autograd.Function):
+    """In fp32, with the logarithm of each query's softmax sum kept for the backward pass."""
 
-    def regrouped(x_BSHE: torch.Tensor) -> list[torch.Tensor]:
-        rows = x_BSHE.flatten(0, 1)
-        # Padding follows the document, so causal attention never looks at it; zeros keep its own rows finite.
-        placed = rows.new_zeros(sum(sizes), *rows.shape[1:]).index_copy(0, slots, rows)
-        parts = placed.split(sizes)
-        return [part.unflatten(0, group) for part, group in zip(parts, groups, strict=True)]
+    @staticmethod
+    def forward(
+        ctx: Any, q_BSHE: torch.Tensor, k_BSKE: torch.Tensor, v_BSKE: torch.Tensor, starts: torch.Tensor
+    ) -> torch.Tensor:
+        q, k, v = (x.to(torch.float32).contiguous() for x in (q_BSHE, k_BSKE, v_BSKE))
+        mixed, log_sums = torch.empty_like(q), q.new_empty(q.shape[:3])
+        _cpu.attention_forward(
+            *_sizes(q, k),
+            len(starts) - 1,
+            *(address(x) for x in (starts, q, k, v, mixed, log_sums)),
+        )
+        ctx.save_for_backward(q, k, v, starts, mixed, log_sums)
+        ctx.dtype = q_BSHE.dtype
+        return mixed.to(ctx.dtype)
 
-    regrouped_qkv = zip(regrouped(q_BSHE), regrouped(k_BSKE), regrouped(v_BSKE), strict=True)
-    mixed = torch.cat([_attend(q, k, v, None).flatten(0, 1) for q, k, v in regrouped_qkv])
-    return mixed.index_select(0, slots).view(q_BSHE.shape)
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+        q, k, v, starts, mixed, log_sums = ctx.saved_tensors
+        grad = grads[0].to(torch.float32).contiguous()
+        grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        _cpu.attention_backward(
+            *_sizes(q, k),
+            len(starts) - 1,
+            *(address(x) for x in (starts, q, k, v, mixed, log_sums, grad, grad_q, grad_k, grad_v)),
+        )
+        return grad_q.to(ctx.dtype), grad_k.to(ctx.dtype), grad_v.to(ctx.dtype), None
+
+
+def _sizes(q_BSHE: torch.Tensor, k_BSKE: torch.Tensor) -> tuple[int, int, int]:
+    return q_BSHE.shape[2], k_BSKE.shape[2], q_BSHE.shape[3]
 
 
 def _mask(segments: torch.Tensor) -> torch.Tensor:
@@ -121,24 +138,17 @@ def _mask(segments: torch.Tensor) -> torch.Tensor:
     return (segments[:, None, :, None] == segments[:, None, None, :]) & causal
 
 
-def _layout(segments: np.ndarray) -> SegmentLayout:
+def _mask_of(bounds: SegmentBounds) -> torch.Tensor:
+    numbers = torch.arange(len(bounds.starts) - 1).repeat_interleave(bounds.starts.diff())
+    return _mask(numbers.view(bounds.shape))
+
+
+def _bounds(segments: np.ndarray) -> SegmentBounds:
     rows, size = segments.shape
     first = np.ones((rows, size), bool)
     first[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    starts = np.flatnonzero(first)
-    lengths = np.diff(starts, append=rows * size)
-    if len(starts) == rows:
-        return SegmentLayout(((rows, size),), None)
-    order = np.argsort(-lengths, kind="stable")
-    bases = np.empty_like(starts)
-    groups: list[tuple[int, int]] = []
-    offset = begin = 0
-    while begin < len(order):
-        longest = int(lengths[order[begin]])
-        count = int(np.sum(lengths[order[begin:]] >= _SHORTEST_IN_GROUP * longest))
-        bases[order[begin : begin + count]] = offset + longest * np.arange(count)
-        groups.append((count, longest))
-        offset += count * longest
-        begin += count
-    slots = np.repeat(bases - starts, lengths) + np.arange(rows * size)
-    return SegmentLayout(tuple(groups), torch.from_numpy(slots))
+    return SegmentBounds(torch.from_numpy(np.append(np.flatnonzero(first), rows * size)), (rows, size))
+
+
+def _whole_rows(rows: int, size: int) -> SegmentBounds:
+    return SegmentBounds(torch.arange(rows + 1) * size, (rows, size))

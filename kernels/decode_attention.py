@@ -1,26 +1,34 @@
 """Attention of new tokens to a cache of fixed capacity.
 
-The whole capacity is always read: the shape of the computation, and with it the last bits of a row, do not
-depend on how full any row is.
+A row's bits depend on that row alone. In C++, on a CPU, only the visible positions are read. In PyTorch the
+whole capacity always is: the shape of the computation, and with it the last bits of a row, do not depend on
+how full any row is.
 """
 
 import torch
 from torch.nn import functional
 
+from . import _cpu
+from .cpu import address, has_head_dim, takes
 
-def visible_positions(positions: torch.Tensor, capacity: int, group: int, dtype: torch.dtype) -> torch.Tensor:
+
+def visible_positions(
+    positions: torch.Tensor, capacity: int, group: int, head_dim: int, dtype: torch.dtype
+) -> torch.Tensor:
     """What `decode_attention` needs of the positions; made once, used by every layer.
 
     Args:
-        positions: int64 [N, T], of the new tokens.
+        positions: int64 [N, T], of the new tokens, each below the capacity.
         capacity: C, positions a row of the cache holds.
         group: query heads per key-value head, H / K.
-        dtype: of the queries and the cache.
+        head_dim, dtype: of the queries and the cache.
 
     Returns:
-        [N, 1, G * T, C], at least fp32 on the CPU and `dtype` elsewhere: zero at a token's own position and
-        before it, -inf after it.
+        The positions themselves where C++ takes over. Else [N, 1, G * T, C], at least fp32 on the CPU and
+        `dtype` elsewhere: zero at a token's own position and before it, -inf after it.
     """
+    if takes(torch.empty(0, dtype=dtype, device=positions.device)) and has_head_dim(head_dim):
+        return positions.contiguous()
     hidden = torch.arange(capacity, device=positions.device) > positions[..., None]
     math = _math_dtype(dtype, positions.device)
     bias = torch.zeros(hidden.shape, dtype=math, device=positions.device).masked_fill_(hidden, float("-inf"))
@@ -43,6 +51,8 @@ def decode_attention(
     """
     rows, tokens, heads, head_dim = q_NTHE.shape
     kv_heads = keys_NKCE.shape[1]
+    if visible.dtype == torch.int64:
+        return _in_cpp(q_NTHE, keys_NKCE, values_NKCE, visible)
     group = heads // kv_heads
     # The query heads of one key-value head stand as so many queries of it: the cache is read once for all.
     grouped = q_NTHE.view(rows, tokens, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4).flatten(2, 3)
@@ -51,6 +61,31 @@ def decode_attention(
     else:
         mixed = functional.scaled_dot_product_attention(grouped, keys_NKCE, values_NKCE, attn_mask=visible)
     return mixed.unflatten(2, (group, tokens)).permute(0, 3, 1, 2, 4).reshape(q_NTHE.shape)
+
+
+def _in_cpp(
+    q_NTHE: torch.Tensor, keys_NKCE: torch.Tensor, values_NKCE: torch.Tensor, positions: torch.Tensor
+) -> torch.Tensor:
+    if not takes(q_NTHE, keys_NKCE, values_NKCE) or positions.shape != q_NTHE.shape[:2]:
+        raise ValueError(
+            f"queries {tuple(q_NTHE.shape)} {q_NTHE.dtype}, caches {keys_NKCE.dtype} and "
+            f"{values_NKCE.dtype}, positions {tuple(positions.shape)}; allowed: [N, T, H, E] of one type, "
+            "and [N, T]"
+        )
+    q_NTHE = q_NTHE.contiguous()
+    mixed = torch.empty_like(q_NTHE)
+    rows, tokens, heads, head_dim = q_NTHE.shape
+    _cpu.decode_attention(
+        q_NTHE.dtype == torch.bfloat16,
+        rows,
+        tokens,
+        heads,
+        keys_NKCE.shape[1],
+        head_dim,
+        keys_NKCE.shape[2],
+        *(address(x) for x in (q_NTHE, positions, keys_NKCE, values_NKCE, mixed)),
+    )
+    return mixed
 
 
 def _attend(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:

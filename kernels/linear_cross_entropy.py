@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 import torch
 
+from . import _cpu
+from .cpu import address, takes
+
 # Logits held at a time. On the CPU the chunk stays in the last-level cache: at vocabulary 4,096 chunks of 512
 # to 1,024 tokens were fastest, the whole batch nearly twice as slow.
 _CPU_LOGITS, _DEVICE_LOGITS = 2**21, 2**28
@@ -35,7 +38,8 @@ def linear_cross_entropy(
         At least fp32: a scalar, or the shape of `labels` with zeros where there is no label.
 
     Raises:
-        ValueError: shapes or the reduction are wrong.
+        ValueError: shapes, a label or the reduction are wrong (labels are looked at on the CPU only:
+            elsewhere that would wait for the device).
     """
     if hidden.shape[:-1] != labels.shape or hidden.shape[-1] != weight.shape[-1]:
         raise ValueError(
@@ -51,6 +55,10 @@ def linear_cross_entropy(
     if len(labelled) < len(labels_N):
         hidden_ND, labels_N = hidden_ND.index_select(0, labelled), labels_N.index_select(0, labelled)
     labels_N = labels_N.long()  # What gather and scatter take.
+    if len(labels_N) and labels_N.device.type == "cpu":
+        lowest, highest = (int(label) for label in labels_N.aminmax())
+        if not 0 <= lowest <= highest < len(weight):
+            raise ValueError(f"labels are {lowest} to {highest}; allowed: 0 to {len(weight) - 1}")
     if reduction == "sum":
         return _Sum.apply(hidden_ND, weight, labels_N)
     nats = _Each.apply(hidden_ND, weight, labels_N)
@@ -94,8 +102,11 @@ def _losses(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) ->
     weight_math = _rounded(weight, hidden)
     nats = weight_math.new_empty(len(labels))
     for rows in _chunks(len(labels), weight):
-        log_probability = _log_probabilities(hidden[rows], weight_math)
-        nats[rows] = log_probability.gather(1, labels[rows, None])[:, 0].neg_()
+        logits = hidden[rows].to(weight_math.dtype) @ weight_math.t()
+        if takes(logits):
+            _softmax_in_cpp(logits, labels[rows], nats[rows], None, None)
+        else:
+            nats[rows] = torch.log_softmax(logits, -1).gather(1, labels[rows, None])[:, 0].neg_()
     return nats
 
 
@@ -109,23 +120,54 @@ def _losses_and_gradients(
     grad_hidden = torch.empty_like(hidden)
     grad_weight = torch.zeros_like(weight_math)
     for rows in _chunks(len(labels), weight):
-        label = labels[rows, None]
-        log_probability = _log_probabilities(hidden[rows], weight_math)
-        label_log_probability = log_probability.gather(1, label)
-        nats[rows] = -label_log_probability[:, 0]
-        # softmax - one-hot, in place of the log-probabilities
-        grad_logits = log_probability.exp_().scatter_(1, label, label_log_probability.expm1())
-        if scale is not None:
-            grad_logits.mul_(scale[rows, None])
-        grad_cast = grad_logits.to(hidden.dtype)
+        logits = hidden[rows].to(weight_math.dtype) @ weight_math.t()
+        if takes(logits):
+            grad_cast = (
+                logits if hidden.dtype == torch.float32 else torch.empty_like(logits, dtype=hidden.dtype)
+            )
+            part = None if scale is None else scale[rows].to(torch.float32).contiguous()
+            _softmax_in_cpp(logits, labels[rows], nats[rows], part, grad_cast)
+        else:
+            grad_cast = _softmax_gradient(
+                logits, labels[rows], nats[rows], None if scale is None else scale[rows]
+            )
+            grad_cast = grad_cast.to(hidden.dtype)
         torch.mm(grad_cast, weight_cast, out=grad_hidden[rows])
         # Chunks are added up in fp32.
         grad_weight += torch.mm(grad_cast.t(), hidden[rows])
     return nats, grad_hidden, grad_weight.to(weight.dtype)
 
 
-def _log_probabilities(hidden: torch.Tensor, weight_math: torch.Tensor) -> torch.Tensor:
-    return torch.log_softmax(hidden.to(weight_math.dtype) @ weight_math.t(), -1)
+def _softmax_gradient(
+    logits: torch.Tensor, labels: torch.Tensor, nats: torch.Tensor, scale: torch.Tensor | None
+) -> torch.Tensor:
+    """scale * (softmax - one-hot) [N, V]; writes the losses to `nats`."""
+    log_probability = torch.log_softmax(logits, -1)
+    label_log_probability = log_probability.gather(1, labels[:, None])
+    nats.copy_(-label_log_probability[:, 0])
+    gradient = log_probability.exp_().scatter_(1, labels[:, None], label_log_probability.expm1())
+    return gradient if scale is None else gradient.mul_(scale[:, None])
+
+
+def _softmax_in_cpp(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    nats: torch.Tensor,
+    scale: torch.Tensor | None,
+    gradient: torch.Tensor | None,
+) -> None:
+    """The same on a CPU; overwrites the logits. `gradient` may be their memory, or None: losses alone."""
+    tokens, vocabulary = logits.shape
+    _cpu.cross_entropy(
+        gradient is not None and gradient.dtype == torch.bfloat16,
+        tokens,
+        vocabulary,
+        address(logits),
+        address(labels),
+        address(nats),
+        0 if scale is None else address(scale),
+        0 if gradient is None else address(gradient),
+    )
 
 
 def _rounded(weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from . import _cpu
+from .cpu import address, takes
+
 
 def rope(
     q_BSHE: torch.Tensor, k_BSKE: torch.Tensor, positions: torch.Tensor, theta: float
@@ -51,7 +54,16 @@ def rotation_table(positions: torch.Tensor, head_dim: int, theta: float) -> torc
 
 
 def rotate(x_BSHE: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """`x` rotated by the positions of `table`; shape and type of `x`."""
+    """`x` rotated by the positions of `table`; shape and type of `x`.
+
+    Raises:
+        ValueError: the table is of other positions or another head dimension.
+    """
+    batch, size, _, head_dim = x_BSHE.shape
+    if table.shape != (2, batch, size, 1, head_dim):
+        raise ValueError(
+            f"the table has shape {tuple(table.shape)}; allowed: {(2, batch, size, 1, head_dim)}"
+        )
     return _Rotate.apply(x_BSHE, table)
 
 
@@ -61,17 +73,35 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(table)
-        cosines, sines = table.unbind()
-        return _rotated(x, cosines, sines, 1)
+        return _rotated(x, table, 1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
         (table,) = ctx.saved_tensors
-        cosines, sines = table.unbind()
-        return _rotated(grads[0], cosines, sines, -1), None
+        return _rotated(grads[0], table, -1), None
 
 
-def _rotated(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor, direction: int) -> torch.Tensor:
+def _rotated(x_BSHE: torch.Tensor, table: torch.Tensor, direction: int) -> torch.Tensor:
+    if not takes(x_BSHE):
+        return _rotated_by_torch(x_BSHE, table, direction)
+    x_BSHE = x_BSHE.contiguous()
+    turned = torch.empty_like(x_BSHE)
+    heads, head_dim = x_BSHE.shape[2:]
+    _cpu.rope_rotate(
+        x_BSHE.dtype == torch.bfloat16,
+        x_BSHE.shape[0] * x_BSHE.shape[1],
+        heads,
+        head_dim,
+        direction,
+        address(x_BSHE),
+        address(table),
+        address(turned),
+    )
+    return turned
+
+
+def _rotated_by_torch(x: torch.Tensor, table: torch.Tensor, direction: int) -> torch.Tensor:
+    cosines, sines = table.unbind()
     math = torch.promote_types(x.dtype, torch.float32)
     x_math = x.to(math)
     first, second = x_math.chunk(2, -1)

@@ -9,6 +9,9 @@ import math
 
 import torch
 
+from . import _cpu
+from .cpu import address as address_of
+from .cpu import takes
 from .philox import philox_4x32
 
 # Probabilities in units of 2**-40: sums of integers are exact, so that the cut does not depend on the order
@@ -58,12 +61,34 @@ def sample(
     logits = logits.to(torch.float32)
     if temperature == 0:
         return logits.argmax(-1)
+    if takes(logits):
+        return _sample_in_cpp(logits, temperature, top_p, key, address)
+    return _sample(logits, temperature, top_p, key, address)
+
+
+def _sample(
+    logits: torch.Tensor, temperature: float, top_p: float, key: int, address: torch.Tensor
+) -> torch.Tensor:
     # The largest is taken away first: a small temperature then overflows to -inf, which is right.
     probabilities = torch.softmax((logits - logits.amax(-1, keepdim=True)).div_(temperature), -1)
     race = probabilities / exponential_noise(key, address, logits.shape[1])
     if top_p < 1:
         race.masked_fill_(~nucleus(probabilities, top_p), -1.0)
     return race.argmax(-1)
+
+
+def _sample_in_cpp(
+    logits: torch.Tensor, temperature: float, top_p: float, key: int, address: torch.Tensor
+) -> torch.Tensor:
+    """Makes noise for the tokens of the nucleus alone."""
+    if not 0 <= key < 2**64:
+        raise ValueError(f"key is {key}; allowed: 0 to 2**64 - 1")
+    logits, address = logits.contiguous(), address.contiguous()
+    tokens = logits.new_empty(len(logits), dtype=torch.int64)
+    rows, size = logits.shape
+    addresses = address_of(logits), address_of(address), address_of(tokens)
+    _cpu.sample(rows, size, temperature, top_p, key, *addresses)
+    return tokens
 
 
 def exponential_noise(key: int, address: torch.Tensor, size: int) -> torch.Tensor:

@@ -14,8 +14,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ["pyproject.toml", "setup.py", "CMakeLists.txt", "MANIFEST.in", "README.md", "LICENSE", "NOTICE"]
 FOLDERS = ["csrc", "kernels", "megasbp"]
-EXTENSION = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
-IMPORT_ALL = "import megasbp, megasbp.kernels, megasbp._C; print(megasbp.__file__)"
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
+EXTENSIONS = {f"megasbp/_C{SUFFIX}", f"megasbp/kernels/_cpu{SUFFIX}"}
+IMPORT_ALL = "import megasbp, megasbp.kernels.rope, megasbp._C; print(megasbp.__file__)"
 
 
 @pytest.fixture
@@ -43,10 +44,11 @@ def expected_modules() -> set[str]:
 
 
 def test_wheel_holds_modules_kernels_types_and_extension(clone):
-    # Compiling is left out: the extension built in place stands in for what build_ext puts into this folder.
+    # Compiling is left out: the extensions built in place stand in for what build_ext puts into this folder.
     setup_py(clone, "build_py")
     (built,) = (clone / "build").glob("lib*")
-    shutil.copy(ROOT / "megasbp" / EXTENSION, built / "megasbp" / EXTENSION)
+    for name in EXTENSIONS:
+        shutil.copy(ROOT / name, built / name)
     setup_py(clone, "bdist_wheel", "--skip-build")
     (wheel,) = (clone / "dist").glob("*.whl")
 
@@ -54,7 +56,8 @@ def test_wheel_holds_modules_kernels_types_and_extension(clone):
 
     # A wheel tagged for any Python would install everywhere and import in one.
     assert f"-cp{sys.version_info[0]}{sys.version_info[1]}-" in wheel.name
-    assert expected_modules() | {"megasbp/py.typed", "megasbp/_C.pyi", f"megasbp/{EXTENSION}"} <= names
+    types = {"megasbp/py.typed", "megasbp/_C.pyi", "megasbp/kernels/_cpu.pyi"}
+    assert expected_modules() | types | EXTENSIONS <= names
     assert not [name for name in names if name.startswith(("tests/", "tools/", "kernels/"))]
 
 
@@ -65,7 +68,7 @@ def test_sdist_holds_what_a_build_needs(clone):
     with tarfile.open(archive) as tar:
         names = {name.split("/", 1)[1] for name in tar.getnames() if "/" in name}
 
-    sources = {f"csrc/{path.name}" for path in (ROOT / "csrc").iterdir()}
+    sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*.*")}
     others = {"megasbp/py.typed", "CMakeLists.txt", "setup.py", "LICENSE", "NOTICE"}
     assert expected_modules() | sources | others <= names
 
@@ -149,7 +152,9 @@ def stamped(environment, tmp_path, monkeypatch):
             (tmp_path / ".venv" / "bin").mkdir(parents=True, exist_ok=True)
             (tmp_path / ".venv" / "bin" / "python").touch()
         if "-e" in command or "build_ext" in command:
-            (tmp_path / "megasbp" / EXTENSION).touch()
+            for name in EXTENSIONS:
+                (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+                (tmp_path / name).touch()
 
     monkeypatch.setattr(environment, "run", run)
     return tmp_path, steps

@@ -110,7 +110,7 @@ def wanted_packages(project):
 
 
 def install(venv, project, torch_index):
-    """Creates the virtual environment, installs the pinned packages, then the clone, which builds _C."""
+    """Makes the virtual environment, installs the pinned packages, then the clone, which builds the C++."""
     if importlib.util.find_spec("ensurepip") is None:
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
         stop(f"{sys.executable} cannot make virtual environments; apt-get install python{version}-venv")
@@ -127,7 +127,7 @@ def install(venv, project, torch_index):
     # --no-compile: a module is compiled when first imported; most of them never are.
     wanted = [*project["build-system"]["requires"], *wanted_packages(project)]
     run(*pip, "-c", "constraints.txt", *index, *wanted)
-    print("megasbp: building the C++ extension", flush=True)
+    print("megasbp: building the C++ extensions", flush=True)
     run(*pip, "--no-deps", "--no-build-isolation", "-e", ".")
 
 
@@ -161,13 +161,13 @@ def make_environment(name, torch_index):
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    extension = ROOT / "megasbp" / f"_C{suffix}"
+    extensions = [ROOT / "megasbp" / f"_C{suffix}", ROOT / "megasbp" / "kernels" / f"_cpu{suffix}"]
     extension_stamp = STAMPS / f"extension{suffix}"
     sources = [
         ROOT / "setup.py",
         ROOT / "CMakeLists.txt",
-        *sorted((ROOT / "csrc").glob("*.cpp")),
-        *sorted((ROOT / "csrc").glob("*.h")),
+        *sorted((ROOT / "csrc").rglob("*.cpp")),
+        *sorted((ROOT / "csrc").rglob("*.h")),
     ]
     extension_key = content_hash(sources)
 
@@ -186,9 +186,9 @@ def make_environment(name, torch_index):
             write_stamp(packages_stamp, packages_key)
             write_stamp(extension_stamp, extension_key)
             return
-    if not (is_current(extension_stamp, extension_key) and extension.is_file()):
+    if not (is_current(extension_stamp, extension_key) and all(path.is_file() for path in extensions)):
         check_compiler()
-        print("megasbp: building the C++ extension", flush=True)
+        print("megasbp: building the C++ extensions", flush=True)
         run(python, "setup.py", "-q", "build_ext", "--inplace")
         write_stamp(extension_stamp, extension_key)
 

@@ -110,6 +110,13 @@ def _bare(requirement: Requirement) -> str:
 
 
 def _check_extension(findings: _Findings) -> None:
+    # Kernels first: theirs needs nothing of ours, and torch's OpenMP library must be there before it.
+    for module in ("torch", "megasbp.kernels._cpu"):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            findings.problem("C++ kernels of a CPU", f"{module} does not load ({error})", _BUILD)
+            break
     name = f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
     try:
         extension = importlib.import_module("megasbp._C")

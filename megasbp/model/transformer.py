@@ -199,7 +199,9 @@ class Transformer(nn.Module):
         """
         lanes = cache.lanes(slots, positions, valid)
         group = self.config.heads // self.config.kv_heads
-        visible = visible_positions(positions, cache.capacity, group, self.compute_dtype)
+        visible = visible_positions(
+            positions, cache.capacity, group, self.config.head_dim, self.compute_dtype
+        )
         rotation = rotation_table(positions, self.config.head_dim, self.config.rope_theta)
         x_NTD = self.embedding(tokens, self.compute_dtype)
         for layer, block in enumerate(self.blocks):

@@ -76,10 +76,10 @@ def test_the_mask_of_other_devices_means_the_same():
     torch.testing.assert_close(attention(q, k, v, _mask(ODD)), attention(q, k, v, ODD))
 
 
-def test_documents_of_similar_length_stand_together_and_little_is_padded():
-    lengths = [200, 190, 60, 62]
-    layout = prepare_segments(segments_of([*lengths, 0]))
-    assert layout.groups == ((2, 200), (2, 62))
+def test_segments_are_runs_of_equal_numbers_within_a_row():
+    bounds = prepare_segments(torch.tensor([[0, 0, 1, 1], [1, 1, 0, 1]]))
+    assert bounds.starts.tolist() == [0, 2, 4, 6, 7, 8]
+    assert bounds.shape == (2, 4)
 
 
 def test_a_segment_does_not_see_its_neighbours():

@@ -117,16 +117,15 @@ def test_a_weight_in_fp32_is_rounded_to_the_type_of_hidden():
 
 def test_logits_of_all_tokens_are_never_held(monkeypatch):
     held = []
-    log_probabilities = module._log_probabilities
+    softmax_gradient = module._softmax_gradient
 
-    def watched(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        result = log_probabilities(hidden, weight)
-        held.append(result.numel())
-        return result
+    def watched(logits: torch.Tensor, *others: torch.Tensor | None) -> torch.Tensor:
+        held.append(logits.numel())
+        return softmax_gradient(logits, *others)
 
-    monkeypatch.setattr(module, "_log_probabilities", watched)
+    monkeypatch.setattr(module, "_softmax_gradient", watched)
     monkeypatch.setattr(module, "_CPU_LOGITS", 128 * 97)
-    hidden, weight, labels = case((1000,), 97, 8, 0.0, torch.float32)
+    hidden, weight, labels = case((1000,), 97, 8, 0.0, torch.float64)
     linear_cross_entropy(hidden, weight.requires_grad_(), labels).backward()
     assert max(held) == 128 * 97
     assert sum(held) == 1000 * 97
@@ -135,6 +134,12 @@ def test_logits_of_all_tokens_are_never_held(monkeypatch):
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
         linear_cross_entropy(torch.ones(3, 4), torch.ones(9, 5), torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("wrong", [-1, 9])
+def test_a_label_outside_the_vocabulary_is_refused(wrong):
+    with pytest.raises(ValueError, match=f"{wrong}.*0 to 8"):
+        linear_cross_entropy(torch.ones(2, 4), torch.ones(9, 4), torch.tensor([3, wrong]))
 
 
 def test_an_unknown_reduction_is_refused():

@@ -1,0 +1,70 @@
+#include <cmath>
+#include <limits>
+
+#include "kernels.h"
+#include "parallel.h"
+
+namespace megasbp::kernels {
+namespace {
+
+constexpr float kLeast = -std::numeric_limits<float>::infinity();
+
+MEGASBP_WIDE_VECTORS
+float largest_of(int64_t size, const float *logits) {
+  Floats found = all(kLeast);
+  for (int64_t i = 0; i < size; i += kLanes) found = larger(found, load(logits + i, size - i, kLeast));
+  return largest(found);
+}
+
+// exp(logit - shift) of each, written if `powers` is not null; returns their sum.
+MEGASBP_WIDE_VECTORS
+float sum_of_powers(int64_t size, const float *logits, float shift, float *powers) {
+  Floats total{};
+  for (int64_t i = 0; i < size; i += kLanes) {
+    const Floats power = exponential(load(logits + i, size - i, kLeast) - shift);
+    total += power;
+    if (powers != nullptr) store(powers + i, power, size - i);
+  }
+  return sum(total);
+}
+
+MEGASBP_WIDE_VECTORS void scaled(int64_t size, const float *values, float factor, float *to) {
+  for (int64_t i = 0; i < size; i += kLanes) store(to + i, load(values + i, size - i) * factor, size - i);
+}
+MEGASBP_WIDE_VECTORS void scaled(int64_t size, const float *values, float factor, BFloat16 *to) {
+  for (int64_t i = 0; i < size; i += kLanes) store(to + i, load(values + i, size - i) * factor, size - i);
+}
+
+MEGASBP_WIDE_VECTORS void place(float value, float *to) { *to = value; }
+MEGASBP_WIDE_VECTORS void place(float value, BFloat16 *to) { store(to, all(value), 1); }
+
+// logits: fp32 [tokens, vocabulary], overwritten; labels int64 [tokens]; nats fp32 [tokens].
+// gradient [tokens, vocabulary], of fp32 (which may be the logits' own memory) or bf16, or 0: scale * (softmax - one-hot),
+// with scale fp32 [tokens], or 0 for ones.
+void cross_entropy(bool bfloat16, int64_t tokens, int64_t vocabulary, Address logits, Address labels, Address nats,
+                   Address scale, Address gradient) {
+  with_type(bfloat16, [&](auto *type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    for_ranges(tokens, rows_at_once(vocabulary), [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t token = begin; token < end; ++token) {
+        float *row = at<float>(logits) + token * vocabulary;
+        const int64_t label = at<const int64_t>(labels)[token];
+        const float shift = largest_of(vocabulary, row), centred = row[label] - shift;
+        const float total = sum_of_powers(vocabulary, row, shift, gradient != 0 ? row : nullptr);
+        const float loss = std::log(total) - centred;
+        at<float>(nats)[token] = loss;
+        if (gradient == 0) continue;
+        const float factor = scale != 0 ? at<const float>(scale)[token] : 1.0f;
+        T *to = at<T>(gradient) + token * vocabulary;
+        scaled(vocabulary, row, factor / total, to);
+        place(factor * std::expm1(-loss), to + label);
+      }
+    });
+  });
+}
+
+}  // namespace
+
+void register_cross_entropy(pybind11::module_ &module) { module.def("cross_entropy", &cross_entropy, Release()); }
+
+}  // namespace megasbp::kernels

@@ -1,0 +1,72 @@
+#include "kernels.h"
+#include "parallel.h"
+
+namespace megasbp::kernels {
+namespace {
+
+template <typename T>
+MEGASBP_INLINE void forward_part(int64_t size, const T *gate, const T *up, T *product) {
+  for (int64_t i = 0; i < size; i += kLanes) {
+    const int64_t count = size - i;
+    const Floats x = load(gate + i, count);
+    store(product + i, x / (exponential(-x) + 1.0f) * load(up + i, count), count);
+  }
+}
+
+template <typename T>
+MEGASBP_INLINE void backward_part(int64_t size, const T *gradient, const T *gate, const T *up, T *gate_gradient,
+                                  T *up_gradient) {
+  for (int64_t i = 0; i < size; i += kLanes) {
+    const int64_t count = size - i;
+    const Floats x = load(gate + i, count), incoming = load(gradient + i, count);
+    const Floats sigmoid = 1.0f / (exponential(-x) + 1.0f), activation = x * sigmoid;
+    // silu' = sigmoid + silu * (1 - sigmoid)
+    const Floats slope = sigmoid + activation * (1.0f - sigmoid);
+    store(up_gradient + i, activation * incoming, count);
+    store(gate_gradient + i, slope * load(up + i, count) * incoming, count);
+  }
+}
+
+MEGASBP_WIDE_VECTORS void forward(int64_t n, const float *gate, const float *up, float *product) {
+  forward_part(n, gate, up, product);
+}
+MEGASBP_WIDE_VECTORS void forward(int64_t n, const BFloat16 *gate, const BFloat16 *up, BFloat16 *product) {
+  forward_part(n, gate, up, product);
+}
+MEGASBP_WIDE_VECTORS void backward(int64_t n, const float *gradient, const float *gate, const float *up,
+                                   float *gate_gradient, float *up_gradient) {
+  backward_part(n, gradient, gate, up, gate_gradient, up_gradient);
+}
+MEGASBP_WIDE_VECTORS void backward(int64_t n, const BFloat16 *gradient, const BFloat16 *gate, const BFloat16 *up,
+                                   BFloat16 *gate_gradient, BFloat16 *up_gradient) {
+  backward_part(n, gradient, gate, up, gate_gradient, up_gradient);
+}
+
+void swiglu_forward(bool bfloat16, int64_t size, Address gate, Address up, Address product) {
+  with_type(bfloat16, [&](auto *type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    for_ranges(size, kNumbersAtOnce, [&](int64_t, int64_t begin, int64_t end) {
+      forward(end - begin, at<const T>(gate) + begin, at<const T>(up) + begin, at<T>(product) + begin);
+    });
+  });
+}
+
+void swiglu_backward(bool bfloat16, int64_t size, Address gradient, Address gate, Address up, Address gate_gradient,
+                     Address up_gradient) {
+  with_type(bfloat16, [&](auto *type) {
+    using T = std::remove_pointer_t<decltype(type)>;
+    for_ranges(size, kNumbersAtOnce, [&](int64_t, int64_t begin, int64_t end) {
+      backward(end - begin, at<const T>(gradient) + begin, at<const T>(gate) + begin, at<const T>(up) + begin,
+               at<T>(gate_gradient) + begin, at<T>(up_gradient) + begin);
+    });
+  });
+}
+
+}  // namespace
+
+void register_swiglu(pybind11::module_ &module) {
+  module.def("swiglu_forward", &swiglu_forward, Release());
+  module.def("swiglu_backward", &swiglu_backward, Release());
+}
+
+}  // namespace megasbp::kernels
