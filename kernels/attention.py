@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from . import _cpu
-from .cpu import address, has_head_dim, takes
+from .cpu import address, cpp, has_head_dim, takes
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class _AttentionInCpp(torch.autograd.Function):
     ) -> torch.Tensor:
         q, k, v = (x.to(torch.float32).contiguous() for x in (q_BSHE, k_BSKE, v_BSKE))
         mixed, log_sums = torch.empty_like(q), q.new_empty(q.shape[:3])
-        _cpu.attention_forward(
+        cpp.attention_forward(
             *_sizes(q, k),
             len(starts) - 1,
             *(address(x) for x in (starts, q, k, v, mixed, log_sums)),
@@ -120,7 +119,7 @@ class _AttentionInCpp(torch.autograd.Function):
         q, k, v, starts, mixed, log_sums = ctx.saved_tensors
         grad = grads[0].to(torch.float32).contiguous()
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        _cpu.attention_backward(
+        cpp.attention_backward(
             *_sizes(q, k),
             len(starts) - 1,
             *(address(x) for x in (starts, q, k, v, mixed, log_sums, grad, grad_q, grad_k, grad_v)),

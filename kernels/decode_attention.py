@@ -8,8 +8,7 @@ how full any row is.
 import torch
 from torch.nn import functional
 
-from . import _cpu
-from .cpu import address, has_head_dim, takes
+from .cpu import address, cpp, has_head_dim, takes
 
 
 def visible_positions(
@@ -75,7 +74,7 @@ def _in_cpp(
     q_NTHE = q_NTHE.contiguous()
     mixed = torch.empty_like(q_NTHE)
     rows, tokens, heads, head_dim = q_NTHE.shape
-    _cpu.decode_attention(
+    cpp.decode_attention(
         q_NTHE.dtype == torch.bfloat16,
         rows,
         tokens,

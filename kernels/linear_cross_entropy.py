@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from . import _cpu
-from .cpu import address, takes
+from .cpu import address, cpp, takes
 
 # Logits held at a time. On the CPU the chunk stays in the last-level cache: at vocabulary 4,096 chunks of 512
 # to 1,024 tokens were fastest, the whole batch nearly twice as slow.
@@ -158,7 +157,7 @@ def _softmax_in_cpp(
 ) -> None:
     """The same on a CPU; overwrites the logits. `gradient` may be their memory, or None: losses alone."""
     tokens, vocabulary = logits.shape
-    _cpu.cross_entropy(
+    cpp.cross_entropy(
         gradient is not None and gradient.dtype == torch.bfloat16,
         tokens,
         vocabulary,

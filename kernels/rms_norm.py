@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 
-from . import _cpu
-from .cpu import address, takes
+from .cpu import address, cpp, takes
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -36,7 +35,7 @@ class _RMSNorm(torch.autograd.Function):
         if ctx.in_cpp:
             x, weight_math = x.contiguous(), _fp32(weight)
             y, scale = torch.empty_like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
-            _cpu.rms_norm_forward(
+            cpp.rms_norm_forward(
                 x.dtype == torch.bfloat16,
                 scale.numel(),
                 x.shape[-1],
@@ -58,7 +57,7 @@ class _RMSNorm(torch.autograd.Function):
             return *_backward(grads[0], x, weight, scale), None
         grad, grad_x, weight_math = grads[0].contiguous(), torch.empty_like(x), _fp32(weight)
         grad_weight = x.new_empty(weight.shape, dtype=torch.float32)
-        _cpu.rms_norm_backward(
+        cpp.rms_norm_backward(
             x.dtype == torch.bfloat16,
             scale.numel(),
             x.shape[-1],

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from . import _cpu
-from .cpu import address, takes
+from .cpu import address, cpp, takes
 
 
 def rope(
@@ -87,7 +86,7 @@ def _rotated(x_BSHE: torch.Tensor, table: torch.Tensor, direction: int) -> torch
     x_BSHE = x_BSHE.contiguous()
     turned = torch.empty_like(x_BSHE)
     heads, head_dim = x_BSHE.shape[2:]
-    _cpu.rope_rotate(
+    cpp.rope_rotate(
         x_BSHE.dtype == torch.bfloat16,
         x_BSHE.shape[0] * x_BSHE.shape[1],
         heads,

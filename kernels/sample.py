@@ -9,9 +9,8 @@ import math
 
 import torch
 
-from . import _cpu
 from .cpu import address as address_of
-from .cpu import takes
+from .cpu import cpp, takes
 from .philox import philox_4x32
 
 # Probabilities in units of 2**-40: sums of integers are exact, so that the cut does not depend on the order
@@ -87,7 +86,7 @@ def _sample_in_cpp(
     tokens = logits.new_empty(len(logits), dtype=torch.int64)
     rows, size = logits.shape
     addresses = address_of(logits), address_of(address), address_of(tokens)
-    _cpu.sample(rows, size, temperature, top_p, key, *addresses)
+    cpp.sample(rows, size, temperature, top_p, key, *addresses)
     return tokens
 
 

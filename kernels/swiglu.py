@@ -4,8 +4,7 @@ from typing import Any
 
 import torch
 
-from . import _cpu
-from .cpu import address, takes
+from .cpu import address, cpp, takes
 
 
 def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
@@ -39,7 +38,7 @@ class _SwiGLU(torch.autograd.Function):
         gate, up = gate.contiguous(), up.contiguous()
         product = torch.empty_like(gate)
         ctx.save_for_backward(gate, up)
-        _cpu.swiglu_forward(
+        cpp.swiglu_forward(
             gate.dtype == torch.bfloat16, gate.numel(), address(gate), address(up), address(product)
         )
         return product
@@ -50,7 +49,7 @@ class _SwiGLU(torch.autograd.Function):
         if not ctx.in_cpp:
             return _backward(grads[0], gate, up)
         grad, grad_gate, grad_up = grads[0].contiguous(), torch.empty_like(gate), torch.empty_like(up)
-        _cpu.swiglu_backward(
+        cpp.swiglu_backward(
             gate.dtype == torch.bfloat16,
             gate.numel(),
             address(grad),

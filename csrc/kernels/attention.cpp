@@ -100,11 +100,11 @@ MEGASBP_INLINE void attend_backward(const Shape &s, const Backward &b, int64_t b
 }
 
 #define MEGASBP_ATTEND(vectors)                                                                               \
-  MEGASBP_WIDE_VECTORS void run_##vectors(const Shape &s, const Forward &f, int64_t begin, int64_t end,       \
+  MEGASBP_KERNEL void run_##vectors(const Shape &s, const Forward &f, int64_t begin, int64_t end,       \
                                           int64_t kv_head, Scratch &scratch) {                                \
     attend<vectors>(s, f, begin, end, kv_head, scratch);                                                      \
   }                                                                                                           \
-  MEGASBP_WIDE_VECTORS void run_##vectors(const Shape &s, const Backward &b, int64_t begin, int64_t end,      \
+  MEGASBP_KERNEL void run_##vectors(const Shape &s, const Backward &b, int64_t begin, int64_t end,      \
                                           int64_t kv_head, Scratch &scratch) {                                \
     attend_backward<vectors>(s, b, begin, end, kv_head, scratch);                                             \
   }

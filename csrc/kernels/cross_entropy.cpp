@@ -9,7 +9,7 @@ namespace {
 
 constexpr float kLeast = -std::numeric_limits<float>::infinity();
 
-MEGASBP_WIDE_VECTORS
+MEGASBP_KERNEL
 float largest_of(int64_t size, const float *logits) {
   Floats found = all(kLeast);
   for (int64_t i = 0; i < size; i += kLanes) found = larger(found, load(logits + i, size - i, kLeast));
@@ -17,7 +17,7 @@ float largest_of(int64_t size, const float *logits) {
 }
 
 // exp(logit - shift) of each, written if `powers` is not null; returns their sum.
-MEGASBP_WIDE_VECTORS
+MEGASBP_KERNEL
 float sum_of_powers(int64_t size, const float *logits, float shift, float *powers) {
   Floats total{};
   for (int64_t i = 0; i < size; i += kLanes) {
@@ -28,15 +28,15 @@ float sum_of_powers(int64_t size, const float *logits, float shift, float *power
   return sum(total);
 }
 
-MEGASBP_WIDE_VECTORS void scaled(int64_t size, const float *values, float factor, float *to) {
+MEGASBP_KERNEL void scaled(int64_t size, const float *values, float factor, float *to) {
   for (int64_t i = 0; i < size; i += kLanes) store(to + i, load(values + i, size - i) * factor, size - i);
 }
-MEGASBP_WIDE_VECTORS void scaled(int64_t size, const float *values, float factor, BFloat16 *to) {
+MEGASBP_KERNEL void scaled(int64_t size, const float *values, float factor, BFloat16 *to) {
   for (int64_t i = 0; i < size; i += kLanes) store(to + i, load(values + i, size - i) * factor, size - i);
 }
 
-MEGASBP_WIDE_VECTORS void place(float value, float *to) { *to = value; }
-MEGASBP_WIDE_VECTORS void place(float value, BFloat16 *to) { store(to, all(value), 1); }
+MEGASBP_KERNEL void place(float value, float *to) { *to = value; }
+MEGASBP_KERNEL void place(float value, BFloat16 *to) { store(to, all(value), 1); }
 
 // logits: fp32 [tokens, vocabulary], overwritten; labels int64 [tokens]; nats fp32 [tokens].
 // gradient [tokens, vocabulary], of fp32 (which may be the logits' own memory) or bf16, or 0: scale * (softmax - one-hot),

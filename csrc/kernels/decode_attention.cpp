@@ -33,11 +33,11 @@ MEGASBP_INLINE void attend(const Shape &shape, const T *queries, const int64_t *
 }
 
 #define MEGASBP_ATTEND(vectors)                                                                             \
-  MEGASBP_WIDE_VECTORS void attend_##vectors(const Shape &s, const float *q, const int64_t *p, int64_t h,   \
+  MEGASBP_KERNEL void attend_##vectors(const Shape &s, const float *q, const int64_t *p, int64_t h,   \
                                              const float *k, const float *v, float *m, float *w) {          \
     attend<vectors>(s, q, p, h, k, v, m, w);                                                                \
   }                                                                                                         \
-  MEGASBP_WIDE_VECTORS void attend_##vectors(const Shape &s, const BFloat16 *q, const int64_t *p, int64_t h, \
+  MEGASBP_KERNEL void attend_##vectors(const Shape &s, const BFloat16 *q, const int64_t *p, int64_t h, \
                                              const BFloat16 *k, const BFloat16 *v, BFloat16 *m, float *w) { \
     attend<vectors>(s, q, p, h, k, v, m, w);                                                                \
   }

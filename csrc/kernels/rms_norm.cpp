@@ -54,17 +54,17 @@ MEGASBP_INLINE void backward_rows(const Norm &norm, int64_t rows, const T *gradi
   }
 }
 
-MEGASBP_WIDE_VECTORS void forward(const Norm &n, float e, int64_t rows, const float *x, float *y, float *scale) {
+MEGASBP_KERNEL void forward(const Norm &n, float e, int64_t rows, const float *x, float *y, float *scale) {
   forward_rows(n, e, rows, x, y, scale);
 }
-MEGASBP_WIDE_VECTORS void forward(const Norm &n, float e, int64_t rows, const BFloat16 *x, BFloat16 *y, float *scale) {
+MEGASBP_KERNEL void forward(const Norm &n, float e, int64_t rows, const BFloat16 *x, BFloat16 *y, float *scale) {
   forward_rows(n, e, rows, x, y, scale);
 }
-MEGASBP_WIDE_VECTORS void backward(const Norm &n, int64_t rows, const float *gradient, const float *x,
+MEGASBP_KERNEL void backward(const Norm &n, int64_t rows, const float *gradient, const float *x,
                                    const float *scale, float *x_gradient, float *weight_gradient) {
   backward_rows(n, rows, gradient, x, scale, x_gradient, weight_gradient);
 }
-MEGASBP_WIDE_VECTORS void backward(const Norm &n, int64_t rows, const BFloat16 *gradient, const BFloat16 *x,
+MEGASBP_KERNEL void backward(const Norm &n, int64_t rows, const BFloat16 *gradient, const BFloat16 *x,
                                    const float *scale, BFloat16 *x_gradient, float *weight_gradient) {
   backward_rows(n, rows, gradient, x, scale, x_gradient, weight_gradient);
 }

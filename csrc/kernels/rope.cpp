@@ -29,10 +29,10 @@ MEGASBP_INLINE void rotate_tokens(const Rotation &r, int64_t begin, int64_t end,
   }
 }
 
-MEGASBP_WIDE_VECTORS void rotate(const Rotation &r, int64_t begin, int64_t end, const float *x, float *turned) {
+MEGASBP_KERNEL void rotate(const Rotation &r, int64_t begin, int64_t end, const float *x, float *turned) {
   rotate_tokens(r, begin, end, x, turned);
 }
-MEGASBP_WIDE_VECTORS void rotate(const Rotation &r, int64_t begin, int64_t end, const BFloat16 *x, BFloat16 *turned) {
+MEGASBP_KERNEL void rotate(const Rotation &r, int64_t begin, int64_t end, const BFloat16 *x, BFloat16 *turned) {
   rotate_tokens(r, begin, end, x, turned);
 }
 

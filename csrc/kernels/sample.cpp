@@ -21,7 +21,7 @@ struct Row {
   std::vector<int32_t> cut;
 };
 
-MEGASBP_WIDE_VECTORS
+MEGASBP_KERNEL
 float largest_of(int64_t size, const float *logits) {
   const float least = -__builtin_inff();
   Floats found = all(least);
@@ -29,7 +29,7 @@ float largest_of(int64_t size, const float *logits) {
   return largest(found);
 }
 
-MEGASBP_WIDE_VECTORS
+MEGASBP_KERNEL
 void softmax(int64_t size, const float *logits, float shift, float temperature, float *probabilities) {
   Floats total{};
   for (int64_t i = 0; i < size; i += kLanes) {

@@ -27,17 +27,17 @@ MEGASBP_INLINE void backward_part(int64_t size, const T *gradient, const T *gate
   }
 }
 
-MEGASBP_WIDE_VECTORS void forward(int64_t n, const float *gate, const float *up, float *product) {
+MEGASBP_KERNEL void forward(int64_t n, const float *gate, const float *up, float *product) {
   forward_part(n, gate, up, product);
 }
-MEGASBP_WIDE_VECTORS void forward(int64_t n, const BFloat16 *gate, const BFloat16 *up, BFloat16 *product) {
+MEGASBP_KERNEL void forward(int64_t n, const BFloat16 *gate, const BFloat16 *up, BFloat16 *product) {
   forward_part(n, gate, up, product);
 }
-MEGASBP_WIDE_VECTORS void backward(int64_t n, const float *gradient, const float *gate, const float *up,
+MEGASBP_KERNEL void backward(int64_t n, const float *gradient, const float *gate, const float *up,
                                    float *gate_gradient, float *up_gradient) {
   backward_part(n, gradient, gate, up, gate_gradient, up_gradient);
 }
-MEGASBP_WIDE_VECTORS void backward(int64_t n, const BFloat16 *gradient, const BFloat16 *gate, const BFloat16 *up,
+MEGASBP_KERNEL void backward(int64_t n, const BFloat16 *gradient, const BFloat16 *gate, const BFloat16 *up,
                                    BFloat16 *gate_gradient, BFloat16 *up_gradient) {
   backward_part(n, gradient, gate, up, gate_gradient, up_gradient);
 }

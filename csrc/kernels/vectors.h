@@ -1,6 +1,7 @@
 // Sixteen numbers at a time in compiler vectors, and the bfloat16 that they are loaded from and rounded to.
-// Everything here is inlined into functions that are compiled for several widths of registers (wide_vectors.h). A last
-// part of fewer than sixteen goes through the same arithmetic, so an element's bits do not depend on where it stands.
+// Everything here is inlined into functions that are compiled for AVX2 and AVX-512, or for what another kind of processor
+// has. A last part of fewer than sixteen goes through the same arithmetic, so an element's bits do not depend on where it
+// stands.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +10,12 @@
 #include <memory>
 #include <new>
 
-#include "../wide_vectors.h"
-
+// The default is what CMakeLists.txt asks for: AVX2. The processor's own is taken at run time.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define MEGASBP_KERNEL __attribute__((target_clones("arch=x86-64-v4", "default")))
+#else
+#define MEGASBP_KERNEL
+#endif
 #define MEGASBP_INLINE static inline __attribute__((always_inline))
 
 namespace megasbp::kernels {
