@@ -1,4 +1,5 @@
 // Python classes of the indexed dataset.
+#include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -123,10 +124,14 @@ void register_indexed_dataset(py::module_ &module) {
       .def("verify", &IndexedDataset::verify, py::call_guard<py::gil_scoped_release>());
 
   py::class_<IndexedDatasetWriter>(module, "IndexedDatasetWriter")
-      .def(py::init([](const std::string &bin_path, const std::string &idx_path, const py::dtype &dtype) {
-             return std::make_unique<IndexedDatasetWriter>(bin_path, idx_path, megasbp::token_type(dtype));
+      // pybind11's function objects take the GIL themselves when they are called.
+      .def(py::init([](const std::string &bin_path, const std::string &idx_path, const py::dtype &dtype,
+                       megasbp::Follower bin_follower, megasbp::Follower idx_follower) {
+             return std::make_unique<IndexedDatasetWriter>(bin_path, idx_path, megasbp::token_type(dtype),
+                                                           std::move(bin_follower), std::move(idx_follower));
            }),
-           py::arg("bin_path"), py::arg("idx_path"), py::arg("dtype"))
+           py::arg("bin_path"), py::arg("idx_path"), py::arg("dtype"), py::arg("bin_follower") = nullptr,
+           py::arg("idx_follower") = nullptr)
       .def("add_document", &megasbp::add_single, py::arg("tokens").noconvert())
       .def("add_document", &megasbp::add<&IndexedDatasetWriter::add_document>, py::arg("tokens").noconvert(),
            py::arg("lengths").noconvert())

@@ -15,10 +15,13 @@ namespace {
 constexpr size_t kBufferBytes = size_t{1} << 20;
 // Entries of the index that are made at once.
 constexpr int64_t kBlock = 1 << 16;
+// Tokens that are converted at once; they stay in the innermost cache.
+constexpr int64_t kTokensAtOnce = 2048;
 
 }  // namespace
 
-BufferedFile::BufferedFile(std::string path, int flags) : path_(std::move(path)) {
+BufferedFile::BufferedFile(std::string path, int flags, Follower follower)
+    : path_(std::move(path)), follower_(std::move(follower)) {
   descriptor_ = ::open(path_.c_str(), flags | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
   if (descriptor_ < 0) throw FileError(errno, path_);
   buffer_.reserve(kBufferBytes);
@@ -48,6 +51,8 @@ void BufferedFile::flush() {
     done += static_cast<size_t>(written);
   }
   buffer_.clear();
+  written_ += static_cast<int64_t>(done);
+  if (follower_ && done > 0) follower_(written_);
 }
 
 void BufferedFile::read_at(int64_t offset, void *data, size_t bytes) const {
@@ -70,10 +75,11 @@ void BufferedFile::finish() {
   if (failed != 0) throw FileError(errno, path_);
 }
 
-IndexedDatasetWriter::IndexedDatasetWriter(const std::string &bin_path, const std::string &idx_path, TokenType type)
+IndexedDatasetWriter::IndexedDatasetWriter(const std::string &bin_path, const std::string &idx_path, TokenType type,
+                                           Follower bin_follower, Follower idx_follower)
     : type_(type),
-      bin_(bin_path, O_WRONLY),
-      idx_(idx_path, O_WRONLY),
+      bin_(bin_path, O_WRONLY, std::move(bin_follower)),
+      idx_(idx_path, O_WRONLY, std::move(idx_follower)),
       idx_path_(idx_path),
       lengths_(idx_path + ".lengths", O_RDWR) {
   // The name goes at once, the file when it is closed: a killed writer leaves nothing behind.
@@ -109,31 +115,40 @@ void IndexedDatasetWriter::check(const int64_t *tokens, int64_t count, const int
   }
 }
 
-template <typename Token>
-void IndexedDatasetWriter::append_tokens(const int64_t *tokens, int64_t count) {
-  narrow_.resize(static_cast<size_t>(count) * sizeof(Token));
-  Token *out = reinterpret_cast<Token *>(narrow_.data());
-  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<Token>(tokens[i]);
-  bin_.write(narrow_.data(), narrow_.size());
+template <typename Token, typename Integer>
+void IndexedDatasetWriter::append_narrowed(const Integer *tokens, int64_t count) {
+  Token narrow[kTokensAtOnce];
+  for (int64_t start = 0; start < count; start += kTokensAtOnce) {
+    const int64_t block = std::min(kTokensAtOnce, count - start);
+    for (int64_t i = 0; i < block; ++i) narrow[i] = static_cast<Token>(tokens[start + i]);
+    bin_.write(narrow, static_cast<size_t>(block) * sizeof(Token));
+  }
+  tokens_ += count;
+}
+
+template <typename Integer>
+void IndexedDatasetWriter::append_tokens(const Integer *tokens, int64_t count) {
+  switch (type_) {
+    case TokenType::kUint8: return append_narrowed<uint8_t>(tokens, count);
+    case TokenType::kInt8: return append_narrowed<int8_t>(tokens, count);
+    case TokenType::kInt16: return append_narrowed<int16_t>(tokens, count);
+    case TokenType::kUint16: return append_narrowed<uint16_t>(tokens, count);
+    case TokenType::kInt32: return append_narrowed<int32_t>(tokens, count);
+    case TokenType::kInt64: return append_narrowed<int64_t>(tokens, count);
+    case TokenType::kFloat32: return append_narrowed<float>(tokens, count);
+    case TokenType::kFloat64: return append_narrowed<double>(tokens, count);
+  }
+}
+
+void IndexedDatasetWriter::append_length(int64_t length) {
+  const int32_t entry = static_cast<int32_t>(length);
+  lengths_.write(&entry, sizeof(entry));
+  ++sequences_;
 }
 
 void IndexedDatasetWriter::append(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences) {
-  switch (type_) {
-    case TokenType::kUint8: append_tokens<uint8_t>(tokens, count); break;
-    case TokenType::kInt8: append_tokens<int8_t>(tokens, count); break;
-    case TokenType::kInt16: append_tokens<int16_t>(tokens, count); break;
-    case TokenType::kUint16: append_tokens<uint16_t>(tokens, count); break;
-    case TokenType::kInt32: append_tokens<int32_t>(tokens, count); break;
-    case TokenType::kInt64: append_tokens<int64_t>(tokens, count); break;
-    case TokenType::kFloat32: append_tokens<float>(tokens, count); break;
-    case TokenType::kFloat64: append_tokens<double>(tokens, count); break;
-  }
-  for (int64_t i = 0; i < sequences; ++i) {
-    const int32_t length = static_cast<int32_t>(lengths[i]);
-    lengths_.write(&length, sizeof(length));
-  }
-  sequences_ += sequences;
-  tokens_ += count;
+  append_tokens(tokens, count);
+  for (int64_t i = 0; i < sequences; ++i) append_length(lengths[i]);
 }
 
 void IndexedDatasetWriter::add_document(const int64_t *tokens, int64_t count, const int64_t *lengths,
@@ -167,29 +182,35 @@ void IndexedDatasetWriter::add_documents(const int64_t *tokens, int64_t count, c
 
 void IndexedDatasetWriter::add_framed(const uint32_t *tokens, const int64_t *bounds, int64_t documents, int64_t first,
                                       int64_t last) {
-  int64_t highest = std::max(first, last);
-  for (int64_t i = bounds[0]; i < bounds[documents]; ++i) highest = std::max<int64_t>(highest, tokens[i]);
+  uint32_t largest = 0;
+  for (int64_t i = bounds[0]; i < bounds[documents]; ++i) largest = std::max(largest, tokens[i]);
   int64_t longest = 0;
   for (int64_t i = 0; i < documents; ++i) longest = std::max(longest, bounds[i + 1] - bounds[i] + 2);
-  const bool fits = std::min(first, last) >= 0 && highest <= largest_token(type_) &&
+  const bool fits = std::min(first, last) >= 0 && std::max({first, last, int64_t{largest}}) <= largest_token(type_) &&
                     longest <= std::numeric_limits<int32_t>::max();
-  std::vector<int64_t> lengths;
-  const auto add_group = [&] {
-    add_documents(framed_.data(), static_cast<int64_t>(framed_.size()), lengths.data(),
-                  static_cast<int64_t>(lengths.size()));
-    framed_.clear();
-    lengths.clear();
-  };
-  framed_.clear();
+  if (finished_ || !fits) return refuse_framed(tokens, bounds, documents, first, last);
   for (int64_t i = 0; i < documents; ++i) {
-    framed_.push_back(first);
-    framed_.insert(framed_.end(), tokens + bounds[i], tokens + bounds[i + 1]);
-    framed_.push_back(last);
-    lengths.push_back(bounds[i + 1] - bounds[i] + 2);
-    // Groups that stay in the cache; all at once where one does not fit, so that nothing is appended.
-    if (fits && static_cast<int64_t>(framed_.size()) >= kBlock) add_group();
+    append_tokens(&first, 1);
+    append_tokens(tokens + bounds[i], bounds[i + 1] - bounds[i]);
+    append_tokens(&last, 1);
+    append_length(bounds[i + 1] - bounds[i] + 2);
+    if (bounds_) bounds_->write(&sequences_, sizeof(sequences_));
   }
-  add_group();
+  documents_ += documents;
+}
+
+// Has `check` find and name what is at fault.
+void IndexedDatasetWriter::refuse_framed(const uint32_t *tokens, const int64_t *bounds, int64_t documents, int64_t first,
+                                         int64_t last) {
+  std::vector<int64_t> framed;
+  std::vector<int64_t> lengths;
+  for (int64_t i = 0; i < documents; ++i) {
+    framed.push_back(first);
+    framed.insert(framed.end(), tokens + bounds[i], tokens + bounds[i + 1]);
+    framed.push_back(last);
+    lengths.push_back(bounds[i + 1] - bounds[i] + 2);
+  }
+  add_documents(framed.data(), static_cast<int64_t>(framed.size()), lengths.data(), documents);
 }
 
 void IndexedDatasetWriter::add_copies(const IndexedDataset &source, const int64_t *documents, int64_t count) {
@@ -203,9 +224,7 @@ void IndexedDatasetWriter::add_copies(const IndexedDataset &source, const int64_
                                   " tokens, at most 2147483647; cut it");
     }
     bin_.write(source.address(span.start, span.count), static_cast<size_t>(span.count * item));
-    const int32_t length = static_cast<int32_t>(span.count);
-    lengths_.write(&length, sizeof(length));
-    ++sequences_;
+    append_length(span.count);
     ++documents_;
     tokens_ += span.count;
     if (bounds_) bounds_->write(&sequences_, sizeof(sequences_));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -10,10 +11,13 @@
 
 namespace megasbp {
 
+// Is told how many bytes of a file are written, each time that some are.
+using Follower = std::function<void(int64_t)>;
+
 // A file written through a one-MiB buffer; every failure, also that of close, is a FileError with its name.
 class BufferedFile {
  public:
-  BufferedFile(std::string path, int flags);
+  BufferedFile(std::string path, int flags, Follower follower = nullptr);
   BufferedFile(const BufferedFile &) = delete;
   BufferedFile &operator=(const BufferedFile &) = delete;
   ~BufferedFile();
@@ -29,11 +33,15 @@ class BufferedFile {
   std::string path_;
   int descriptor_;
   std::vector<char> buffer_;
+  int64_t written_ = 0;
+  Follower follower_;
 };
 
 class IndexedDatasetWriter {
  public:
-  IndexedDatasetWriter(const std::string &bin_path, const std::string &idx_path, TokenType type);
+  // The followers may be null; they are called by whoever calls the writer.
+  IndexedDatasetWriter(const std::string &bin_path, const std::string &idx_path, TokenType type, Follower bin_follower,
+                       Follower idx_follower);
 
   // Appends one document of `sequences` sequences, or as many documents of one sequence each; `lengths` are theirs, in
   // tokens. Throws std::invalid_argument when a token does not fit the type or the lengths do not add up to `count`,
@@ -62,8 +70,13 @@ class IndexedDatasetWriter {
   void check(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences, const char *unit,
              int64_t first) const;
   void append(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences);
-  template <typename Token>
-  void append_tokens(const int64_t *tokens, int64_t count);
+  // Of integers that are known to fit.
+  template <typename Integer>
+  void append_tokens(const Integer *tokens, int64_t count);
+  template <typename Token, typename Integer>
+  void append_narrowed(const Integer *tokens, int64_t count);
+  void append_length(int64_t length);
+  void refuse_framed(const uint32_t *tokens, const int64_t *bounds, int64_t documents, int64_t first, int64_t last);
 
   TokenType type_;
   BufferedFile bin_;
@@ -74,8 +87,6 @@ class IndexedDatasetWriter {
   BufferedFile lengths_;
   std::unique_ptr<BufferedFile> bounds_;
   int64_t single_ = 0;
-  std::vector<char> narrow_;
-  std::vector<int64_t> framed_;
   int64_t documents_ = 0;
   int64_t sequences_ = 0;
   int64_t tokens_ = 0;

@@ -32,11 +32,9 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_written_file(path: Path) -> str:
-    """`hash_file` of a file that this process has written; `publish_manifest` does not read it again."""
-    digest = hash_file(path)
+def remember_hash(path: Path, digest: str) -> None:
+    """Takes note of the SHA-256 of a file just written; `publish_manifest` does not read it again."""
     _written_hashes[_identity(path)] = digest
-    return digest
 
 
 # Identity of a file as it was hashed -> SHA-256.

@@ -143,7 +143,7 @@ def test_a_hash_of_a_file_just_written_is_used_once_and_not_for_other_bytes(
     kept, changed = tmp_path / "kept.bin", tmp_path / "changed.bin"
     for path in (kept, changed):
         path.write_bytes(b"bytes")
-        storage.hash_written_file(path)
+        storage.remember_hash(path, hash_file(path))
     changed.write_bytes(b"other")
     os.utime(changed, ns=(1, 1))
     hashed: list[str] = []

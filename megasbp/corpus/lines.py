@@ -16,7 +16,7 @@ STREAM_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
 # 30 KB where a corpus compresses as text does. Smaller pieces cost calls: 1 KB is 40% slower.
 _COMPRESSED_PIECE = 8192
 _SKIPPED_PIECE = 1 << 20
-_PIECE = 1 << 17
+_PIECE = 1 << 16
 # Decompressed bytes that are handed on at once.
 BLOCK_BYTES = 4 << 20
 
@@ -68,12 +68,8 @@ def line_blocks(
     with open_lines(path) as stream:
         offset = _first_line(stream, start)
         while end is None or offset < end:
-            block, error = _read(stream, block_bytes if end is None else min(block_bytes, end - offset))
-            if error is None and not block.endswith(b"\n"):
-                try:
-                    block += stream.readline(limit + 1)
-                except STREAM_ERRORS as caught:
-                    error = caught
+            size = block_bytes if end is None else min(block_bytes, end - offset)
+            block, error = _read(stream, size, limit)
             last_line = block.rfind(b"\n", 0, len(block) - 1) + 1
             if error is not None:
                 # What came of the last line is lost with the rest.
@@ -112,16 +108,21 @@ def _skip_line(stream: BinaryIO) -> int:
     return size
 
 
-def _read(stream: BinaryIO, size: int) -> tuple[bytes, Exception | None]:
-    """`size` bytes, or fewer at the end or where the stream is damaged: then with the error."""
+def _read(stream: BinaryIO, size: int, limit: int) -> tuple[bytes, Exception | None]:
+    """`size` bytes and up to `limit` + 1 more, to the end of their last line; fewer at the end of the file or
+    where the stream is damaged: then with the error.
+    """
     pieces: list[bytes] = []
     missing = size
     try:
         while missing and (piece := cast(io.BufferedReader, stream).read1(min(missing, _PIECE))):
             pieces.append(piece)
             missing -= len(piece)
+        if pieces and not pieces[-1].endswith(b"\n"):
+            pieces.append(stream.readline(limit + 1))
     except STREAM_ERRORS as error:
         return b"".join(pieces), error
+    # Once, for a block is large: appending the end of its line would copy it.
     return b"".join(pieces), None
 
 

@@ -7,6 +7,7 @@ and a document without an id is named "file@offset".
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +170,14 @@ def _take(batch: Any, file: str) -> Texts:
     return texts
 
 
+# Asked for every document without an id.
+@lru_cache(maxsize=1)
+def _kind(file: str) -> str | None:
+    return file_kind(Path(file))
+
+
 def _position(file: str, offset: int) -> Position:
-    match file_kind(Path(file)):
+    match _kind(file):
         case "lines":
             return Position(file, offset=offset)
         case "parquet":

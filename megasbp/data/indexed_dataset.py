@@ -19,15 +19,16 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 import megasbp._C as core
+from megasbp.data.following_hash import FollowingHash
 from megasbp.data.native import named_errors, native_errors
 from megasbp.errors import InputError
 from megasbp.storage import (
     hash_file,
     hash_object,
-    hash_written_file,
     publish_json,
     publishing_file,
     read_json,
+    remember_hash,
     sync_file,
 )
 
@@ -223,9 +224,16 @@ class IndexedDatasetWriter:
             self._json_partial = stack.enter_context(publishing_file(json_path))
             self._bin_partial = stack.enter_context(publishing_file(bin_path))
             self._idx_partial = stack.enter_context(publishing_file(idx_path))
+            self._hashes = {
+                path: stack.enter_context(FollowingHash(path))
+                for path in (self._bin_partial, self._idx_partial)
+            }
             with native_errors(str(self.prefix)):
                 self._native = core.IndexedDatasetWriter(
-                    os.fspath(self._bin_partial), os.fspath(self._idx_partial), self._dtype
+                    os.fspath(self._bin_partial),
+                    os.fspath(self._idx_partial),
+                    self._dtype,
+                    *(following.follow for following in self._hashes.values()),
                 )
             self._publication = stack.pop_all()
         return self
@@ -319,8 +327,11 @@ class IndexedDatasetWriter:
             # Hashing needs the processor and syncing the disk, so they share the time.
             with ThreadPoolExecutor(len(paths)) as pool:
                 synced = [pool.submit(_sync, path) for path in paths.values()]
+                hashes = {
+                    suffix: self._hashes[path].finish(path.stat().st_size) for suffix, path in paths.items()
+                }
                 description = dataset_description(
-                    paths, self._dtype, self.documents, self.tokens, sequences, self._metadata
+                    paths, hashes, self._dtype, self.documents, self.tokens, sequences, self._metadata
                 )
                 for sync in synced:
                     sync.result()
@@ -345,7 +356,10 @@ def describe_dataset(prefix: Path, metadata: Mapping[str, Any]) -> None:
     with native_errors(str(prefix)):
         sequences = None if native.verify() else native.sequences
     paths = {".bin": bin_path, ".idx": idx_path}
-    description = dataset_description(paths, native.dtype, len(native), native.tokens, sequences, metadata)
+    hashes = {suffix: hash_file(path) for suffix, path in paths.items()}
+    description = dataset_description(
+        paths, hashes, native.dtype, len(native), native.tokens, sequences, metadata
+    )
     publish_json(json_path, description)
 
 
@@ -356,18 +370,22 @@ def _sync(path: Path) -> None:
 
 def dataset_description(
     paths: Mapping[str, Path],
+    hashes: Mapping[str, str],
     dtype: np.dtype,
     documents: int,
     tokens: int,
     sequences: int | None,
     metadata: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What NAME.json holds.
+    """What NAME.json holds. `publish_manifest` will not read the files for their hashes again.
 
     Args:
-        paths: ".bin" and ".idx" -> the file, which is read for its hash.
+        paths: ".bin" and ".idx" -> the file.
+        hashes: ".bin" and ".idx" -> its SHA-256.
         sequences: None where each document is one.
     """
+    for suffix, path in paths.items():
+        remember_hash(path, hashes[suffix])
     return {
         "format": _FORMAT,
         "dtype": dtype.name,
@@ -375,8 +393,7 @@ def dataset_description(
         "tokens": tokens,
         **({} if sequences is None else {"sequences": sequences}),
         "files": {
-            suffix: {"bytes": path.stat().st_size, "sha256": hash_written_file(path)}
-            for suffix, path in paths.items()
+            suffix: {"bytes": path.stat().st_size, "sha256": hashes[suffix]} for suffix, path in paths.items()
         },
         "metadata": dict(metadata),
     }

@@ -17,7 +17,7 @@ import numpy as np
 
 from megasbp.data.indexed_dataset import IndexedDataset, dataset_description, dataset_files
 from megasbp.errors import InputError
-from megasbp.storage import publish_json, publishing_file, require_free_space, sync_file
+from megasbp.storage import hash_file, publish_json, publishing_file, require_free_space, sync_file
 
 # Metadata that must be the same in all: what the tokens mean.
 _SAME = ("tokenizer", "bos", "eos", "sep")
@@ -114,8 +114,10 @@ def merge_datasets(
         indexes = [Index.read(dataset_files(each.prefix)[1]) for each in datasets]
         join_indexes(indexes, item, idx_partial)
         single = all(dataset.native.single for dataset in datasets)
+        paths = {".bin": bin_partial, ".idx": idx_partial}
         description = dataset_description(
-            {".bin": bin_partial, ".idx": idx_partial},
+            paths,
+            {suffix: hash_file(path) for suffix, path in paths.items()},
             datasets[0].dtype,
             documents,
             tokens,

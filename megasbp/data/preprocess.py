@@ -5,6 +5,7 @@ when or on how many threads change them.
 """
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from megasbp.corpus.fast_tokenizer import Encoder, HuggingFaceEncoder, Sample, open_encoder
+from megasbp.corpus.fast_tokenizer import Encoded, Encoder, HuggingFaceEncoder, Sample, open_encoder
 from megasbp.corpus.pieces import Piece
 from megasbp.corpus.quarantine import Quarantine
 from megasbp.corpus.records import Fields
@@ -30,6 +31,8 @@ ENCODERS = ("auto", "gigatoken", "huggingface")
 ON_DIFFERENCE = ("stop", "fallback")
 # Tokens of a block that stays in the cache.
 _TOKENS_AT_ONCE = 1 << 16
+# Batches that may wait between two threads, so that neither waits for the other's slowest one.
+_BATCHES_AHEAD = 3
 _TABLE = pa.schema([("id", pa.large_string()), ("bytes", pa.int64())])
 
 _Item = TypeVar("_Item")
@@ -151,8 +154,7 @@ def _write(
         pq.ParquetWriter(folder / f"{DOCUMENTS}.parquet", _TABLE, compression="zstd") as table,
         IndexedDatasetWriter(folder / DOCUMENTS, token_dtype(tokenizer), metadata=metadata) as writer,
     ):
-        for texts in _ahead(read_texts(pieces, fields, quarantine)):
-            encoded = encoder.encode(texts)
+        for texts, encoded in _ahead(_encoded(_ahead(read_texts(pieces, fields, quarantine)), encoder)):
             _refuse_special_tokens(texts, encoded.tokens, encoded.bounds, tokenizer)
             compared.offer(texts, encoded)
             writer.add_framed_documents(encoded.tokens, encoded.bounds, tokenizer.bos, tokenizer.eos)
@@ -200,10 +202,18 @@ def token_dtype(tokenizer: Tokenizer) -> type[np.generic]:
     return np.uint16 if tokenizer.vocabulary_size <= 2**16 else np.int32
 
 
+def _encoded(batches: Iterator[Texts], encoder: Encoder) -> Iterator[tuple[Texts, Encoded]]:
+    return ((texts, encoder.encode(texts)) for texts in batches)
+
+
 def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
-    """The same items, the next one being made in another thread while this one is used."""
+    """The same items, the next ones being made in another thread while this one is used."""
     with ThreadPoolExecutor(1) as thread:
-        following = thread.submit(next, items, None)
-        while (item := following.result()) is not None:
-            following = thread.submit(next, items, None)
-            yield item
+        try:
+            following = deque(thread.submit(next, items, None) for _ in range(_BATCHES_AHEAD))
+            while (item := following.popleft().result()) is not None:
+                yield item
+                following.append(thread.submit(next, items, None))
+        finally:
+            # Whoever stops early does not wait for what was still to be made.
+            thread.shutdown(cancel_futures=True)

@@ -1,5 +1,6 @@
 """Embedding by shards: the vectors of the whole, whoever computes them."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,10 @@ def embed(corpus: Path, folder: Path, documents_per_shard: int, config: ShardsCo
     return np.concatenate([np.load(folder / f"shard-{shard:06d}" / "vectors.npy") for shard in range(count)])
 
 
+def all_bytes(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_shards_hold_the_vectors_of_the_whole(corpus: Path, tmp_path: Path) -> None:
     expected = open_embedder("tfidf", fit_texts=texts()).embed(texts())
     for documents_per_shard in (7, ROWS):
@@ -72,6 +77,14 @@ def test_shards_hold_the_vectors_of_the_whole(corpus: Path, tmp_path: Path) -> N
 def test_workers_write_the_same_vectors(corpus: Path, tmp_path: Path) -> None:
     expected = open_embedder("tfidf", fit_texts=texts()).embed(texts())
     assert (embed(corpus, tmp_path / "vectors", 15, ShardsConfig(workers=2)) == expected).all()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray (pip install megasbp[ray])")
+def test_a_ray_cluster_writes_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
+    for engine, config in (("inline", INLINE), ("ray", ShardsConfig(engine="ray", workers=2))):
+        embed(corpus, tmp_path / engine, 15, config)
+    assert all_bytes(tmp_path / "ray") == all_bytes(tmp_path / "inline")
 
 
 @pytest.mark.parametrize(("documents", "count"), [(0, 1), (1, 1), (1 << 14, 1), ((1 << 14) + 1, 2)])

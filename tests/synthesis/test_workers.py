@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import shutil
 import signal
@@ -127,6 +128,18 @@ def test_two_workers_one_of_them_killed_write_the_bytes_of_the_stream(
     run(tmp_path, model, seeds, writer=writer)
     killer.join()
     assert any("its worker was killed (SIGKILL" in line for line in lines)
+    assert file_hashes(tmp_path) == file_hashes(streamed[0])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray (pip install megasbp[ray])")
+def test_a_ray_cluster_writes_the_bytes_of_the_stream(
+    tmp_path, streamed, checkpoint, seeds, model, monkeypatch
+):
+    # All at once: starting a cluster is what takes time here.
+    monkeypatch.setattr(workers, "likely_shards", lambda store, meter: streamed[1].shards)
+    config = ShardsConfig(engine="ray", workers=2, threads=torch.get_num_threads())
+    run(tmp_path, model, seeds, writer=WorkersWriter(config, checkpoint, announce=None))
     assert file_hashes(tmp_path) == file_hashes(streamed[0])
 
 
