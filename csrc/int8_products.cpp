@@ -21,7 +21,7 @@ constexpr int64_t kLanes = 16;
 constexpr int64_t kRowsAtOnce = 256;  // That a thread rounds.
 constexpr int64_t kPanel = 32;  // Rows that a step of the VNNI kernel multiplies with each of its queries.
 constexpr int kTile = 12;       // Its queries: 12 x 32 sums fill 24 of the 32 registers.
-static_assert(kQueriesAtOnce % kTile == 0);
+static_assert(kQueriesAtOnce % kTile == 0 && kRowsFilled % kPanel == 0);
 
 // What float arithmetic may add to a bound, in parts of the product of the lengths; one part is 2^-20.
 constexpr float kSlack = 1.0f / (1 << 20);
@@ -161,18 +161,25 @@ bool has_vnni() {
 #endif
 }
 
-Int8Rows::Int8Rows(const FloatRows &vectors, bool as_columns, int64_t threads)
-    : count(vectors.count()), width(vectors.width()), padded_count(filled(count, kQueriesAtOnce * 2)),
-      padded_width(filled(width, kWidthStep)), codes(static_cast<size_t>(padded_count * padded_width)),
-      sum(static_cast<size_t>(padded_count)), scale(static_cast<size_t>(padded_count)),
-      length(static_cast<size_t>(padded_count)), error(static_cast<size_t>(padded_count)),
-      reach(static_cast<size_t>(padded_count)) {
-  static_assert(kQueriesAtOnce * 2 % kPanel == 0);
+void Int8Rows::round(const FloatRows &vectors, int64_t start, int64_t stop, bool as_columns, int64_t threads) {
+  count = stop - start;
+  width = vectors.width();
+  padded_count = filled(count, as_columns ? kRowsFilled : kQueriesAtOnce);
+  padded_width = filled(width, kWidthStep);
+  const auto rows = static_cast<size_t>(padded_count);
+  codes.resize(rows * static_cast<size_t>(padded_width));
+  std::fill(codes.begin() + count * padded_width, codes.end(), 0);
+  sum.resize(rows);
+  std::fill(sum.begin() + count, sum.end(), 0);
+  for (std::vector<float> *each : {&scale, &length, &error, &reach}) {
+    each->resize(rows);
+    std::fill(each->begin() + count, each->end(), 0);
+  }
   parallel_for((count + kRowsAtOnce - 1) / kRowsAtOnce, threads, [&](int64_t part) {
     std::vector<float> space(static_cast<size_t>(width)), row(static_cast<size_t>(padded_width));
     for (int64_t i = part * kRowsAtOnce; i < std::min(count, (part + 1) * kRowsAtOnce); ++i) {
       const auto at = static_cast<size_t>(i);
-      const float *numbers = vectors.row(i, space.data());
+      const float *numbers = vectors.row(start + i, space.data());
       std::copy(numbers, numbers + width, row.begin());
       int8_t *kept = codes.data() + i * padded_width;
       const Rounding rounding = round_row(row.data(), padded_width, kept);
@@ -183,26 +190,26 @@ Int8Rows::Int8Rows(const FloatRows &vectors, bool as_columns, int64_t threads)
       reach[at] = length[at] + error[at];
     }
   });
+  packed.clear();
 #ifdef MEGASBP_VNNI
   if (as_columns && has_vnni()) packed = pack(codes, padded_count, padded_width);
 #endif
 }
 
-void upper_bounds(const Int8Rows &queries, int64_t first, const Int8Rows &rows, float *bounds) {
+void upper_bounds(const Int8Rows &queries, const Int8Rows &rows, float *bounds) {
 #ifdef MEGASBP_VNNI
   if (!rows.packed.empty()) {
-    const int64_t last = std::min(first + kQueriesAtOnce, filled(queries.count, kTile));
     for (int64_t panel = 0; panel < filled(rows.count, kPanel) / kPanel; ++panel) {
-      for (int64_t tile = first; tile < last; tile += kTile)
-        tile_bounds(queries, tile, rows, panel, bounds + (tile - first) * rows.padded_count);
+      for (int64_t tile = 0; tile < filled(queries.count, kTile); tile += kTile)
+        tile_bounds(queries, tile, rows, panel, bounds + tile * rows.padded_count);
     }
     return;
   }
 #endif
   const int64_t width = queries.padded_width;
-  for (int64_t query = first; query < std::min(first + kQueriesAtOnce, queries.count); ++query) {
+  for (int64_t query = 0; query < queries.count; ++query) {
     for (int64_t row = 0; row < rows.count; ++row)
-      bounds[(query - first) * rows.padded_count + row] =
+      bounds[query * rows.padded_count + row] =
           bound(queries, query, rows, row,
                 product(queries.codes.data() + query * width, rows.codes.data() + row * width, width));
   }

@@ -3,45 +3,22 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "arrays.h"
+#include "exact_product.h"
 #include "float_rows.h"
 #include "parallel_for.h"
-#include "wide_vectors.h"
 
 namespace py = pybind11;
 using megasbp::IndexArray;
 
 namespace {
 
-// Similarities are rounded to multiples of 2^-20, so that equal vectors tie whatever they are compared with.
-constexpr double kGrid = 1 << 20;
-constexpr int64_t kLanes = 16;
 constexpr int64_t kPairsAtOnce = 1024;
-
-// The product of two floats is exact in double and the order of the sum is fixed by the lanes, so neither vector
-// instructions nor fused multiply-add change a bit.
-MEGASBP_WIDE_VECTORS
-double rounded_product(const float *a, const float *b, int64_t width) {
-  double lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= width; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane)
-      lanes[lane] += static_cast<double>(a[i + lane]) * static_cast<double>(b[i + lane]);
-  }
-  for (int64_t lane = 0; i + lane < width; ++lane)
-    lanes[lane] += static_cast<double>(a[i + lane]) * static_cast<double>(b[i + lane]);
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-  }
-  return std::nearbyint(lanes[0] * kGrid) / kGrid;
-}
 
 void check_rows(const IndexArray &rows, int64_t count, const char *name) {
   for (py::ssize_t i = 0; i < rows.size(); ++i) {
@@ -65,12 +42,12 @@ py::array_t<double> similarities(const py::array &query_vectors, const py::array
   const int64_t *i = query_rows.data(), *j = corpus_rows.data();
   py::gil_scoped_release unlocked;
   megasbp::parallel_for((count + kPairsAtOnce - 1) / kPairsAtOnce, threads, [&](int64_t part) {
-    std::vector<float> query_space(static_cast<size_t>(width)), corpus_space(static_cast<size_t>(width));
-    const float *query = nullptr;
-    for (int64_t pair = part * kPairsAtOnce; pair < std::min(count, (part + 1) * kPairsAtOnce); ++pair) {
+    megasbp::ExactProduct product(width, corpus);
+    const int64_t first = part * kPairsAtOnce;
+    for (int64_t pair = first; pair < std::min(count, first + kPairsAtOnce); ++pair) {
       // Pairs of one query mostly follow each other.
-      if (query == nullptr || i[pair] != i[pair - 1]) query = queries.row(i[pair], query_space.data());
-      out[pair] = rounded_product(query, corpus.row(j[pair], corpus_space.data()), width);
+      if (pair == first || i[pair] != i[pair - 1]) product.take(queries, i[pair]);
+      out[pair] = product.with(j[pair]);
     }
   });
   return result;

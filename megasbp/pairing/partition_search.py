@@ -23,9 +23,10 @@ import numpy as np
 import torch
 
 from megasbp.pairing.config import SearchConfig
-from megasbp.pairing.join import Candidates, Partition, best_among, best_per_owner, joined
+from megasbp.pairing.join import best_among, best_per_owner, joined
 from megasbp.pairing.partition_choice import choose_setting
 from megasbp.pairing.partitions import few_open, load, open_blocks, read_all, read_rows, save, write_block
+from megasbp.pairing.products import Candidates, columns
 from megasbp.pairing.recall import sample_truth
 from megasbp.pairing.similarity import best_of_each, similarities
 from megasbp.pairing.vectors import Vectors
@@ -33,6 +34,8 @@ from megasbp.shards.publication import shard_folder
 
 # float16 moves a similarity by about 3e-5, so some neighbours more than asked for are carried to the merge.
 _SPARE = 2
+# Float16 keeps 11 bits: a unit row moves by at most 2**-11, a similarity by twice that, and two are compared.
+_HALF_ERROR = np.float32(2.0**-9)
 _CANDIDATES_AT_ONCE = 1 << 20
 _QUERIES_AT_ONCE = 2048
 _Joined = TypeVar("_Joined")
@@ -188,7 +191,7 @@ def gather_own(shard: int, folder: Path, **settings: Any) -> None:
     similarity = np.concatenate(similarities_found)
     save(folder, "similarity", similarity)
     save(folder, "row", np.concatenate(rows_found))
-    save(folder, "limit", similarity[:, -1])
+    save(folder, "limit", np.maximum(similarity[:, -1], similarity[:, plan.neighbours - 1] - _HALF_ERROR))
 
 
 def search_cross(shard: int, folder: Path, **settings: Any) -> None:
@@ -206,10 +209,10 @@ def search_cross(shard: int, folder: Path, **settings: Any) -> None:
 
     def join(partition: int) -> Candidates:
         stored = read_all(corpus, "stored", partition, limits if plan.same else None)
-        rows = Partition(stored.vectors, stored.limit if plan.same else None)
+        rows, row_limit = columns(stored.vectors), stored.limit if plan.same else None
         kept, count = [_NOTHING], 0
         for asking in read_rows(queries, "probing", partition, limits=limits, at_once=_QUERIES_AT_ONCE):
-            query, place, similarity = rows.pairs(asking.vectors, asking.limit)
+            query, place, similarity = rows.pairs(asking.vectors, asking.limit, row_limit)
             owner, row = asking.row[query], stored.row[place]
             forth = similarity >= asking.limit[query]
             if plan.same:
