@@ -3,12 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "float_lanes.h"
 #include "wide_vectors.h"
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
-#define MEGASBP_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
-#endif
 
 namespace megasbp {
 namespace {
@@ -34,24 +30,6 @@ double product(const double *query, const float *row, int64_t width) {
 }
 
 #ifdef MEGASBP_AVX512
-
-bool has_avx512() {
-  static const bool found = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  return found;
-}
-
-MEGASBP_AVX512 inline __m512 load(const float *row, __mmask16 there) {
-  return _mm512_maskz_loadu_ps(there, row);
-}
-
-MEGASBP_AVX512 inline __m512 load(const uint16_t *row, __mmask16 there) {
-  return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(there, row));
-}
-
-MEGASBP_AVX512 inline __mmask16 lanes_of(int64_t left) {
-  return left >= kLanes ? 0xffff : static_cast<__mmask16>((1u << left) - 1);
-}
 
 template <typename Number>
 MEGASBP_AVX512 float single_product(const float *query, const Number *row, int64_t width) {
@@ -90,6 +68,14 @@ MEGASBP_AVX512 double product_avx512(const double *query, const Number *row, int
 ExactProduct::ExactProduct(int64_t width, const FloatRows &rows)
     : rows_(rows), query_(static_cast<size_t>((width + kLanes - 1) / kLanes * kLanes)),
       query_single_(query_.size()), space_(static_cast<size_t>(width)) {}
+
+void ExactProduct::prefetch(int64_t row) const {
+  constexpr int64_t kLine = 64;
+  const int64_t bytes = rows_.width() * static_cast<int64_t>(rows_.half() != nullptr ? 2 : 4);
+  const char *first = rows_.half() != nullptr ? reinterpret_cast<const char *>(rows_.half())
+                                              : reinterpret_cast<const char *>(rows_.single());
+  for (int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(first + row * bytes + byte);
+}
 
 void ExactProduct::take(const FloatRows &queries, int64_t query) {
   const float *numbers = queries.row(query, space_.data());

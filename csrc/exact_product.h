@@ -19,6 +19,9 @@ class ExactProduct {
   // Holds a reference to `rows`.
   ExactProduct(int64_t width, const FloatRows &rows);
 
+  // Has a row fetched from memory, for a call of `with` that comes soon.
+  void prefetch(int64_t row) const;
+
   void take(const FloatRows &queries, int64_t query);
   // Whether the product with a row is surely below a limit: a sum in float says so, quickly.
   // lengths: at least the product of the two rows' lengths.

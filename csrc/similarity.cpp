@@ -19,6 +19,7 @@ using megasbp::IndexArray;
 namespace {
 
 constexpr int64_t kPairsAtOnce = 1024;
+constexpr int64_t kPairsAhead = 3;  // Far enough for the memory, near enough for the first cache.
 
 void check_rows(const IndexArray &rows, int64_t count, const char *name) {
   for (py::ssize_t i = 0; i < rows.size(); ++i) {
@@ -44,7 +45,9 @@ py::array_t<double> similarities(const py::array &query_vectors, const py::array
   megasbp::parallel_for((count + kPairsAtOnce - 1) / kPairsAtOnce, threads, [&](int64_t part) {
     megasbp::ExactProduct product(width, corpus);
     const int64_t first = part * kPairsAtOnce;
-    for (int64_t pair = first; pair < std::min(count, first + kPairsAtOnce); ++pair) {
+    const int64_t last = std::min(count, first + kPairsAtOnce);
+    for (int64_t pair = first; pair < last; ++pair) {
+      if (pair + kPairsAhead < last) product.prefetch(j[pair + kPairsAhead]);
       // Pairs of one query mostly follow each other.
       if (pair == first || i[pair] != i[pair - 1]) product.take(queries, i[pair]);
       out[pair] = product.with(j[pair]);

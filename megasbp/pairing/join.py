@@ -11,7 +11,12 @@ _ROWS_AT_ONCE = 4096
 
 
 def best_among(
-    queries: np.ndarray | Vectors, corpus: np.ndarray | Vectors, k: int, *, own_row: np.ndarray | None = None
+    queries: np.ndarray | Vectors,
+    corpus: np.ndarray | Vectors,
+    k: int,
+    *,
+    own_row: np.ndarray | None = None,
+    threads: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k corpus rows of largest inner product with each query, largest first, ties by lower row.
 
@@ -22,6 +27,7 @@ def best_among(
         corpus: float32 or float16 [m, d], unit rows.
         k: neighbours per query.
         own_row: int64 [n], the corpus row that is the query itself and no neighbour; -1 for none.
+        threads: see `columns`.
 
     Returns:
         similarity float32 [n, k], in multiples of 2**-20, and row int64 [n, k]; -inf and -1 where the corpus
@@ -31,7 +37,7 @@ def best_among(
     row = np.full((len(queries), k), -1, dtype=np.int64)
     own = np.full(len(queries), -1) if own_row is None else own_row
     for first in range(0, len(corpus), _ROWS_AT_ONCE):
-        rows = columns(corpus[first : first + _ROWS_AT_ONCE])
+        rows = columns(corpus[first : first + _ROWS_AT_ONCE], threads)
         for start in range(0, len(queries), _QUERIES_AT_ONCE):
             block = slice(start, min(start + _QUERIES_AT_ONCE, len(queries)))
             rows.improve(queries[block], own[block], first, similarity[block], row[block])

@@ -160,7 +160,7 @@ def search_own(shard: int, folder: Path, **settings: Any) -> None:
         asking, stored = read_all(queries, "home", partition), read_all(corpus, "stored", partition)
         own_row = np.searchsorted(stored.row, asking.row) if plan.same else None
         similarity, place = best_among(
-            asking.vectors, stored.vectors, plan.neighbours + _SPARE, own_row=own_row
+            asking.vectors, stored.vectors, plan.neighbours + _SPARE, own_row=own_row, threads=1
         )
         # Place -1, no row, takes the -1 at the end.
         return similarity, np.append(stored.row, -1)[place]
@@ -197,8 +197,9 @@ def gather_own(shard: int, folder: Path, **settings: Any) -> None:
 def search_cross(shard: int, folder: Path, **settings: Any) -> None:
     """Joins the rows stored in each partition of a group with the queries from elsewhere that ask it.
 
-    Writes owner.npy int64, row.npy int64 and similarity.npy float32 [c], by owner: rows that reach the limit
-    of their owner, and no better ones were left out.
+    Writes owner.npy int32, row.npy int64 and similarity.npy float32 [c], by query block: rows that reach the
+    limit of their owner, which is numbered inside its block, and no better ones were left out; and bounds.npy
+    int64 [blocks + 1].
     """
     plan = Plan(**settings)
     queries, corpus = open_blocks(plan.blocks("queries")), open_blocks(plan.blocks("corpus"))
@@ -209,7 +210,7 @@ def search_cross(shard: int, folder: Path, **settings: Any) -> None:
 
     def join(partition: int) -> Candidates:
         stored = read_all(corpus, "stored", partition, limits if plan.same else None)
-        rows, row_limit = columns(stored.vectors), stored.limit if plan.same else None
+        rows, row_limit = columns(stored.vectors, threads=1), stored.limit if plan.same else None
         kept, count = [_NOTHING], 0
         for asking in read_rows(queries, "probing", partition, limits=limits, at_once=_QUERIES_AT_ONCE):
             query, place, similarity = rows.pairs(asking.vectors, asking.limit, row_limit)
@@ -229,27 +230,29 @@ def search_cross(shard: int, folder: Path, **settings: Any) -> None:
         return joined(kept)
 
     owner, row, similarity = joined(_for_each(join, plan.group(shard)))
-    order = np.argsort(owner, kind="stable")
-    owner, row, similarity = owner[order], row[order], similarity[order]
-    save(folder, "owner", owner)
-    save(folder, "row", row)
-    save(folder, "similarity", similarity.astype(np.float32))
+    block, owner = np.divmod(owner, plan.block_rows)
+    # A stable sort of small numbers is a fast one.
+    order = np.argsort(block.astype(np.min_scalar_type(len(queries))), kind="stable")
+    save(folder, "owner", owner[order].astype(np.int32))
+    save(folder, "row", row[order])
+    save(folder, "similarity", similarity[order].astype(np.float32))
+    save(folder, "bounds", np.concatenate([[0], np.cumsum(np.bincount(block, minlength=len(queries)))]))
 
 
 def merge(shard: int, folder: Path, **settings: Any) -> None:
     """Writes the k best neighbours of one query block: similarity.npy float32 and row.npy int64 [r, k]."""
     plan = Plan(**settings)
     rows, k = plan.rows("queries", shard), plan.neighbours
-    own = plan.query_folders("limits")[shard]
-    home_row, home_similarity = load(own, "row"), load(own, "similarity")
-    owner = np.repeat(load(plan.blocks("queries")[shard], "row"), home_row.shape[1])
-    real = home_row.ravel() >= 0
-    found = [(owner[real], home_row.ravel()[real], home_similarity.ravel()[real])]
+    home = plan.query_folders("limits")[shard]
+    home_row, home_similarity = load(home, "row"), load(home, "similarity")
+    real = home_row >= 0
+    owner = load(plan.blocks("queries")[shard], "row") - rows.start
+    found = [(owner[np.nonzero(real)[0]], home_row[real], home_similarity[real])]
     for path in plan.groups("cross"):
-        owner = load(path, "owner")
-        part = slice(*np.searchsorted(owner, [rows.start, rows.stop]))
-        found.append((owner[part], load(path, "row")[part], load(path, "similarity")[part]))
-    similarity, row = best_of_each(*joined(found), rows, k + _SPARE)
+        part = slice(*load(path, "bounds")[shard : shard + 2])
+        owner, other, similarity = (load(path, name)[part] for name in ("owner", "row", "similarity"))
+        found.append((owner, other, similarity))
+    similarity, row = best_of_each(*joined(found), range(len(rows)), k + _SPARE)
     owner, place = np.nonzero(row >= 0)
     exact = np.full(row.shape, -np.inf)
     exact[owner, place] = similarities(

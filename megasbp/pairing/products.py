@@ -53,16 +53,21 @@ class Columns(Protocol):
         """
 
 
-def columns(rows: np.ndarray) -> Columns:
-    """Columns for float32 or float16 [m, d] unit rows, made for the device at hand."""
-    return BFloat16Columns(rows, "cuda") if torch.cuda.is_available() else Int8Columns(rows)
+def columns(rows: np.ndarray, threads: int | None = None) -> Columns:
+    """Columns for float32 or float16 [m, d] unit rows, made for the device at hand.
+
+    Args:
+        threads: of a CPU; as many as torch has by default.
+    """
+    return BFloat16Columns(rows, "cuda") if torch.cuda.is_available() else Int8Columns(rows, threads)
 
 
 class Int8Columns:
     """On a CPU: 8-bit integers, each row at a scale of its own; how far that moves a row is measured."""
 
-    def __init__(self, rows: np.ndarray) -> None:
-        self._rows = _C.NearRows(np.ascontiguousarray(rows), torch.get_num_threads())
+    def __init__(self, rows: np.ndarray, threads: int | None = None) -> None:
+        self._threads = threads or torch.get_num_threads()
+        self._rows = _C.NearRows(np.ascontiguousarray(rows), self._threads)
 
     def improve(
         self,
@@ -73,13 +78,13 @@ class Int8Columns:
         row: np.ndarray,
     ) -> None:
         """See `Columns`."""
-        self._rows.improve(queries, own_row, first, similarity, row, torch.get_num_threads())
+        self._rows.improve(queries, own_row, first, similarity, row, self._threads)
 
     def pairs(self, queries: np.ndarray, limit: np.ndarray, row_limit: np.ndarray | None) -> Candidates:
         """See `Columns`."""
         if row_limit is None:
             row_limit = np.full(len(self._rows), np.inf, np.float32)
-        query, row, similarity = self._rows.pairs(queries, limit, row_limit, torch.get_num_threads())
+        query, row, similarity = self._rows.pairs(queries, limit, row_limit, self._threads)
         return query, row, similarity
 
 

@@ -82,7 +82,7 @@ def test_whoever_proposes_the_same_neighbours_come_out(monkeypatch: pytest.Monke
     rows = unit_rows(np.round(np.random.default_rng(0).normal(size=(5000, 3)), 1) + 0.01)
     results = []
     for make in (Int8Columns, bfloat16_columns):
-        monkeypatch.setattr(join, "columns", make)
+        monkeypatch.setattr(join, "columns", lambda rows, threads, make=make: make(rows))
         results.append(join.best_among(rows[:500], rows, 10, own_row=np.arange(500)))
     assert (results[0][0] == results[1][0]).all() and (results[0][1] == results[1][1]).all()
 
