@@ -18,54 +18,27 @@ constexpr float kLowest = std::numeric_limits<float>::lowest();  // Above -infin
 // Similarities are rounded to the grid, perhaps up to a limit.
 constexpr float kGridStep = static_cast<float>(1 / kGrid);
 
-// What the product of a query with each row is at least, of 64 groups of rows the largest; count is at least 64.
+// The largest of each of 64 groups of numbers; count is a multiple of 64.
 MEGASBP_WIDE_VECTORS
-void largest_products(const float *bounds, int64_t count, float length, float error, const float *row_error,
-                      const float *row_reach, float *largest) {
-  std::fill(largest, largest + kBoundsAtOnce, -kInfinity);
-  for (int64_t first = 0; first + kBoundsAtOnce <= count; first += kBoundsAtOnce) {
-    for (int64_t i = 0; i < kBoundsAtOnce; ++i) {
-      const float product = bounds[first + i] - 2 * (length * row_error[first + i] + error * row_reach[first + i]);
-      largest[i] = product > largest[i] ? product : largest[i];
-    }
+void largest_of_groups(const float *numbers, int64_t count, float *largest) {
+  std::copy(numbers, numbers + kBoundsAtOnce, largest);
+  for (int64_t first = kBoundsAtOnce; first < count; first += kBoundsAtOnce) {
+    for (int64_t i = 0; i < kBoundsAtOnce; ++i)
+      largest[i] = numbers[first + i] > largest[i] ? numbers[first + i] : largest[i];
   }
 }
 
-// At most the k-th largest product of the query, and near it: the k-th largest of 64 groups', where there are many rows.
-float kth_product(const float *bounds, const Int8Rows &queries, size_t query, const Int8Rows &rows, int64_t k) {
-  const float length = queries.length[query], error = queries.error[query];
+// A bound that at least k of `count` > k bounds reach, and few more: the k-th largest, of 64 groups' where there are many.
+float kth_bound(const float *bounds, int64_t count, int64_t padded_count, int64_t k) {
   thread_local std::vector<float> largest;
-  if (rows.count >= 2 * kBoundsAtOnce && 2 * k <= kBoundsAtOnce) {
+  if (count >= 2 * kBoundsAtOnce && 2 * k <= kBoundsAtOnce) {
     largest.resize(static_cast<size_t>(kBoundsAtOnce));
-    largest_products(bounds, rows.count, length, error, rows.error.data(), rows.reach.data(), largest.data());
+    largest_of_groups(bounds, padded_count, largest.data());
   } else {
-    largest.resize(static_cast<size_t>(rows.count));
-    for (size_t i = 0; i < largest.size(); ++i)
-      largest[i] = bounds[i] - 2 * (length * rows.error[i] + error * rows.reach[i]);
+    largest.assign(bounds, bounds + count);
   }
   std::nth_element(largest.begin(), largest.begin() + (k - 1), largest.end(), std::greater<float>());
   return largest[static_cast<size_t>(k - 1)];
-}
-
-// A row among the best of a query, if it is one.
-void insert(double similarity, int64_t row, const BestRows &found, int64_t query) {
-  float *similarities = found.similarity + query * found.best;
-  int64_t *rows = found.row + query * found.best;
-  // Exact: a multiple of 2^-20 of at most about 1.
-  const auto value = static_cast<float>(similarity);
-  int64_t place = found.best;
-  while (place > 0 && (value > similarities[place - 1] ||
-                       (value == similarities[place - 1] && (row < rows[place - 1] || rows[place - 1] < 0)))) {
-    --place;
-    if (place + 1 < found.best) {
-      similarities[place + 1] = similarities[place];
-      rows[place + 1] = rows[place];
-    }
-  }
-  if (place < found.best) {
-    similarities[place] = value;
-    rows[place] = row;
-  }
 }
 
 // Calls use(query, its bounds, the rounded queries, its place there) for all queries, a part to a thread.
@@ -88,7 +61,7 @@ NearRows::NearRows(const FloatRows &vectors, int64_t threads) : vectors_(vectors
   rounded_.round(vectors, 0, vectors.count(), true, threads);
 }
 
-void NearRows::improve(const FloatRows &queries, const int64_t *own_row, int64_t first_row, const BestRows &found,
+void NearRows::improve(const FloatRows &queries, const int64_t *own_row, int64_t first_row, const BestRows<float> &found,
                        int64_t threads) const {
   const std::vector<float> no_limit(static_cast<size_t>(rounded_.padded_count), kInfinity);
   const auto use = [&](int64_t, int64_t first, int64_t last, const Int8Rows &rounded, float *bounds) {
@@ -99,19 +72,28 @@ void NearRows::improve(const FloatRows &queries, const int64_t *own_row, int64_t
       if (own >= 0 && own < count()) line[own] = -kInfinity;
       // Padding is below any limit.
       std::fill(line + count(), line + rounded_.padded_count, -kInfinity);
-      const float *worst = found.similarity + (query + 1) * found.best - 1;
-      float limit = std::max(*worst, kLowest);
-      if (count() > found.best)
-        limit = std::max(limit, kth_product(line, rounded, static_cast<size_t>(query - first), rounded_, found.best));
       const float length = rounded.length[static_cast<size_t>(query - first)];
       product.take(queries, query);
-      for (int64_t start = 0; start < count(); start += kBoundsAtOnce) {
-        for (uint64_t bits = reached(line + start, limit - kGridStep, no_limit.data() + start); bits != 0; bits &= bits - 1) {
-          const int64_t row = start + __builtin_ctzll(bits);
-          if (line[row] < limit - kGridStep || product.below(row, limit, length * rounded_.length[static_cast<size_t>(row)])) continue;
-          insert(product.with(row), first_row + row, found, query);
-          limit = std::max(limit, *worst);
+      // First the rows of the largest bounds; the worst of the best is then near to what it will be.
+      float above = kInfinity;
+      for (const bool rest : {false, true}) {
+        float limit = std::max(found.worst(query) - kGridStep, kLowest);
+        if (!rest && limit == kLowest && count() > found.best)
+          limit = std::max(limit, kth_bound(line, count(), rounded_.padded_count, found.best));
+        for (int64_t start = 0; start < count(); start += kBoundsAtOnce) {
+          uint64_t bits = reached(line + start, limit, no_limit.data() + start);
+          if (rest) bits &= ~reached(line + start, above, no_limit.data() + start);
+          for (; bits != 0; bits &= bits - 1) {
+            const int64_t row = start + __builtin_ctzll(bits);
+            if (line[row] < found.worst(query) - kGridStep ||
+                product.below(row, found.worst(query), length * rounded_.length[static_cast<size_t>(row)]))
+              continue;
+            // Exact: a multiple of 2^-20 of at most about 1.
+            found.insert(query, static_cast<float>(product.with(row)), first_row + row);
+          }
         }
+        if (found.worst(query) - kGridStep >= limit) break;
+        above = limit;
       }
     }
   };

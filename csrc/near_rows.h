@@ -4,17 +4,11 @@
 #include <cstdint>
 #include <vector>
 
+#include "best_rows.h"
 #include "float_rows.h"
 #include "int8_products.h"
 
 namespace megasbp {
-
-// The best rows of each query, `best` to each, by falling similarity, then lower row; -infinity and -1 where none.
-struct BestRows {
-  float *similarity;
-  int64_t *row;
-  int64_t best;
-};
 
 // Rows that are compared with one batch of queries after the other.
 class NearRows {
@@ -26,7 +20,7 @@ class NearRows {
   int64_t width() const { return vectors_.width(); }
 
   // Puts the rows, numbered from `first` on, among the best rows of each query. own_row: numbered alike, left out.
-  void improve(const FloatRows &queries, const int64_t *own_row, int64_t first, const BestRows &found,
+  void improve(const FloatRows &queries, const int64_t *own_row, int64_t first, const BestRows<float> &found,
                int64_t threads) const;
 
   struct Pairs {

@@ -40,7 +40,7 @@ void improve(const NearRows &rows, const py::array &array, const IndexArray &own
   if (own_row.ndim() != 1 || own_row.size() != count || similarity.ndim() != 2 || row.ndim() != 2 ||
       similarity.shape(0) != count || row.shape(0) != count || similarity.shape(1) != row.shape(1) || row.shape(1) < 1)
     throw std::invalid_argument("there must be one own row, and as many similarities as rows, for each query");
-  const megasbp::BestRows found{similarity.mutable_data(), row.mutable_data(), row.shape(1)};
+  const megasbp::BestRows<float> found{similarity.mutable_data(), row.mutable_data(), row.shape(1)};
   const int64_t *own = own_row.data();
   py::gil_scoped_release unlocked;
   rows.improve(queries, own, first, found, threads);

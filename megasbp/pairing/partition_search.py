@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from megasbp import _C
 from megasbp.pairing.config import SearchConfig
 from megasbp.pairing.join import best_among, best_per_owner, joined
 from megasbp.pairing.partition_choice import choose_setting
@@ -39,7 +40,7 @@ _HALF_ERROR = np.float32(2.0**-9)
 _CANDIDATES_AT_ONCE = 1 << 20
 _QUERIES_AT_ONCE = 2048
 _Joined = TypeVar("_Joined")
-_NOTHING: Candidates = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+_NOTHING: Candidates = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -210,32 +211,26 @@ def search_cross(shard: int, folder: Path, **settings: Any) -> None:
 
     def join(partition: int) -> Candidates:
         stored = read_all(corpus, "stored", partition, limits if plan.same else None)
-        rows, row_limit = columns(stored.vectors, threads=1), stored.limit if plan.same else None
+        rows = columns(stored.vectors, threads=1)
         kept, count = [_NOTHING], 0
         for asking in read_rows(queries, "probing", partition, limits=limits, at_once=_QUERIES_AT_ONCE):
-            query, place, similarity = rows.pairs(asking.vectors, asking.limit, row_limit)
-            owner, row = asking.row[query], stored.row[place]
-            forth = similarity >= asking.limit[query]
-            if plan.same:
-                # A row stored in several partitions meets itself.
-                other = owner != row
-                back = other & (similarity >= stored.limit[place])
-                kept.append((row[back], owner[back], similarity[back]))
-                forth &= other
-            kept.append((owner[forth], row[forth], similarity[forth]))
-            count += len(query)
+            pairs = rows.pairs(asking.vectors, asking.limit, stored.limit if plan.same else None)
+            # A row stored in several partitions meets itself.
+            sides = asking.row, asking.limit, stored.row, stored.limit
+            kept.append(_C.candidates_of(*pairs, *sides, both=plan.same))
+            count += len(kept[-1][0])
             if count > _CANDIDATES_AT_ONCE:
                 kept = [best_per_owner(*joined(kept), plan.neighbours + _SPARE)]
                 count = len(kept[0][0])
         return joined(kept)
 
     owner, row, similarity = joined(_for_each(join, plan.group(shard)))
-    block, owner = np.divmod(owner, plan.block_rows)
+    block = owner // plan.block_rows
     # A stable sort of small numbers is a fast one.
     order = np.argsort(block.astype(np.min_scalar_type(len(queries))), kind="stable")
-    save(folder, "owner", owner[order].astype(np.int32))
+    save(folder, "owner", (owner - block * plan.block_rows)[order].astype(np.int32))
     save(folder, "row", row[order])
-    save(folder, "similarity", similarity[order].astype(np.float32))
+    save(folder, "similarity", similarity[order].astype(np.float32, copy=False))
     save(folder, "bounds", np.concatenate([[0], np.cumsum(np.bincount(block, minlength=len(queries)))]))
 
 
