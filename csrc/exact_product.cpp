@@ -83,7 +83,8 @@ void ExactProduct::take(const FloatRows &queries, int64_t query) {
   std::copy(numbers, numbers + queries.width(), query_single_.begin());
 }
 
-bool ExactProduct::below(int64_t row, float limit, float lengths) const {
+bool ExactProduct::below([[maybe_unused]] int64_t row, [[maybe_unused]] float limit,
+                         [[maybe_unused]] float lengths) const {
 #ifdef MEGASBP_AVX512
   if (has_avx512()) {
     const int64_t width = rows_.width();
