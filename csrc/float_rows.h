@@ -47,6 +47,10 @@ class FloatRows {
   int64_t count() const { return count_; }
   int64_t width() const { return width_; }
 
+  // All rows, one after the other, in their own precision; nullptr if they are of the other one.
+  const uint16_t *half() const { return half_ ? static_cast<const uint16_t *>(data_) : nullptr; }
+  const float *single() const { return half_ ? nullptr : static_cast<const float *>(data_); }
+
   // A row, where it lies or widened into `space`, which holds width() numbers.
   const float *row(int64_t index, float *space) const {
     if (!half_) return static_cast<const float *>(data_) + index * width_;

@@ -5,11 +5,11 @@
 #include <cmath>
 #include <cstring>
 
+#include "float_lanes.h"
 #include "parallel_for.h"
 #include "wide_vectors.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#include <immintrin.h>
+#ifdef MEGASBP_AVX512
 #define MEGASBP_VNNI 1
 #endif
 
@@ -21,7 +21,7 @@ constexpr int64_t kLanes = 16;
 constexpr int64_t kRowsAtOnce = 256;  // That a thread rounds.
 constexpr int64_t kPanel = 32;  // Rows that a step of the VNNI kernel multiplies with each of its queries.
 constexpr int kTile = 12;       // Its queries: 12 x 32 sums fill 24 of the 32 registers.
-static_assert(kQueriesAtOnce % kTile == 0);
+static_assert(kQueriesAtOnce % kTile == 0 && kRowsFilled % kPanel == 0);
 
 // What float arithmetic may add to a bound, in parts of the product of the lengths; one part is 2^-20.
 constexpr float kSlack = 1.0f / (1 << 20);
@@ -33,7 +33,11 @@ int64_t filled(int64_t size, int64_t step) { return (size + step - 1) / step * s
 
 struct Rounding {
   float scale, squared_length, squared_error;
+  int32_t sum;
 };
+
+// A row of denormal numbers is kept as zeros: 1 / scale would be infinite.
+float scale_of(float largest) { return largest < kSmallest ? 0 : largest / 127; }
 
 // Keeps one sum, and one maximum, for every 16th number, so that they fill vector registers.
 // row: padded with zeros to a multiple of kWidthStep.
@@ -46,19 +50,18 @@ Rounding round_row(const float *row, int64_t width, int8_t *codes) {
       largest[lane] = size > largest[lane] ? size : largest[lane];
     }
   }
-  const float whole = *std::max_element(largest, largest + kLanes);
-  // A row of denormal numbers is kept as zeros: 1 / scale would be infinite.
-  const float scale = whole < kSmallest ? 0 : whole / 127, inverse = scale > 0 ? 1 / scale : 0;
+  const float scale = scale_of(*std::max_element(largest, largest + kLanes)), inverse = scale > 0 ? 1 / scale : 0;
   float length[kLanes] = {}, error[kLanes] = {};
+  Rounding result{scale, 0, 0, 0};
   for (int64_t i = 0; i < width; i += kLanes) {
     for (int64_t lane = 0; lane < kLanes; ++lane) {
       const float number = row[i + lane], code = std::nearbyint(number * inverse), rest = number - scale * code;
       codes[i + lane] = static_cast<int8_t>(static_cast<int32_t>(code));
+      result.sum += static_cast<int32_t>(code);
       length[lane] += number * number;
       error[lane] += rest * rest;
     }
   }
-  Rounding result{scale, 0, 0};
   for (int64_t lane = 0; lane < kLanes; ++lane) {
     result.squared_length += length[lane];
     result.squared_error += error[lane];
@@ -66,11 +69,46 @@ Rounding round_row(const float *row, int64_t width, int8_t *codes) {
   return result;
 }
 
-MEGASBP_WIDE_VECTORS
-int32_t sum_of(const int8_t *codes, int64_t width) {
-  int32_t sum = 0;
-  for (int64_t i = 0; i < width; ++i) sum += codes[i];
-  return sum;
+#ifdef MEGASBP_AVX512
+
+// The same, from a row as it is stored.
+template <typename Number>
+MEGASBP_AVX512 Rounding round_row_avx512(const Number *row, int64_t width, int8_t *codes) {
+  __m512 largest = _mm512_setzero_ps();
+  for (int64_t i = 0; i < width; i += kLanes)
+    largest = _mm512_max_ps(largest, _mm512_abs_ps(load(row + i, lanes_of(width - i))));
+  const float scale = scale_of(_mm512_reduce_max_ps(largest));
+  const __m512 scales = _mm512_set1_ps(scale), inverse = _mm512_set1_ps(scale > 0 ? 1 / scale : 0);
+  __m512 length = _mm512_setzero_ps(), error = _mm512_setzero_ps();
+  __m512i sum = _mm512_setzero_si512();
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const __m512 number = load(row + i, lanes_of(width - i));
+    const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(number, inverse));
+    const __m512 rest = _mm512_fnmadd_ps(scales, _mm512_cvtepi32_ps(code), number);
+    _mm_storeu_si128(reinterpret_cast<__m128i *>(codes + i), _mm512_cvtepi32_epi8(code));
+    sum = _mm512_add_epi32(sum, code);
+    length = _mm512_fmadd_ps(number, number, length);
+    error = _mm512_fmadd_ps(rest, rest, error);
+  }
+  return {scale, _mm512_reduce_add_ps(length), _mm512_reduce_add_ps(error), _mm512_reduce_add_epi32(sum)};
+}
+
+#endif
+
+// codes: zeros behind the width already.
+Rounding round_row(const FloatRows &vectors, int64_t index, int8_t *codes, float *space) {
+  const int64_t width = vectors.width();
+#ifdef MEGASBP_AVX512
+  if (has_avx512()) {
+    return vectors.half() != nullptr ? round_row_avx512(vectors.half() + index * width, width, codes)
+                                     : round_row_avx512(vectors.single() + index * width, width, codes);
+  }
+#endif
+  const int64_t padded = filled(width, kWidthStep);
+  std::vector<float> row(static_cast<size_t>(padded));
+  const float *numbers = vectors.row(index, space);
+  std::copy(numbers, numbers + width, row.begin());
+  return round_row(row.data(), padded, codes);
 }
 
 MEGASBP_WIDE_VECTORS
@@ -161,48 +199,54 @@ bool has_vnni() {
 #endif
 }
 
-Int8Rows::Int8Rows(const FloatRows &vectors, bool as_columns, int64_t threads)
-    : count(vectors.count()), width(vectors.width()), padded_count(filled(count, kQueriesAtOnce * 2)),
-      padded_width(filled(width, kWidthStep)), codes(static_cast<size_t>(padded_count * padded_width)),
-      sum(static_cast<size_t>(padded_count)), scale(static_cast<size_t>(padded_count)),
-      length(static_cast<size_t>(padded_count)), error(static_cast<size_t>(padded_count)),
-      reach(static_cast<size_t>(padded_count)) {
-  static_assert(kQueriesAtOnce * 2 % kPanel == 0);
+void Int8Rows::round(const FloatRows &vectors, int64_t start, int64_t stop, bool as_columns, int64_t threads) {
+  count = stop - start;
+  width = vectors.width();
+  padded_count = filled(count, as_columns ? kRowsFilled : kQueriesAtOnce);
+  padded_width = filled(width, kWidthStep);
+  const auto rows = static_cast<size_t>(padded_count);
+  codes.resize(rows * static_cast<size_t>(padded_width));
+  std::fill(codes.begin() + count * padded_width, codes.end(), 0);
+  sum.resize(rows);
+  std::fill(sum.begin() + count, sum.end(), 0);
+  for (std::vector<float> *each : {&scale, &length, &error, &reach}) {
+    each->resize(rows);
+    std::fill(each->begin() + count, each->end(), 0);
+  }
   parallel_for((count + kRowsAtOnce - 1) / kRowsAtOnce, threads, [&](int64_t part) {
-    std::vector<float> space(static_cast<size_t>(width)), row(static_cast<size_t>(padded_width));
+    std::vector<float> space(static_cast<size_t>(width));
     for (int64_t i = part * kRowsAtOnce; i < std::min(count, (part + 1) * kRowsAtOnce); ++i) {
       const auto at = static_cast<size_t>(i);
-      const float *numbers = vectors.row(i, space.data());
-      std::copy(numbers, numbers + width, row.begin());
       int8_t *kept = codes.data() + i * padded_width;
-      const Rounding rounding = round_row(row.data(), padded_width, kept);
-      sum[at] = sum_of(kept, padded_width);
+      std::fill(kept + width, kept + padded_width, 0);
+      const Rounding rounding = round_row(vectors, start + i, kept, space.data());
+      sum[at] = rounding.sum;
       scale[at] = rounding.scale;
       length[at] = std::sqrt(rounding.squared_length) * kRoundedUp;
       error[at] = std::sqrt(rounding.squared_error) * kRoundedUp + kSlack * length[at];
       reach[at] = length[at] + error[at];
     }
   });
+  packed.clear();
 #ifdef MEGASBP_VNNI
   if (as_columns && has_vnni()) packed = pack(codes, padded_count, padded_width);
 #endif
 }
 
-void upper_bounds(const Int8Rows &queries, int64_t first, const Int8Rows &rows, float *bounds) {
+void upper_bounds(const Int8Rows &queries, const Int8Rows &rows, float *bounds) {
 #ifdef MEGASBP_VNNI
   if (!rows.packed.empty()) {
-    const int64_t last = std::min(first + kQueriesAtOnce, filled(queries.count, kTile));
     for (int64_t panel = 0; panel < filled(rows.count, kPanel) / kPanel; ++panel) {
-      for (int64_t tile = first; tile < last; tile += kTile)
-        tile_bounds(queries, tile, rows, panel, bounds + (tile - first) * rows.padded_count);
+      for (int64_t tile = 0; tile < filled(queries.count, kTile); tile += kTile)
+        tile_bounds(queries, tile, rows, panel, bounds + tile * rows.padded_count);
     }
     return;
   }
 #endif
   const int64_t width = queries.padded_width;
-  for (int64_t query = first; query < std::min(first + kQueriesAtOnce, queries.count); ++query) {
+  for (int64_t query = 0; query < queries.count; ++query) {
     for (int64_t row = 0; row < rows.count; ++row)
-      bounds[(query - first) * rows.padded_count + row] =
+      bounds[query * rows.padded_count + row] =
           bound(queries, query, rows, row,
                 product(queries.codes.data() + query * width, rows.codes.data() + row * width, width));
   }

@@ -12,7 +12,8 @@ void register_pairs(py::module_ &module);
 void register_samples(py::module_ &module);
 void register_shingles(py::module_ &module);
 void register_json_lines(py::module_ &module);
-void register_close_pairs(py::module_ &module);
+void register_candidates(py::module_ &module);
+void register_near_rows(py::module_ &module);
 void register_similarity(py::module_ &module);
 
 PYBIND11_MODULE(_C, module) {
@@ -26,6 +27,7 @@ PYBIND11_MODULE(_C, module) {
   register_samples(module);
   register_shingles(module);
   register_json_lines(module);
-  register_close_pairs(module);
+  register_candidates(module);
+  register_near_rows(module);
   register_similarity(module);
 }

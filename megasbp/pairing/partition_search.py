@@ -22,10 +22,12 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from megasbp import _C
 from megasbp.pairing.config import SearchConfig
-from megasbp.pairing.join import Candidates, Partition, best_among, best_per_owner, joined
+from megasbp.pairing.join import best_among, best_per_owner, joined
 from megasbp.pairing.partition_choice import choose_setting
 from megasbp.pairing.partitions import few_open, load, open_blocks, read_all, read_rows, save, write_block
+from megasbp.pairing.products import Candidates, columns
 from megasbp.pairing.recall import sample_truth
 from megasbp.pairing.similarity import best_of_each, similarities
 from megasbp.pairing.vectors import Vectors
@@ -33,10 +35,12 @@ from megasbp.shards.publication import shard_folder
 
 # float16 moves a similarity by about 3e-5, so some neighbours more than asked for are carried to the merge.
 _SPARE = 2
+# Float16 keeps 11 bits: a unit row moves by at most 2**-11, a similarity by twice that, and two are compared.
+_HALF_ERROR = np.float32(2.0**-9)
 _CANDIDATES_AT_ONCE = 1 << 20
 _QUERIES_AT_ONCE = 2048
 _Joined = TypeVar("_Joined")
-_NOTHING: Candidates = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+_NOTHING: Candidates = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def search_own(shard: int, folder: Path, **settings: Any) -> None:
         asking, stored = read_all(queries, "home", partition), read_all(corpus, "stored", partition)
         own_row = np.searchsorted(stored.row, asking.row) if plan.same else None
         similarity, place = best_among(
-            asking.vectors, stored.vectors, plan.neighbours + _SPARE, own_row=own_row
+            asking.vectors, stored.vectors, plan.neighbours + _SPARE, own_row=own_row, threads=1
         )
         # Place -1, no row, takes the -1 at the end.
         return similarity, np.append(stored.row, -1)[place]
@@ -188,14 +192,15 @@ def gather_own(shard: int, folder: Path, **settings: Any) -> None:
     similarity = np.concatenate(similarities_found)
     save(folder, "similarity", similarity)
     save(folder, "row", np.concatenate(rows_found))
-    save(folder, "limit", similarity[:, -1])
+    save(folder, "limit", np.maximum(similarity[:, -1], similarity[:, plan.neighbours - 1] - _HALF_ERROR))
 
 
 def search_cross(shard: int, folder: Path, **settings: Any) -> None:
     """Joins the rows stored in each partition of a group with the queries from elsewhere that ask it.
 
-    Writes owner.npy int64, row.npy int64 and similarity.npy float32 [c], by owner: rows that reach the limit
-    of their owner, and no better ones were left out.
+    Writes owner.npy int32, row.npy int64 and similarity.npy float32 [c], by query block: rows that reach the
+    limit of their owner, which is numbered inside its block, and no better ones were left out; and bounds.npy
+    int64 [blocks + 1].
     """
     plan = Plan(**settings)
     queries, corpus = open_blocks(plan.blocks("queries")), open_blocks(plan.blocks("corpus"))
@@ -206,47 +211,43 @@ def search_cross(shard: int, folder: Path, **settings: Any) -> None:
 
     def join(partition: int) -> Candidates:
         stored = read_all(corpus, "stored", partition, limits if plan.same else None)
-        rows = Partition(stored.vectors, stored.limit if plan.same else None)
+        rows = columns(stored.vectors, threads=1)
         kept, count = [_NOTHING], 0
         for asking in read_rows(queries, "probing", partition, limits=limits, at_once=_QUERIES_AT_ONCE):
-            query, place, similarity = rows.pairs(asking.vectors, asking.limit)
-            owner, row = asking.row[query], stored.row[place]
-            forth = similarity >= asking.limit[query]
-            if plan.same:
-                # A row stored in several partitions meets itself.
-                other = owner != row
-                back = other & (similarity >= stored.limit[place])
-                kept.append((row[back], owner[back], similarity[back]))
-                forth &= other
-            kept.append((owner[forth], row[forth], similarity[forth]))
-            count += len(query)
+            pairs = rows.pairs(asking.vectors, asking.limit, stored.limit if plan.same else None)
+            # A row stored in several partitions meets itself.
+            sides = asking.row, asking.limit, stored.row, stored.limit
+            kept.append(_C.candidates_of(*pairs, *sides, both=plan.same))
+            count += len(kept[-1][0])
             if count > _CANDIDATES_AT_ONCE:
                 kept = [best_per_owner(*joined(kept), plan.neighbours + _SPARE)]
                 count = len(kept[0][0])
         return joined(kept)
 
     owner, row, similarity = joined(_for_each(join, plan.group(shard)))
-    order = np.argsort(owner, kind="stable")
-    owner, row, similarity = owner[order], row[order], similarity[order]
-    save(folder, "owner", owner)
-    save(folder, "row", row)
-    save(folder, "similarity", similarity.astype(np.float32))
+    block = owner // plan.block_rows
+    # A stable sort of small numbers is a fast one.
+    order = np.argsort(block.astype(np.min_scalar_type(len(queries))), kind="stable")
+    save(folder, "owner", (owner - block * plan.block_rows)[order].astype(np.int32))
+    save(folder, "row", row[order])
+    save(folder, "similarity", similarity[order].astype(np.float32, copy=False))
+    save(folder, "bounds", np.concatenate([[0], np.cumsum(np.bincount(block, minlength=len(queries)))]))
 
 
 def merge(shard: int, folder: Path, **settings: Any) -> None:
     """Writes the k best neighbours of one query block: similarity.npy float32 and row.npy int64 [r, k]."""
     plan = Plan(**settings)
     rows, k = plan.rows("queries", shard), plan.neighbours
-    own = plan.query_folders("limits")[shard]
-    home_row, home_similarity = load(own, "row"), load(own, "similarity")
-    owner = np.repeat(load(plan.blocks("queries")[shard], "row"), home_row.shape[1])
-    real = home_row.ravel() >= 0
-    found = [(owner[real], home_row.ravel()[real], home_similarity.ravel()[real])]
+    home = plan.query_folders("limits")[shard]
+    home_row, home_similarity = load(home, "row"), load(home, "similarity")
+    real = home_row >= 0
+    owner = load(plan.blocks("queries")[shard], "row") - rows.start
+    found = [(owner[np.nonzero(real)[0]], home_row[real], home_similarity[real])]
     for path in plan.groups("cross"):
-        owner = load(path, "owner")
-        part = slice(*np.searchsorted(owner, [rows.start, rows.stop]))
-        found.append((owner[part], load(path, "row")[part], load(path, "similarity")[part]))
-    similarity, row = best_of_each(*joined(found), rows, k + _SPARE)
+        part = slice(*load(path, "bounds")[shard : shard + 2])
+        owner, other, similarity = (load(path, name)[part] for name in ("owner", "row", "similarity"))
+        found.append((owner, other, similarity))
+    similarity, row = best_of_each(*joined(found), range(len(rows)), k + _SPARE)
     owner, place = np.nonzero(row >= 0)
     exact = np.full(row.shape, -np.inf)
     exact[owner, place] = similarities(

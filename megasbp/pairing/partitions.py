@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -82,18 +83,23 @@ def write_block(
     """
     block = vectors[start:stop]
     _, nearest = best_among(block, centroids, max(store, probe))
-    order = np.argsort(nearest[:, 0], kind="stable")
-    nearest = nearest[order]
+    order = np.argsort(nearest[:, 0].astype(_smallest(len(centroids))), kind="stable")
     save(folder, "vectors", torch.from_numpy(block[order]).half().numpy())
-    row = start + order
-    save(folder, "row", row)
+    save(folder, "row", start + order)
+    position = np.empty(len(order), np.int32)
+    position[order] = np.arange(len(order), dtype=np.int32)
     for name, ranks in (("home", slice(0, 1)), ("stored", slice(0, store)), ("probing", slice(1, probe))):
         partition = nearest[:, ranks]
-        position = np.repeat(np.arange(len(order), dtype=np.int32), partition.shape[1])
-        by_partition = np.lexsort((row[position], partition.ravel()))
+        # By rows already; a stable sort of small numbers is a fast one.
+        by_partition = np.argsort(partition.ravel().astype(_smallest(len(centroids))), kind="stable")
+        save(folder, name, np.repeat(position, partition.shape[1])[by_partition])
         counts = np.bincount(partition.ravel(), minlength=len(centroids))
-        save(folder, name, position[by_partition])
         save(folder, f"{name}_bounds", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
+
+def _smallest(count: int) -> np.dtype[Any]:
+    """The smallest type of numbers below `count`."""
+    return np.min_scalar_type(count)
 
 
 class Block:
@@ -157,21 +163,18 @@ def read_rows(
         limits: of a block, by its place in `blocks`: float32 [r], in the block's order.
         at_once: rows that are yielded together; the last ones may be fewer, or none.
     """
-    held: list[Rows] = []
+    held: list[tuple[int, np.ndarray]] = []
     room = at_once
     for place, block in enumerate(blocks):
         positions = block.positions(name, partition)
         while len(positions):
             part, positions = positions[:room], positions[room:]
-            limit = np.full(len(part), -np.inf, np.float32) if limits is None else limits(place)[part]
-            held.append(Rows(block.row[part], block.vectors[part], limit))
+            held.append((place, part))
             room -= len(part)
             if not room:
-                yield _together(held)
+                yield _gathered(blocks, held, limits)
                 held, room = [], at_once
-    width = blocks[0].vectors.shape[1]
-    nothing = Rows(np.empty(0, np.int64), np.empty((0, width), np.float16), np.empty(0, np.float32))
-    yield _together([nothing, *held])
+    yield _gathered(blocks, held, limits)
 
 
 def read_all(
@@ -184,12 +187,28 @@ def read_all(
     return next(read_rows(blocks, name, partition, limits=limits, at_once=sys.maxsize))
 
 
-def _together(parts: Sequence[Rows]) -> Rows:
-    return Rows(
-        np.concatenate([part.row for part in parts]),
-        np.concatenate([part.vectors for part in parts]),
-        np.concatenate([part.limit for part in parts]),
+def _gathered(
+    blocks: Sequence[Block],
+    parts: Sequence[tuple[int, np.ndarray]],
+    limits: Callable[[int], np.ndarray] | None,
+) -> Rows:
+    """The rows at some positions of some blocks, each copied once."""
+    count = sum(len(part) for _, part in parts)
+    rows = Rows(
+        np.empty(count, np.int64),
+        np.empty((count, blocks[0].vectors.shape[1]), np.float16),
+        np.full(count, -np.inf, np.float32),
     )
+    start = 0
+    for place, part in parts:
+        here = slice(start, start + len(part))
+        # Positions are those of rows; "clip" only spares numpy a copy.
+        np.take(blocks[place].row, part, out=rows.row[here], mode="clip")
+        np.take(blocks[place].vectors, part, axis=0, out=rows.vectors[here], mode="clip")
+        if limits is not None:
+            np.take(limits(place), part, out=rows.limit[here], mode="clip")
+        start = here.stop
+    return rows
 
 
 def load(folder: Path, name: str) -> np.ndarray:

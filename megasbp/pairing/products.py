@@ -1,7 +1,7 @@
-"""Which rows may be near which queries: products in low precision propose, known to be wrong by so much.
+"""Which rows are near which queries: products in low precision propose, exact ones decide.
 
 A pair is left out only if its product, with the most by which it can be wrong, stays below what is asked for.
-So whatever proposes, exact sums decide among all that matter: results do not depend on the processor.
+Exact sums decide among all that is left, so results do not depend on the processor or on who proposed.
 """
 
 from typing import Protocol
@@ -10,6 +10,10 @@ import numpy as np
 import torch
 
 from megasbp import _C
+from megasbp.pairing.similarity import best_of_each, similarities
+
+# owner int64, row int64, similarity, each [c]
+Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 # bfloat16 keeps 8 bits: a unit row moves by at most 2**-9, so by Cauchy-Schwarz the product of two by 2**-8,
 # and its own rounding by 2**-9 more. The rest is for sums in float32 and lengths that are not quite 1.
@@ -19,68 +23,108 @@ _BFLOAT16_ERROR = 1.05 * (2.0**-8 + 2.0**-9)
 class Columns(Protocol):
     """Rows that queries are compared with, batch after batch."""
 
-    def close_pairs(
+    def improve(
         self,
         queries: np.ndarray,
-        limit: np.ndarray,
-        *,
-        row_limit: np.ndarray | None = None,
-        best: int = 0,
-        own_row: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Query and row, int64 [c], by query, then row: pairs that may count, and all of those that do.
+        own_row: np.ndarray,
+        first: int,
+        similarity: np.ndarray,
+        row: np.ndarray,
+    ) -> None:
+        """Puts the rows, numbered from `first` on, among the best of each query, in place.
 
         Args:
-            queries: float32 or float16 [n, d]; a few thousand unit rows.
-            limit: float32 [n]; a pair counts from this similarity on.
-            row_limit: float32 [m]; or from this one on, the row's.
-            best: a pair counts only if it may also be among the query's so many best, or reaches the row's
-                limit; 0 for no such bound.
-            own_row: int64 [n]; the row that is left out, outside [0, m) for none.
+            queries: float32 or float16 [n, d], a few thousand unit rows.
+            own_row: int64 [n], numbered alike; the row that is left out, -1 for none.
+            similarity, row: float32 and int64 [n, k], C-contiguous; by falling similarity, then lower row;
+                -inf and -1 where there are fewer.
+        """
+
+    def pairs(self, queries: np.ndarray, limit: np.ndarray, row_limit: np.ndarray | None) -> Candidates:
+        """The pairs that reach the limit of one of the two, in no order.
+
+        Args:
+            queries: float32 or float16 [n, d], a few thousand unit rows.
+            limit: float32 [n].
+            row_limit: float32 [m]; None where only the queries' limits count.
+
+        Returns:
+            query int64 [c], row int64 [c], similarity float64 [c] in multiples of 2**-20.
         """
 
 
-def columns(rows: np.ndarray) -> Columns:
-    """Columns for float32 or float16 [m, d] unit rows, made for the device at hand."""
-    return BFloat16Columns(rows, "cuda") if torch.cuda.is_available() else Int8Columns(rows)
+def columns(rows: np.ndarray, threads: int | None = None) -> Columns:
+    """Columns for float32 or float16 [m, d] unit rows, made for the device at hand.
+
+    Args:
+        threads: of a CPU; as many as torch has by default.
+    """
+    return BFloat16Columns(rows, "cuda") if torch.cuda.is_available() else Int8Columns(rows, threads)
 
 
 class Int8Columns:
     """On a CPU: 8-bit integers, each row at a scale of its own; how far that moves a row is measured."""
 
-    def __init__(self, rows: np.ndarray) -> None:
-        self._rows = _C.Int8Rows(rows, True, torch.get_num_threads())
+    def __init__(self, rows: np.ndarray, threads: int | None = None) -> None:
+        self._threads = threads or torch.get_num_threads()
+        self._rows = _C.NearRows(np.ascontiguousarray(rows), self._threads)
 
-    def close_pairs(
+    def improve(
         self,
         queries: np.ndarray,
-        limit: np.ndarray,
-        *,
-        row_limit: np.ndarray | None = None,
-        best: int = 0,
-        own_row: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+        own_row: np.ndarray,
+        first: int,
+        similarity: np.ndarray,
+        row: np.ndarray,
+    ) -> None:
         """See `Columns`."""
-        threads = torch.get_num_threads()
-        query, row = _C.close_pairs(
-            _C.Int8Rows(queries, False, threads),
-            self._rows,
-            np.ascontiguousarray(limit),
-            np.full(len(self._rows), np.inf, np.float32) if row_limit is None else row_limit,
-            np.full(len(queries), -1) if own_row is None else own_row,
-            best,
-            threads,
-        )
-        return query, row
+        self._rows.improve(queries, own_row, first, similarity, row, self._threads)
+
+    def pairs(self, queries: np.ndarray, limit: np.ndarray, row_limit: np.ndarray | None) -> Candidates:
+        """See `Columns`."""
+        if row_limit is None:
+            row_limit = np.full(len(self._rows), np.inf, np.float32)
+        query, row, similarity = self._rows.pairs(queries, limit, row_limit, self._threads)
+        return query, row, similarity
 
 
 class BFloat16Columns:
     """On a GPU: bfloat16."""
 
     def __init__(self, rows: np.ndarray, device: str) -> None:
+        self._rows = rows
         self._columns = torch.tensor(rows, device=device, dtype=torch.bfloat16).T
 
-    def close_pairs(
+    def improve(
+        self,
+        queries: np.ndarray,
+        own_row: np.ndarray,
+        first: int,
+        similarity: np.ndarray,
+        row: np.ndarray,
+    ) -> None:
+        """See `Columns`."""
+        count, k = row.shape
+        query, place = self._close_pairs(queries, similarity[:, -1], best=k, own_row=own_row - first)
+        before, rank = np.nonzero(row >= 0)
+        similarity[:], row[:] = best_of_each(
+            np.concatenate([before, query]),
+            np.concatenate([row[before, rank], place + first]),
+            np.concatenate([similarity[before, rank], similarities(queries, self._rows, query, place)]),
+            range(count),
+            k,
+        )
+
+    def pairs(self, queries: np.ndarray, limit: np.ndarray, row_limit: np.ndarray | None) -> Candidates:
+        """See `Columns`."""
+        query, row = self._close_pairs(queries, limit, row_limit=row_limit)
+        similarity = similarities(queries, self._rows, query, row)
+        reached = similarity >= limit[query]
+        if row_limit is not None:
+            reached |= similarity >= row_limit[row]
+        return query[reached], row[reached], similarity[reached]
+
+    def _close_pairs(
         self,
         queries: np.ndarray,
         limit: np.ndarray,
@@ -89,7 +133,11 @@ class BFloat16Columns:
         best: int = 0,
         own_row: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """See `Columns`."""
+        """Query and row, int64 [c]: all pairs that count, and a few more.
+
+        A pair counts if it may reach its query's limit and, with `best`, be among the query's so many best;
+        or if it may reach the row's limit.
+        """
         device = self._columns.device
         products = torch.tensor(queries, device=device, dtype=torch.bfloat16) @ self._columns
         if own_row is not None:
