@@ -7,12 +7,12 @@ and a document without an id is named "file@offset".
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import megasbp._C as core
 from megasbp.corpus.files import file_kind
@@ -159,25 +159,26 @@ def _take(batch: Any, file: str) -> Texts:
     """Moves what the batch holds into Texts."""
     offsets, id_bounds = batch.offsets, batch.id_bounds
     ids = pa.LargeStringArray.from_buffers(len(offsets), pa.py_buffer(id_bounds), pa.py_buffer(batch.ids))
-    nameless = np.flatnonzero(np.diff(id_bounds) == 0)
-    if len(nameless):
-        names = ids.to_pylist()
-        for number in nameless.tolist():
-            names[number] = name_by_place(_position(file, int(offsets[number])))
-        ids = pa.array(names, pa.large_string())
+    nameless = np.diff(id_bounds) == 0
+    if nameless.any():
+        ids = pc.if_else(pa.array(nameless), _names_by_place(file, offsets), ids)
     texts = Texts(batch.texts, batch.text_bounds, ids, file, offsets)
     batch.clear()
     return texts
 
 
-# Asked for every document without an id.
-@lru_cache(maxsize=1)
-def _kind(file: str) -> str | None:
-    return file_kind(Path(file))
+def _names_by_place(file: str, offsets: np.ndarray) -> pa.LargeStringArray:
+    """`name_by_place` of the documents of a file."""
+    first = name_by_place(_position(file, int(offsets[0])))
+    places = pa.array(offsets).cast(pa.large_string())
+    if first == file:
+        return pa.array([file] * len(offsets), pa.large_string())
+    mark = pa.scalar(first[len(file)], pa.large_string())
+    return pc.binary_join_element_wise(pa.scalar(file, pa.large_string()), places, mark)
 
 
 def _position(file: str, offset: int) -> Position:
-    match _kind(file):
+    match file_kind(Path(file)):
         case "lines":
             return Position(file, offset=offset)
         case "parquet":
