@@ -1,5 +1,4 @@
 #include <cmath>
-#include <limits>
 
 #include "kernels.h"
 #include "parallel.h"
@@ -7,25 +6,21 @@
 namespace megasbp::kernels {
 namespace {
 
-constexpr float kLeast = -std::numeric_limits<float>::infinity();
+struct Powers {
+  float largest, sum;
+};
 
+// exp(logit - largest) of each, written if `powers` is not null.
 MEGASBP_KERNEL
-float largest_of(int64_t size, const float *logits) {
-  Floats found = all(kLeast);
-  for (int64_t i = 0; i < size; i += kLanes) found = larger(found, load(logits + i, size - i, kLeast));
-  return largest(found);
-}
-
-// exp(logit - shift) of each, written if `powers` is not null; returns their sum.
-MEGASBP_KERNEL
-float sum_of_powers(int64_t size, const float *logits, float shift, float *powers) {
+Powers take_powers(int64_t size, const float *logits, float *powers) {
+  const float shift = largest_of(size, logits);
   Floats total{};
   for (int64_t i = 0; i < size; i += kLanes) {
-    const Floats power = exponential(load(logits + i, size - i, kLeast) - shift);
+    const Floats power = exponential(load(logits + i, size - i, -__builtin_inff()) - shift);
     total += power;
     if (powers != nullptr) store(powers + i, power, size - i);
   }
-  return sum(total);
+  return {shift, sum(total)};
 }
 
 MEGASBP_KERNEL void scaled(int64_t size, const float *values, float factor, float *to) {
@@ -49,14 +44,14 @@ void cross_entropy(bool bfloat16, int64_t tokens, int64_t vocabulary, Address lo
       for (int64_t token = begin; token < end; ++token) {
         float *row = at<float>(logits) + token * vocabulary;
         const int64_t label = at<const int64_t>(labels)[token];
-        const float shift = largest_of(vocabulary, row), centred = row[label] - shift;
-        const float total = sum_of_powers(vocabulary, row, shift, gradient != 0 ? row : nullptr);
-        const float loss = std::log(total) - centred;
+        const float logit = row[label];
+        const Powers powers = take_powers(vocabulary, row, gradient != 0 ? row : nullptr);
+        const float loss = std::log(powers.sum) - (logit - powers.largest);
         at<float>(nats)[token] = loss;
         if (gradient == 0) continue;
         const float factor = scale != 0 ? at<const float>(scale)[token] : 1.0f;
         T *to = at<T>(gradient) + token * vocabulary;
-        scaled(vocabulary, row, factor / total, to);
+        scaled(vocabulary, row, factor / powers.sum, to);
         place(factor * std::expm1(-loss), to + label);
       }
     });

@@ -22,15 +22,8 @@ struct Row {
 };
 
 MEGASBP_KERNEL
-float largest_of(int64_t size, const float *logits) {
-  const float least = -__builtin_inff();
-  Floats found = all(least);
-  for (int64_t i = 0; i < size; i += kLanes) found = larger(found, load(logits + i, size - i, least));
-  return largest(found);
-}
-
-MEGASBP_KERNEL
-void softmax(int64_t size, const float *logits, float shift, float temperature, float *probabilities) {
+void softmax(int64_t size, const float *logits, float temperature, float *probabilities) {
+  const float shift = largest_of(size, logits);
   Floats total{};
   for (int64_t i = 0; i < size; i += kLanes) {
     const Floats power = exponential((load(logits + i, size - i, -__builtin_inff()) - shift) / temperature);
@@ -151,7 +144,7 @@ void sample(int64_t rows, int64_t vocabulary, float temperature, double top_p, u
     row.probabilities.resize(vocabulary);
     for (int64_t i = begin; i < end; ++i) {
       const float *from = at<const float>(logits) + i * vocabulary;
-      softmax(vocabulary, from, largest_of(vocabulary, from), temperature, row.probabilities.data());
+      softmax(vocabulary, from, temperature, row.probabilities.data());
       at<int64_t>(tokens)[i] = race(key, at<const int64_t>(address) + i * 3, row, find_nucleus(top_p, row));
     }
   });

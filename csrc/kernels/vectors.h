@@ -118,6 +118,13 @@ MEGASBP_INLINE float largest(Floats values) {
   return found;
 }
 
+MEGASBP_INLINE float largest_of(int64_t size, const float *numbers) {
+  const float least = -__builtin_inff();
+  Floats found = all(least);
+  for (int64_t i = 0; i < size; i += kLanes) found = larger(found, load(numbers + i, size - i, least));
+  return largest(found);
+}
+
 // e^x to about one unit in the last place; infinity and zero at the ends, NaN stays NaN.
 MEGASBP_INLINE Floats exponential(Floats x) {
   constexpr float kRounding = 12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits.
