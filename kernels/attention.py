@@ -65,14 +65,14 @@ def attention(
         if segments.shape != q_BSHE.shape[:2]:
             raise ValueError(f"segments {tuple(segments.shape)}; allowed: {tuple(q_BSHE.shape[:2])}")
         segments = prepare_segments(segments)
+    if isinstance(segments, SegmentBounds) and segments.shape != q_BSHE.shape[:2]:
+        raise ValueError(f"segments {segments.shape}; allowed: {tuple(q_BSHE.shape[:2])}")
     if (
         not isinstance(segments, torch.Tensor)
         and takes(q_BSHE, k_BSKE, v_BSKE)
         and has_head_dim(q_BSHE.shape[3])
     ):
         bounds = segments or _whole_rows(q_BSHE.shape[0], q_BSHE.shape[1])
-        if bounds.shape != q_BSHE.shape[:2]:
-            raise ValueError(f"segments {tuple(bounds.shape)}; allowed: {tuple(q_BSHE.shape[:2])}")
         return _AttentionInCpp.apply(q_BSHE, k_BSKE, v_BSKE, bounds.starts)
     return _attend(
         q_BSHE, k_BSKE, v_BSKE, _mask_of(segments) if isinstance(segments, SegmentBounds) else segments

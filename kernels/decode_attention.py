@@ -25,8 +25,15 @@ def visible_positions(
     Returns:
         The positions themselves where C++ takes over. Else [N, 1, G * T, C], at least fp32 on the CPU and
         `dtype` elsewhere: zero at a token's own position and before it, -inf after it.
+
+    Raises:
+        ValueError: a position lies outside the capacity (where C++ takes over, which would read beyond it).
     """
     if takes(torch.empty(0, dtype=dtype, device=positions.device)) and has_head_dim(head_dim):
+        if positions.numel() and not 0 <= positions.min() <= positions.max() < capacity:
+            raise ValueError(
+                f"positions are {positions.min()} to {positions.max()}; allowed: 0 to {capacity - 1}"
+            )
         return positions.contiguous()
     hidden = torch.arange(capacity, device=positions.device) > positions[..., None]
     math = _math_dtype(dtype, positions.device)
@@ -65,7 +72,8 @@ def decode_attention(
 def _in_cpp(
     q_NTHE: torch.Tensor, keys_NKCE: torch.Tensor, values_NKCE: torch.Tensor, positions: torch.Tensor
 ) -> torch.Tensor:
-    if not takes(q_NTHE, keys_NKCE, values_NKCE) or positions.shape != q_NTHE.shape[:2]:
+    taken = takes(q_NTHE, keys_NKCE, values_NKCE) and has_head_dim(q_NTHE.shape[3])
+    if not taken or positions.shape != q_NTHE.shape[:2]:
         raise ValueError(
             f"queries {tuple(q_NTHE.shape)} {q_NTHE.dtype}, caches {keys_NKCE.dtype} and "
             f"{values_NKCE.dtype}, positions {tuple(positions.shape)}; allowed: [N, T, H, E] of one type, "

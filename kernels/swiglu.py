@@ -64,7 +64,10 @@ class _SwiGLU(torch.autograd.Function):
 def _forward(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     math = torch.promote_types(gate.dtype, torch.float32)
     gate_math = gate.to(math)
-    return (gate_math * gate_math.sigmoid()).mul_(up.to(math)).to(gate.dtype)
+    # Not torch's sigmoid: where its vectors leave a remainder, scalar code rounds the exponential
+    # differently, and a row's bits would depend on its place in the batch.
+    activation = gate_math / gate_math.neg().exp_().add_(1)
+    return activation.mul_(up.to(math)).to(gate.dtype)
 
 
 def _backward(grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

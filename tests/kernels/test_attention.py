@@ -102,3 +102,9 @@ def test_segments_of_another_shape_are_refused():
     q = torch.ones(2, 3, 1, 4)
     with pytest.raises(ValueError, match=r"\(2, 3\)"):
         attention(q, q, q, torch.zeros(2, 4, dtype=torch.int64))
+
+
+def test_bounds_of_another_batch_are_refused():
+    q = torch.ones(2, 3, 1, 16)
+    with pytest.raises(ValueError, match=r"\(2, 4\)"):
+        attention(q, q, q, prepare_segments(torch.zeros(2, 4, dtype=torch.int64)))

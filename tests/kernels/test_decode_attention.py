@@ -59,3 +59,11 @@ def test_positions_of_other_rows_are_refused():
     q, keys, values, positions = case(SHAPES[1], torch.float32)
     with pytest.raises(ValueError, match="positions"):
         decode_attention(q, keys, values, positions[:2])
+
+
+def test_positions_outside_the_cache_are_refused(path):
+    if path == "torch":
+        pytest.skip("a mask reads no memory beyond the cache")
+    for wrong in (-1, 70):
+        with pytest.raises(ValueError, match=f"{wrong}.*allowed: 0 to 69"):
+            visible_positions(torch.tensor([[wrong]]), 70, 2, 32, torch.float32)
