@@ -25,7 +25,7 @@ from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.preprocess import ENCODERS, ON_DIFFERENCE, preprocess_shard, publish_plan
 from megasbp.durations import clock
 from megasbp.errors import InputError, ShardError
-from megasbp.shards.config import ShardsConfig
+from megasbp.shards.config import INLINE, ShardsConfig
 from megasbp.shards.engine import run_shards
 from megasbp.shards.publication import shard_folder
 from megasbp.storage import Manifest, publish_json, publishing_file, remove_partials
@@ -106,13 +106,20 @@ def preprocess(options: argparse.Namespace) -> None:
         },
         inputs={"plan": plan_hash, "tokenizer": tokenizer.hash},
         paths={"plan": options.output / "plan.json", "tokenizer": options.output / "tokenizer.json"},
-        config=ShardsConfig(
-            engine=options.engine, address=options.address, workers=options.workers, threads=threads
-        ),
+        config=chosen_engine(options, len(shards), threads),
         finished=progress.done,
     )
     progress.judge(final=True)
     finish(options.output, [manifest.facts for manifest in manifests], tokenizer.hash)
+
+
+def chosen_engine(options: argparse.Namespace, shards: int, threads: int) -> ShardsConfig:
+    """Where the shards are made: a single one in this process, which has loaded all that it needs."""
+    if options.engine == "local" and shards == 1:
+        return INLINE
+    return ShardsConfig(
+        engine=options.engine, address=options.address, workers=options.workers, threads=threads
+    )
 
 
 def chosen_encoder(wanted: str, tokenizer: Tokenizer) -> str:

@@ -19,6 +19,7 @@ from megasbp.corpus.fast_tokenizer import HuggingFaceEncoder
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.data.preprocess import _first_of
+from megasbp.shards.config import ShardsConfig
 from megasbp.shards.publication import shard_folder
 from megasbp.storage import Manifest
 
@@ -158,6 +159,19 @@ def test_any_number_of_workers_gives_the_same_bytes(tool, corpus, tmp_path):
     one, two, three = (contents(tmp_path / str(workers) / "out") for workers in (1, 2, 3))
     assert len(one) > 20
     assert one == two == three
+
+
+def test_a_single_shard_made_in_this_process_has_the_bytes_of_a_workers(tool, corpus, tmp_path, monkeypatch):
+    one_shard = ("--shard-bytes", "1000000")
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, "INLINE", ShardsConfig(engine="local", workers=1))
+        assert run_tool(tool, corpus, tmp_path / "worker", *one_shard) == 0
+    with monkeypatch.context() as patch:
+        patch.delattr("megasbp.shards.engine.LocalPool")
+        assert run_tool(tool, corpus, tmp_path / "here", *one_shard) == 0
+
+    assert len(list((tmp_path / "here").glob("shard-*"))) == 1
+    assert contents(tmp_path / "here") == contents(tmp_path / "worker")
 
 
 def test_a_killed_run_goes_on_where_it_was(tool, corpus, tmp_path):
