@@ -18,6 +18,21 @@ constexpr int64_t kBlock = 1 << 16;
 // Tokens that are converted at once; they stay in the innermost cache.
 constexpr int64_t kTokensAtOnce = 2048;
 
+// Calls `use` with a zero of the type in which tokens are stored.
+template <typename Use>
+void with_token_type(TokenType type, const Use &use) {
+  switch (type) {
+    case TokenType::kUint8: return use(uint8_t{});
+    case TokenType::kInt8: return use(int8_t{});
+    case TokenType::kInt16: return use(int16_t{});
+    case TokenType::kUint16: return use(uint16_t{});
+    case TokenType::kInt32: return use(int32_t{});
+    case TokenType::kInt64: return use(int64_t{});
+    case TokenType::kFloat32: return use(float{});
+    case TokenType::kFloat64: return use(double{});
+  }
+}
+
 }  // namespace
 
 BufferedFile::BufferedFile(std::string path, int flags, Follower follower)
@@ -115,8 +130,8 @@ void IndexedDatasetWriter::check(const int64_t *tokens, int64_t count, const int
   }
 }
 
-template <typename Token, typename Integer>
-void IndexedDatasetWriter::append_narrowed(const Integer *tokens, int64_t count) {
+template <typename Token>
+void IndexedDatasetWriter::append_narrowed(const int64_t *tokens, int64_t count) {
   Token narrow[kTokensAtOnce];
   for (int64_t start = 0; start < count; start += kTokensAtOnce) {
     const int64_t block = std::min(kTokensAtOnce, count - start);
@@ -126,20 +141,6 @@ void IndexedDatasetWriter::append_narrowed(const Integer *tokens, int64_t count)
   tokens_ += count;
 }
 
-template <typename Integer>
-void IndexedDatasetWriter::append_tokens(const Integer *tokens, int64_t count) {
-  switch (type_) {
-    case TokenType::kUint8: return append_narrowed<uint8_t>(tokens, count);
-    case TokenType::kInt8: return append_narrowed<int8_t>(tokens, count);
-    case TokenType::kInt16: return append_narrowed<int16_t>(tokens, count);
-    case TokenType::kUint16: return append_narrowed<uint16_t>(tokens, count);
-    case TokenType::kInt32: return append_narrowed<int32_t>(tokens, count);
-    case TokenType::kInt64: return append_narrowed<int64_t>(tokens, count);
-    case TokenType::kFloat32: return append_narrowed<float>(tokens, count);
-    case TokenType::kFloat64: return append_narrowed<double>(tokens, count);
-  }
-}
-
 void IndexedDatasetWriter::append_length(int64_t length) {
   const int32_t entry = static_cast<int32_t>(length);
   lengths_.write(&entry, sizeof(entry));
@@ -147,7 +148,7 @@ void IndexedDatasetWriter::append_length(int64_t length) {
 }
 
 void IndexedDatasetWriter::append(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences) {
-  append_tokens(tokens, count);
+  with_token_type(type_, [&](auto zero) { append_narrowed<decltype(zero)>(tokens, count); });
   for (int64_t i = 0; i < sequences; ++i) append_length(lengths[i]);
 }
 
@@ -189,14 +190,42 @@ void IndexedDatasetWriter::add_framed(const uint32_t *tokens, const int64_t *bou
   const bool fits = std::min(first, last) >= 0 && std::max({first, last, int64_t{largest}}) <= largest_token(type_) &&
                     longest <= std::numeric_limits<int32_t>::max();
   if (finished_ || !fits) return refuse_framed(tokens, bounds, documents, first, last);
+  with_token_type(type_, [&](auto zero) {
+    append_framed(static_cast<decltype(zero)>(first), static_cast<decltype(zero)>(last), tokens, bounds, documents);
+  });
   for (int64_t i = 0; i < documents; ++i) {
-    append_tokens(&first, 1);
-    append_tokens(tokens + bounds[i], bounds[i + 1] - bounds[i]);
-    append_tokens(&last, 1);
     append_length(bounds[i + 1] - bounds[i] + 2);
     if (bounds_) bounds_->write(&sequences_, sizeof(sequences_));
   }
   documents_ += documents;
+}
+
+// Gathers short documents before they are written, for each write has its price.
+template <typename Token>
+void IndexedDatasetWriter::append_framed(Token first, Token last, const uint32_t *tokens, const int64_t *bounds,
+                                         int64_t documents) {
+  Token narrow[kTokensAtOnce];
+  int64_t held = 0;
+  const auto make_room = [&] {
+    if (held < kTokensAtOnce) return;
+    bin_.write(narrow, static_cast<size_t>(held) * sizeof(Token));
+    held = 0;
+  };
+  for (int64_t i = 0; i < documents; ++i) {
+    make_room();
+    narrow[held++] = first;
+    for (int64_t start = bounds[i]; start < bounds[i + 1];) {
+      make_room();
+      const int64_t block = std::min(kTokensAtOnce - held, bounds[i + 1] - start);
+      for (int64_t j = 0; j < block; ++j) narrow[held + j] = static_cast<Token>(tokens[start + j]);
+      held += block;
+      start += block;
+    }
+    make_room();
+    narrow[held++] = last;
+  }
+  bin_.write(narrow, static_cast<size_t>(held) * sizeof(Token));
+  tokens_ += bounds[documents] - bounds[0] + 2 * documents;
 }
 
 // Has `check` find and name what is at fault.

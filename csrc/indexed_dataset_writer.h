@@ -71,10 +71,10 @@ class IndexedDatasetWriter {
              int64_t first) const;
   void append(const int64_t *tokens, int64_t count, const int64_t *lengths, int64_t sequences);
   // Of integers that are known to fit.
-  template <typename Integer>
-  void append_tokens(const Integer *tokens, int64_t count);
-  template <typename Token, typename Integer>
-  void append_narrowed(const Integer *tokens, int64_t count);
+  template <typename Token>
+  void append_narrowed(const int64_t *tokens, int64_t count);
+  template <typename Token>
+  void append_framed(Token first, Token last, const uint32_t *tokens, const int64_t *bounds, int64_t documents);
   void append_length(int64_t length);
   void refuse_framed(const uint32_t *tokens, const int64_t *bounds, int64_t documents, int64_t first, int64_t last);
 

@@ -287,7 +287,8 @@ def test_a_special_token_out_of_text_is_found_without_the_sample(
 def test_framed_documents_are_those_added_one_by_one(tmp_path):
     from megasbp.data.indexed_dataset import IndexedDatasetWriter
 
-    documents = [[5, 6], [], [65535], [7]]
+    # The writer gathers 2048 tokens: one document ends at that border, one at the next, one passes over two.
+    documents = [[5, 6], [], [65535], [7], [8] * 2038, [9] * 2046, [10] * 5000, [], [11]]
     tokens = np.array([token for document in documents for token in document], np.uint32)
     bounds = np.cumsum([0, *map(len, documents)])
     with IndexedDatasetWriter(tmp_path / "at_once", np.uint16) as writer:
