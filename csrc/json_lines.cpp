@@ -1,6 +1,7 @@
 #include "json_lines.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 
 namespace megasbp {
@@ -342,6 +343,12 @@ bool few_enough_characters(std::string_view text, int64_t maximum) {
   return characters <= maximum;
 }
 
+void append_number(std::string &out, int64_t number) {
+  char digits[20];
+  const std::to_chars_result written = std::to_chars(digits, digits + sizeof(digits), number);
+  out.append(digits, static_cast<size_t>(written.ptr - digits));
+}
+
 bool absent(const Value &value) { return value.kind == Kind::kAbsent || value.kind == Kind::kNull; }
 
 // Appends a document's text to `texts` and its id to `ids`; false leaves the line to Python, with both as they were.
@@ -384,10 +391,15 @@ int64_t TextBatch::scan(std::string_view lines, int64_t start, int64_t first_off
       const std::string_view line(p, static_cast<size_t>(line_end - p));
       const bool fits = static_cast<int64_t>(line.size()) <= fields_.maximum_line_bytes;
       if (!fits || !append_document(line, fields_, texts, ids)) return p - begin;
+      const int64_t offset = first_offset + (p - begin);
+      if (static_cast<int64_t>(ids.size()) == id_bounds.back()) {
+        ids += place_;
+        append_number(ids, offset);
+      }
       texts += kSeparator;
       text_bounds.push_back(static_cast<int64_t>(texts.size()));
       id_bounds.push_back(static_cast<int64_t>(ids.size()));
-      offsets.push_back(first_offset + (p - begin));
+      offsets.push_back(offset);
     }
     p = found == nullptr ? end : line_end + 1;
   }

@@ -28,7 +28,8 @@ class TextBatch {
   // No valid UTF-8 holds this byte.
   static constexpr char kSeparator = '\xff';
 
-  explicit TextBatch(JsonFields fields) : fields_(std::move(fields)) {}
+  // A document to which its line gives no id is named `place` and the line's place in its file.
+  TextBatch(JsonFields fields, std::string place) : fields_(std::move(fields)), place_(std::move(place)) {}
 
   // Appends the documents of `lines` from byte `start` on, passing over blank lines. Returns where it stopped: at
   // the first line that is left to the caller, or at the end. `first_offset` is the place of byte 0 in its file.
@@ -42,7 +43,6 @@ class TextBatch {
 
   std::string texts;
   std::vector<int64_t> text_bounds{0};
-  // Empty where the corpus gives none.
   std::string ids;
   std::vector<int64_t> id_bounds{0};
   // Of each document's line, in bytes of the file.
@@ -50,6 +50,7 @@ class TextBatch {
 
  private:
   JsonFields fields_;
+  std::string place_;
 };
 
 }  // namespace megasbp

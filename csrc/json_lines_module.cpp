@@ -21,14 +21,19 @@ void register_json_lines(py::module_ &module) {
   using megasbp::TextBatch;
   py::class_<TextBatch>(module, "TextBatch")
       .def(py::init([](std::string text, std::string id, std::optional<std::string> title, int64_t characters,
-                       int64_t line_bytes) {
-             return TextBatch({std::move(text), std::move(id), std::move(title), characters, line_bytes});
+                       int64_t line_bytes, std::string place) {
+             return TextBatch({std::move(text), std::move(id), std::move(title), characters, line_bytes},
+                              std::move(place));
            }),
            py::arg("text_field"), py::arg("id_field"), py::arg("title_field"), py::arg("maximum_characters"),
-           py::arg("maximum_line_bytes"))
+           py::arg("maximum_line_bytes"), py::arg("place"))
       .def("scan",
-           [](TextBatch &self, const py::bytes &lines, int64_t start, int64_t first_offset) {
-             const std::string_view view(lines);
+           [](TextBatch &self, const py::buffer &lines, int64_t start, int64_t first_offset) {
+             const py::buffer_info bytes = lines.request();
+             if (bytes.ndim != 1 || bytes.itemsize != 1 || bytes.strides[0] != 1) {
+               throw std::invalid_argument("lines must be bytes, one after another");
+             }
+             const std::string_view view(static_cast<const char *>(bytes.ptr), static_cast<size_t>(bytes.size));
              if (start < 0 || start > static_cast<int64_t>(view.size())) {
                throw std::out_of_range("start " + std::to_string(start) + " of " + std::to_string(view.size()));
              }

@@ -16,7 +16,8 @@ STREAM_ERRORS = (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError)
 # 30 KB where a corpus compresses as text does. Smaller pieces cost calls: 1 KB is 40% slower.
 _COMPRESSED_PIECE = 8192
 _SKIPPED_PIECE = 1 << 20
-_PIECE = 1 << 16
+# Above the buffer of every stream here, so that bytes come from its source straight into the block.
+_PIECE = 1 << 18
 # Decompressed bytes that are handed on at once.
 BLOCK_BYTES = 4 << 20
 
@@ -51,7 +52,7 @@ def bounded_lines(stream: BinaryIO, limit: int) -> Iterator[tuple[int, int, byte
 
 def line_blocks(
     path: Path, limit: int, start: int = 0, end: int | None = None, block_bytes: int = BLOCK_BYTES
-) -> Iterator[tuple[int, bytes | int]]:
+) -> Iterator[tuple[int, bytearray | int]]:
     """Yields (offset, whole lines) of the lines that begin within bytes [start, end).
 
     A line of which `limit` bytes do not hold the end is never held whole, but comes as (offset, size), its
@@ -108,22 +109,25 @@ def _skip_line(stream: BinaryIO) -> int:
     return size
 
 
-def _read(stream: BinaryIO, size: int, limit: int) -> tuple[bytes, Exception | None]:
+def _read(stream: BinaryIO, size: int, limit: int) -> tuple[bytearray, Exception | None]:
     """`size` bytes and up to `limit` + 1 more, to the end of their last line; fewer at the end of the file or
     where the stream is damaged: then with the error.
     """
-    pieces: list[bytes] = []
-    missing = size
+    block = bytearray(size)
+    held = 0
     try:
-        while missing and (piece := cast(io.BufferedReader, stream).read1(min(missing, _PIECE))):
-            pieces.append(piece)
-            missing -= len(piece)
-        if pieces and not pieces[-1].endswith(b"\n"):
-            pieces.append(stream.readline(limit + 1))
+        with memoryview(block) as view:
+            while held < size and (
+                count := cast(io.BufferedReader, stream).readinto1(view[held : held + _PIECE])
+            ):
+                held += count
+        del block[held:]
+        if block and not block.endswith(b"\n"):
+            block += stream.readline(limit + 1)
     except STREAM_ERRORS as error:
-        return b"".join(pieces), error
-    # Once, for a block is large: appending the end of its line would copy it.
-    return b"".join(pieces), None
+        # A copy: the error's traceback still holds the block, which then cannot be cut.
+        return block[:held], error
+    return block, None
 
 
 class _ZstandardFrames(io.RawIOBase):

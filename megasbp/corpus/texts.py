@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 import megasbp._C as core
 from megasbp.corpus.files import file_kind
@@ -87,6 +86,7 @@ def read_texts(pieces: Iterable[Piece], fields: Fields, quarantine: Quarantine) 
             title_field=fields.title,
             maximum_characters=fields.maximum_characters,
             maximum_line_bytes=fields.maximum_line_bytes,
+            place=name_by_place(Position(piece.file, offset=0)).removesuffix("0"),
         )
         fill = _fill_lines if file_kind(Path(piece.file)) == "lines" else _fill_records
         for _ in fill(batch, piece, fields, quarantine):
@@ -110,7 +110,7 @@ def _fill_lines(batch: Any, piece: Piece, fields: Fields, quarantine: Quarantine
             start = 0
             while (start := batch.scan(block, start, offset)) < len(block):
                 line_end = block.find(b"\n", start) + 1 or len(block)
-                line = block[start:line_end]
+                line = bytes(block[start:line_end])
                 _add_line(batch, line, Position(piece.file, offset=offset + start), fields, quarantine)
                 start = line_end
             end = offset + len(block)
@@ -157,24 +157,11 @@ def _add_record(
 
 def _take(batch: Any, file: str) -> Texts:
     """Moves what the batch holds into Texts."""
-    offsets, id_bounds = batch.offsets, batch.id_bounds
-    ids = pa.LargeStringArray.from_buffers(len(offsets), pa.py_buffer(id_bounds), pa.py_buffer(batch.ids))
-    nameless = np.diff(id_bounds) == 0
-    if nameless.any():
-        ids = pc.if_else(pa.array(nameless), _names_by_place(file, offsets), ids)
-    texts = Texts(batch.texts, batch.text_bounds, ids, file, offsets)
+    bounds, names = pa.py_buffer(batch.id_bounds), pa.py_buffer(batch.ids)
+    ids = pa.LargeStringArray.from_buffers(len(batch), bounds, names)
+    texts = Texts(batch.texts, batch.text_bounds, ids, file, batch.offsets)
     batch.clear()
     return texts
-
-
-def _names_by_place(file: str, offsets: np.ndarray) -> pa.LargeStringArray:
-    """`name_by_place` of the documents of a file."""
-    first = name_by_place(_position(file, int(offsets[0])))
-    places = pa.array(offsets).cast(pa.large_string())
-    if first == file:
-        return pa.array([file] * len(offsets), pa.large_string())
-    mark = pa.scalar(first[len(file)], pa.large_string())
-    return pc.binary_join_element_wise(pa.scalar(file, pa.large_string()), places, mark)
 
 
 def _position(file: str, offset: int) -> Position:

@@ -138,7 +138,7 @@ def assert_same(file: Path, folder: Path, wanted: Fields) -> None:
 
 
 def test_ordinary_lines_need_no_python():
-    batch = core.TextBatch("text", "id", "title", MAXIMUM, fields().maximum_line_bytes)
+    batch = core.TextBatch("text", "id", "title", MAXIMUM, fields().maximum_line_bytes, "a.jsonl@")
     lines = b"\n".join([*ODD_LINES[:6], *ODD_LINES[7:9], *ODD_LINES[20:22]])
 
     assert batch.scan(lines, 0, 0) == len(lines)
