@@ -175,11 +175,9 @@ class Sample:
         numbers = np.arange(self._documents, self._documents + len(texts), dtype=np.uint64)
         self._documents += len(texts)
         hashes = _mix(numbers + _mix(np.array([self._key]))[0])
-        limit = self._kept[-1][0] if len(self._kept) == self._size and self._kept else None
-        chosen = np.argsort(hashes, kind="stable")[: self._size].tolist()
-        for row in chosen:
-            if limit is not None and int(hashes[row]) >= limit:
-                break
+        full = self._kept and len(self._kept) == self._size
+        rows = np.flatnonzero(hashes < np.uint64(self._kept[-1][0])) if full else np.arange(len(texts))
+        for row in rows[np.argsort(hashes[rows], kind="stable")[: self._size]].tolist():
             tokens = encoded.document(row).copy()
             self._kept.append(
                 (int(hashes[row]), int(numbers[row]), texts.position(row), texts.text(row), tokens)

@@ -151,7 +151,10 @@ def _write(
     compared = Sample(shard, 0 if isinstance(encoder, HuggingFaceEncoder) else sample)
     text_bytes = 0
     with (
-        pq.ParquetWriter(folder / f"{DOCUMENTS}.parquet", _TABLE, compression="zstd") as table,
+        # No two ids are alike, so a dictionary of them costs time and room.
+        pq.ParquetWriter(
+            folder / f"{DOCUMENTS}.parquet", _TABLE, compression="zstd", use_dictionary=False
+        ) as table,
         IndexedDatasetWriter(folder / DOCUMENTS, token_dtype(tokenizer), metadata=metadata) as writer,
     ):
         for texts, encoded in _ahead(_encoded(_ahead(read_texts(pieces, fields, quarantine)), encoder)):
