@@ -143,7 +143,11 @@ def publish_bytes(path: Path, data: bytes) -> None:
 
 def publish_json(path: Path, value: Any) -> None:
     """Writes a JSON file atomically; equal values give equal bytes (sorted keys, final newline)."""
-    publish_bytes(path, (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode())
+    publish_bytes(path, _json_bytes(value))
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:
@@ -170,7 +174,7 @@ class Manifest:
         stage: the stage's name.
         inputs: name of each input -> content hash (another manifest's `digest`, or a file's SHA-256).
         settings: the configuration the stage depends on, JSON-serialisable.
-        files: relative path -> {"bytes": size, "sha256": hash}.
+        files: relative path -> {"bytes": size, "sha256": hash}; no hash where the folder does not last.
         facts: small results that later stages read (counts, chosen values), JSON-serialisable.
     """
 
@@ -208,6 +212,7 @@ def publish_manifest(
     settings: Mapping[str, Any],
     facts: Mapping[str, Any] | None = None,
     ignore: Iterable[str] = (),
+    lasting: bool = True,
 ) -> Manifest:
     """Hashes every file below `folder` and publishes the manifest, last of all.
 
@@ -215,10 +220,12 @@ def publish_manifest(
 
     Args:
         ignore: glob patterns, relative to `folder`, of files that are not results (logs with times in them).
+        lasting: False for a folder that this run alone reads and removes: only the sizes are noted, and
+            nothing is forced to disk.
     """
     folder = Path(folder)
     patterns = tuple(ignore)
-    known = _hashes_of_manifests(folder)
+    known = _hashes_of_manifests(folder) if lasting else {}
     files = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
@@ -226,7 +233,7 @@ def publish_manifest(
         if skipped or any(relative.match(pattern) for pattern in patterns):
             continue
         size = path.stat().st_size
-        entry = known.get(path)
+        entry = known.get(path) if lasting else {"bytes": size}
         if entry is None or entry["bytes"] != size:
             # Each is used once: later on the file may have been changed within the clock's step.
             digest = _written_hashes.pop(_identity(path), None) or hash_file(path)
@@ -236,7 +243,10 @@ def publish_manifest(
     body = json.loads(
         json.dumps(asdict(Manifest(stage, dict(inputs), dict(settings), files, dict(facts or {}))))
     )
-    publish_json(folder / MANIFEST_NAME, body)
+    if lasting:
+        publish_json(folder / MANIFEST_NAME, body)
+    else:
+        (folder / MANIFEST_NAME).write_bytes(_json_bytes(body))
     return Manifest(**body)
 
 
@@ -268,7 +278,7 @@ def read_manifest(folder: Path, check: str = "sizes") -> Manifest | None:
             file = Path(folder) / name
             if not file.is_file() or file.stat().st_size != entry["bytes"]:
                 return None
-            if check == "hashes" and hash_file(file) != entry["sha256"]:
+            if check == "hashes" and hash_file(file) != entry.get("sha256"):
                 return None
     return manifest
 

@@ -96,6 +96,21 @@ def test_a_manifest_notices_a_missing_a_short_and_a_changed_file(tmp_path: Path)
     assert read_manifest(tmp_path, "sizes") is None
 
 
+def test_a_manifest_of_a_folder_that_does_not_last_notes_sizes_and_hashes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_text("abc")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "hash_file", None)
+        patch.setattr(storage, "sync_file", None)
+        written = publish_manifest(tmp_path, "stage", {}, {}, lasting=False)
+    assert written.files == {"a": {"bytes": 3}}
+    assert read_manifest(tmp_path) == written
+    assert read_manifest(tmp_path, "hashes") is None
+    (tmp_path / "a").write_text("ab")
+    assert read_manifest(tmp_path) is None
+
+
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "file.partial-123").write_text("half")
     (tmp_path / "folder.partial-123").mkdir()

@@ -41,6 +41,7 @@ def run_shards(
     inputs: Mapping[str, str],
     paths: Mapping[str, Path | Sequence[Path]] | None = None,
     config: ShardsConfig,
+    lasting: bool = True,
     announce: Callable[[str], None] | None = print_line,
     finished: Callable[[int, Manifest, bool], None] | None = None,
 ) -> list[Manifest]:
@@ -60,6 +61,8 @@ def run_shards(
         inputs: name of each input -> content hash.
         paths: where the inputs lie; they reach `work` as absolute Path objects and are no part of the key.
         config: where and how many at a time.
+        lasting: False for a temporary folder, which this run removes: its shards are neither hashed nor
+            forced to disk.
         announce: receives one line now and then, and one per attempt that failed; None for silence.
         finished: called with each shard, its manifest and whether it was made now: first those that were
             there, then the others as they end. What it raises stops the run. How far the run is, is then left
@@ -83,7 +86,8 @@ def run_shards(
     name = name_work(work)
     with folder_lock(folder) as token:
         # Through JSON and back: what `work` gets and what a manifest read again holds are the same values.
-        job = Job(name, str(folder), dict(inputs), json.loads(json.dumps(dict(settings))), absolute, token)
+        values = json.loads(json.dumps(dict(settings)))
+        job = Job(name, str(folder), dict(inputs), values, absolute, token, lasting)
         remove_leftovers(folder)
         done = {
             number: manifest for number in numbers if (manifest := published_shard(job, number)) is not None

@@ -25,6 +25,7 @@ class Job:
         settings: keyword arguments that decide the bytes.
         paths: keyword arguments that say where the inputs lie; absolute.
         token: names the run that holds the folder (see `lock`).
+        lasting: whether shards are hashed and forced to disk, so that a later run can trust them.
     """
 
     work: str
@@ -33,6 +34,7 @@ class Job:
     settings: dict[str, Any]
     paths: dict[str, str | list[str]]
     token: str
+    lasting: bool = True
 
     def manifest(self, shard: int) -> Manifest:
         """The manifest of a shard before its files are known; its key decides whether a folder is ours."""

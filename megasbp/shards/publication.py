@@ -73,10 +73,13 @@ def publish_once(job: Job, shard: int, partial: Path, facts: dict[str, object]) 
     """
     final = shard_folder(Path(job.folder), shard)
     wanted = job.manifest(shard)
-    manifest = publish_manifest(partial, wanted.stage, wanted.inputs, wanted.settings, facts)
-    for entry in sorted(partial.rglob("*")):
-        sync_file(entry)
-    sync_file(partial)
+    manifest = publish_manifest(
+        partial, wanted.stage, wanted.inputs, wanted.settings, facts, lasting=job.lasting
+    )
+    if job.lasting:
+        for entry in sorted(partial.rglob("*")):
+            sync_file(entry)
+        sync_file(partial)
     try:
         os.rename(partial, final)
     except OSError as error:
@@ -86,7 +89,8 @@ def publish_once(job: Job, shard: int, partial: Path, facts: dict[str, object]) 
         winner = published_shard(job, shard)
         if winner is None or winner.digest != manifest.digest:
             raise DifferentBytes(_disagreement(winner, manifest)) from None
-    sync_file(final.parent)
+    if job.lasting:
+        sync_file(final.parent)
     return manifest
 
 

@@ -28,6 +28,7 @@ def run(
     inputs: dict[str, str] | None = None,
     paths: Any = None,
     lines: list[str] | None = None,
+    lasting: bool = True,
     **config: Any,
 ) -> list[Manifest]:
     config = {"workers": 2} | config
@@ -39,6 +40,7 @@ def run(
         inputs=inputs or {},
         paths=paths,
         config=ShardsConfig(**config),
+        lasting=lasting,
         announce=None if lines is None else lines.append,
     )
 

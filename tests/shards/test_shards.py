@@ -46,6 +46,19 @@ def test_what_is_there_is_kept_and_the_rest_is_made(tmp_path: Path, marks: Path)
     assert lines[-1].endswith(" 0:00:00 left")
 
 
+def test_shards_that_do_not_last_hold_the_same_files_without_hashes(tmp_path: Path) -> None:
+    for lasting in (True, False):
+        folder = tmp_path / str(lasting)
+        manifests = run(shard_work.write_numbers, [0, 1], folder, {"size": 9}, workers=2, lasting=lasting)
+        hashed = [["sha256" in entry for entry in manifest.files.values()] for manifest in manifests]
+        assert hashed == [[lasting] * 2] * 2
+    files = [
+        {name: data for name, data in all_bytes(tmp_path / str(lasting)).items() if "manifest" not in name}
+        for lasting in (True, False)
+    ]
+    assert files[0] == files[1] and len(files[0]) == 4
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
