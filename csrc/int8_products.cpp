@@ -7,6 +7,7 @@
 
 #include "float_lanes.h"
 #include "parallel_for.h"
+#include "turned_row.h"
 #include "wide_vectors.h"
 
 #ifdef MEGASBP_AVX512
@@ -16,15 +17,14 @@
 namespace megasbp {
 namespace {
 
-constexpr int64_t kWidthStep = 64;
 constexpr int64_t kLanes = 16;
 constexpr int64_t kRowsAtOnce = 256;  // That a thread rounds.
 constexpr int64_t kPanel = 32;  // Rows that a step of the VNNI kernel multiplies with each of its queries.
 constexpr int kTile = 12;       // Its queries: 12 x 32 sums fill 24 of the 32 registers.
 static_assert(kQueriesAtOnce % kTile == 0 && kRowsFilled % kPanel == 0);
 
-// What float arithmetic may add to a bound, in parts of the product of the lengths; one part is 2^-20.
-constexpr float kSlack = 1.0f / (1 << 20);
+// What float arithmetic, that of turning included, may add to a bound, in parts of the product of the lengths.
+constexpr float kSlack = 1.0f / (1 << 19);
 // A length or a distance is the root of a sum in float, of which this covers the error.
 constexpr float kRoundedUp = 1.001f;
 constexpr float kSmallest = 1e-30f;
@@ -40,9 +40,9 @@ struct Rounding {
 float scale_of(float largest) { return largest < kSmallest ? 0 : largest / 127; }
 
 // Keeps one sum, and one maximum, for every 16th number, so that they fill vector registers.
-// row: padded with zeros to a multiple of kWidthStep.
+// width: a multiple of kTurnedWidth.
 MEGASBP_WIDE_VECTORS
-Rounding round_row(const float *row, int64_t width, int8_t *codes) {
+Rounding round_row_portable(const float *row, int64_t width, int8_t *codes) {
   float largest[kLanes] = {};
   for (int64_t i = 0; i < width; i += kLanes) {
     for (int64_t lane = 0; lane < kLanes; ++lane) {
@@ -71,18 +71,15 @@ Rounding round_row(const float *row, int64_t width, int8_t *codes) {
 
 #ifdef MEGASBP_AVX512
 
-// The same, from a row as it is stored.
-template <typename Number>
-MEGASBP_AVX512 Rounding round_row_avx512(const Number *row, int64_t width, int8_t *codes) {
+MEGASBP_AVX512 Rounding round_row_avx512(const float *row, int64_t width, int8_t *codes) {
   __m512 largest = _mm512_setzero_ps();
-  for (int64_t i = 0; i < width; i += kLanes)
-    largest = _mm512_max_ps(largest, _mm512_abs_ps(load(row + i, lanes_of(width - i))));
+  for (int64_t i = 0; i < width; i += kLanes) largest = _mm512_max_ps(largest, _mm512_abs_ps(_mm512_loadu_ps(row + i)));
   const float scale = scale_of(_mm512_reduce_max_ps(largest));
   const __m512 scales = _mm512_set1_ps(scale), inverse = _mm512_set1_ps(scale > 0 ? 1 / scale : 0);
   __m512 length = _mm512_setzero_ps(), error = _mm512_setzero_ps();
   __m512i sum = _mm512_setzero_si512();
   for (int64_t i = 0; i < width; i += kLanes) {
-    const __m512 number = load(row + i, lanes_of(width - i));
+    const __m512 number = _mm512_loadu_ps(row + i);
     const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(number, inverse));
     const __m512 rest = _mm512_fnmadd_ps(scales, _mm512_cvtepi32_ps(code), number);
     _mm_storeu_si128(reinterpret_cast<__m128i *>(codes + i), _mm512_cvtepi32_epi8(code));
@@ -95,20 +92,11 @@ MEGASBP_AVX512 Rounding round_row_avx512(const Number *row, int64_t width, int8_
 
 #endif
 
-// codes: zeros behind the width already.
-Rounding round_row(const FloatRows &vectors, int64_t index, int8_t *codes, float *space) {
-  const int64_t width = vectors.width();
+Rounding round_row(const float *row, int64_t width, int8_t *codes) {
 #ifdef MEGASBP_AVX512
-  if (has_avx512()) {
-    return vectors.half() != nullptr ? round_row_avx512(vectors.half() + index * width, width, codes)
-                                     : round_row_avx512(vectors.single() + index * width, width, codes);
-  }
+  if (has_avx512()) return round_row_avx512(row, width, codes);
 #endif
-  const int64_t padded = filled(width, kWidthStep);
-  std::vector<float> row(static_cast<size_t>(padded));
-  const float *numbers = vectors.row(index, space);
-  std::copy(numbers, numbers + width, row.begin());
-  return round_row(row.data(), padded, codes);
+  return round_row_portable(row, width, codes);
 }
 
 MEGASBP_WIDE_VECTORS
@@ -203,7 +191,7 @@ void Int8Rows::round(const FloatRows &vectors, int64_t start, int64_t stop, bool
   count = stop - start;
   width = vectors.width();
   padded_count = filled(count, as_columns ? kRowsFilled : kQueriesAtOnce);
-  padded_width = filled(width, kWidthStep);
+  padded_width = filled(width, kTurnedWidth);
   const auto rows = static_cast<size_t>(padded_count);
   codes.resize(rows * static_cast<size_t>(padded_width));
   std::fill(codes.begin() + count * padded_width, codes.end(), 0);
@@ -213,13 +201,13 @@ void Int8Rows::round(const FloatRows &vectors, int64_t start, int64_t stop, bool
     each->resize(rows);
     std::fill(each->begin() + count, each->end(), 0);
   }
+  const TurnedRows turned(vectors);
   parallel_for((count + kRowsAtOnce - 1) / kRowsAtOnce, threads, [&](int64_t part) {
-    std::vector<float> space(static_cast<size_t>(width));
+    std::vector<float> row(static_cast<size_t>(padded_width));
     for (int64_t i = part * kRowsAtOnce; i < std::min(count, (part + 1) * kRowsAtOnce); ++i) {
       const auto at = static_cast<size_t>(i);
-      int8_t *kept = codes.data() + i * padded_width;
-      std::fill(kept + width, kept + padded_width, 0);
-      const Rounding rounding = round_row(vectors, start + i, kept, space.data());
+      turned.read(start + i, row.data());
+      const Rounding rounding = round_row(row.data(), padded_width, codes.data() + i * padded_width);
       sum[at] = rounding.sum;
       scale[at] = rounding.scale;
       length[at] = std::sqrt(rounding.squared_length) * kRoundedUp;

@@ -8,7 +8,8 @@
 
 namespace megasbp {
 
-// A row r is kept as scale * codes, codes in [-127, 127]. Padding, of the width and of the number of rows, is zeros.
+// A row r, turned by a matrix that is the same for all, is kept as scale * codes, codes in [-127, 127]. Padding, of the
+// number of rows, is zeros; the width is padded before the turn.
 struct Int8Rows {
   // Rounds rows [first, last), in the place of what is there. as_columns: they will be the rows, not the queries, of
   // upper_bounds.
