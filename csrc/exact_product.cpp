@@ -71,10 +71,8 @@ ExactProduct::ExactProduct(int64_t width, const FloatRows &rows)
 
 void ExactProduct::prefetch(int64_t row) const {
   constexpr int64_t kLine = 64;
-  const int64_t bytes = rows_.width() * static_cast<int64_t>(rows_.half() != nullptr ? 2 : 4);
-  const char *first = rows_.half() != nullptr ? reinterpret_cast<const char *>(rows_.half())
-                                              : reinterpret_cast<const char *>(rows_.single());
-  for (int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(first + row * bytes + byte);
+  const char *start = rows_.start(row);
+  for (int64_t byte = 0; byte < rows_.width() * rows_.size(); byte += kLine) __builtin_prefetch(start + byte);
 }
 
 void ExactProduct::take(const FloatRows &queries, int64_t query) {
@@ -88,9 +86,8 @@ bool ExactProduct::below([[maybe_unused]] int64_t row, [[maybe_unused]] float li
 #ifdef MEGASBP_AVX512
   if (has_avx512()) {
     const int64_t width = rows_.width();
-    const float product = rows_.half() != nullptr
-                              ? single_product(query_single_.data(), rows_.half() + row * width, width)
-                              : single_product(query_single_.data(), rows_.single() + row * width, width);
+    const float product = rows_.is_half() ? single_product(query_single_.data(), rows_.half(row), width)
+                                          : single_product(query_single_.data(), rows_.single(row), width);
     // A float sum of n products is wrong by n * 2^-24 of the lengths at most, nearly; the rest is the grid's.
     const float error = static_cast<float>(width) * lengths / (1 << 23) + static_cast<float>(1 / kGrid);
     return product + error < limit;
@@ -103,9 +100,8 @@ double ExactProduct::with(int64_t row) {
   const int64_t width = rows_.width();
 #ifdef MEGASBP_AVX512
   if (has_avx512()) {
-    const double exact = rows_.half() != nullptr
-                             ? product_avx512(query_.data(), rows_.half() + row * width, width)
-                             : product_avx512(query_.data(), rows_.single() + row * width, width);
+    const double exact = rows_.is_half() ? product_avx512(query_.data(), rows_.half(row), width)
+                                         : product_avx512(query_.data(), rows_.single(row), width);
     return std::nearbyint(exact * kGrid) / kGrid;
   }
 #endif

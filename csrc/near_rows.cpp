@@ -115,9 +115,12 @@ std::vector<NearRows::Pairs> NearRows::pairs(const FloatRows &queries, const flo
       std::fill(line + count(), line + rounded_.padded_count, -kInfinity);
       const float limit = std::max(query_limit[query] - kGridStep, kLowest);
       const float length = rounded.length[static_cast<size_t>(query - first)];
-      product.take(queries, query);
+      bool taken = false;
       for (int64_t start = 0; start < count(); start += kBoundsAtOnce) {
         for (uint64_t bits = reached(line + start, limit, row_bound.data() + start); bits != 0; bits &= bits - 1) {
+          // Most queries reach nothing.
+          if (!taken) product.take(queries, query);
+          taken = true;
           const int64_t row = start + __builtin_ctzll(bits);
           const float lower = std::min(query_limit[query], row_limit[row]);
           if (product.below(row, lower, length * rounded_.length[static_cast<size_t>(row)])) continue;

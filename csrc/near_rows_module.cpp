@@ -20,22 +20,22 @@ using FloatArray = py::array_t<float, py::array::c_style>;
 
 constexpr int64_t kWidest = 1 << 16;  // The sums of wider rows would not fit 32 bits.
 
-std::unique_ptr<NearRows> make(const py::array &array, int64_t threads) {
-  const FloatRows vectors(array, "vectors");
+std::unique_ptr<NearRows> make(const py::object &rows, int64_t threads) {
+  const FloatRows vectors(rows, "vectors");
   if (vectors.width() > kWidest) throw std::invalid_argument("vectors may have 65,536 numbers at most");
   py::gil_scoped_release unlocked;
   return std::make_unique<NearRows>(vectors, threads);
 }
 
-FloatRows checked(const NearRows &rows, const py::array &array) {
-  const FloatRows queries(array, "queries");
-  if (queries.width() != rows.width()) throw std::invalid_argument("queries and rows must be of one width");
+FloatRows checked(const NearRows &rows, const py::object &asking) {
+  FloatRows queries(asking, "queries");
+  if (queries.count() > 0 && queries.width() != rows.width()) throw std::invalid_argument("queries and rows must be of one width");
   return queries;
 }
 
-void improve(const NearRows &rows, const py::array &array, const IndexArray &own_row, int64_t first,
+void improve(const NearRows &rows, const py::object &asking, const IndexArray &own_row, int64_t first,
              FloatArray &similarity, IndexArray &row, int64_t threads) {
-  const FloatRows queries = checked(rows, array);
+  const FloatRows queries = checked(rows, asking);
   const int64_t count = queries.count();
   if (own_row.ndim() != 1 || own_row.size() != count || similarity.ndim() != 2 || row.ndim() != 2 ||
       similarity.shape(0) != count || row.shape(0) != count || similarity.shape(1) != row.shape(1) || row.shape(1) < 1)
@@ -46,9 +46,9 @@ void improve(const NearRows &rows, const py::array &array, const IndexArray &own
   rows.improve(queries, own, first, found, threads);
 }
 
-py::tuple pairs(const NearRows &rows, const py::array &array, const FloatArray &query_limit,
+py::tuple pairs(const NearRows &rows, const py::object &asking, const FloatArray &query_limit,
                 const FloatArray &row_limit, int64_t threads) {
-  const FloatRows queries = checked(rows, array);
+  const FloatRows queries = checked(rows, asking);
   if (query_limit.ndim() != 1 || row_limit.ndim() != 1 || query_limit.size() != queries.count() ||
       row_limit.size() != rows.count())
     throw std::invalid_argument("there must be one limit for each query and row");
@@ -78,7 +78,7 @@ py::tuple pairs(const NearRows &rows, const py::array &array, const FloatArray &
 void register_near_rows(py::module_ &module) {
   py::class_<NearRows>(module, "NearRows", "Rows that are compared with one batch of queries after the other.")
       .def(py::init(&make), py::keep_alive<1, 2>(), py::arg("vectors"), py::arg("threads"),
-           "vectors: float32 or float16 [m, d]; they must not change.")
+           "vectors: float32 or float16 [m, d], or a list of (matrix, int32 positions) whose rows they are. They must not change.")
       .def("__len__", &NearRows::count)
       .def("improve", &improve, py::arg("queries"), py::arg("own_row").noconvert(), py::arg("first"),
            py::arg("similarity").noconvert(), py::arg("row").noconvert(), py::arg("threads"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from megasbp.pairing.picked_rows import PickedRows
 from megasbp.pairing.products import Candidates, columns
 from megasbp.pairing.similarity import best_of_each
 from megasbp.pairing.vectors import Vectors
@@ -11,8 +12,8 @@ _ROWS_AT_ONCE = 4096
 
 
 def best_among(
-    queries: np.ndarray | Vectors,
-    corpus: np.ndarray | Vectors,
+    queries: np.ndarray | Vectors | PickedRows,
+    corpus: np.ndarray | Vectors | PickedRows,
     k: int,
     *,
     own_row: np.ndarray | None = None,

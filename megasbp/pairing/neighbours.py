@@ -16,6 +16,7 @@ from megasbp.pairing.partition_search import (
     block_corpus,
     block_queries,
     choose,
+    gather_cross,
     gather_own,
     merge,
     search_cross,
@@ -37,7 +38,7 @@ Announce = Callable[[str], None]
 # Up to here exact search takes less than about a minute on two cores, and nothing is lost.
 _EXACT_PAIRS = 10**10
 _BLOCK_ROWS = 1 << 15
-_GROUP_ROWS = 1 << 13
+_GROUP_ROWS = 1 << 15
 # Tasks of a step at most: each reads from the folders of all tasks of the step before.
 _MOST_SHARDS = 2048
 
@@ -110,7 +111,7 @@ def find_neighbours(
         similarity, row, setting, truth = _search_faiss(queries, corpus, neighbours, config, exclude_same_row)
     else:
         with tempfile.TemporaryDirectory(prefix="neighbours-") as temporary:
-            search = PartitionedSearch(work or Path(temporary), shards, announce)
+            search = PartitionedSearch(work or Path(temporary), shards, announce, lasting=work is not None)
             if work is not None:
                 # A temporary folder is nobody else's; hashing the vectors would only cost time.
                 search.inputs |= {"queries": queries.digest, "corpus": corpus.digest}
@@ -138,14 +139,16 @@ _Found = tuple[np.ndarray, np.ndarray, Setting, Truth]
 
 
 class PartitionedSearch:
-    """The steps of the partitioned search in a folder, each run over its shards.
+    """The steps of the partitioned search in a folder, which may be temporary, each run over its shards.
 
     Attributes:
         inputs: content hashes of what the next step depends on; those of its steps are added as they end.
     """
 
-    def __init__(self, work: Path, shards: ShardsConfig, announce: Announce | None) -> None:
-        self._work, self._shards, self._announce = work, shards, announce
+    def __init__(
+        self, work: Path, shards: ShardsConfig, announce: Announce | None, *, lasting: bool = True
+    ) -> None:
+        self._work, self._shards, self._announce, self._lasting = work, shards, announce, lasting
         self.inputs: dict[str, str] = {}
 
     def choose_and_run(
@@ -179,22 +182,25 @@ class PartitionedSearch:
 
     def neighbours(self, plan: Plan) -> tuple[np.ndarray, np.ndarray]:
         """Searches as planned: similarity float32 and row int64 [n, k]."""
-        steps: list[tuple[Work, Sequence[Path]]] = [
-            (block_corpus, plan.blocks("corpus")),
-            (block_queries, [] if plan.same else plan.blocks("queries")),
-            (search_own, plan.groups("own")),
-            (gather_own, plan.query_folders("limits")),
-            (search_cross, plan.groups("cross")),
-            (merge, plan.query_folders("neighbours")),
-        ]
-        for task, folders in steps:
-            if folders:
-                self._run(task, folders[0].parent.name, len(folders), plan.settings, plan.paths)
+        self._step(block_corpus, plan, plan.blocks("corpus"))
+        if not plan.same:
+            self._step(block_queries, plan, plan.blocks("queries"))
+        self._step(search_own, plan, plan.groups("own"))
+        self._step(gather_own, plan, plan.query_folders("best_0"))
+        for number in range(len(plan.rounds)):
+            if number:
+                self._step(gather_cross, plan, plan.query_folders(f"best_{number}"), round=number - 1)
+            self._step(search_cross, plan, plan.groups(f"cross_{number}"), round=number)
+        self._step(merge, plan, plan.query_folders("neighbours"))
         parts = plan.query_folders("neighbours")
         return (
             np.concatenate([load(path, "similarity") for path in parts]),
             np.concatenate([load(path, "row") for path in parts]),
         )
+
+    def _step(self, task: Work, plan: Plan, folders: Sequence[Path], **round: int) -> None:
+        """Runs one step of a plan over its folders."""
+        self._run(task, folders[0].parent.name, len(folders), plan.settings | round, plan.paths)
 
     def _run(
         self,
@@ -212,6 +218,7 @@ class PartitionedSearch:
             inputs=self.inputs,
             paths=paths,
             config=self._shards,
+            lasting=self._lasting,
             announce=self._announce,
         )
         self.inputs = {**self.inputs, step: hash_object([manifest.digest for manifest in manifests])}

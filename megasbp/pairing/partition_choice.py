@@ -22,6 +22,11 @@ _PAIRS_PER_MOVED_VECTOR = 1000
 _MOST_PROBES = 32
 _MOST_STORED = 3
 _SIZE_SAMPLE = 1 << 13
+# A smaller number of partitions is first judged by centroids that are fitted in a tenth of the time. Settings
+# with them cost 1.3 to 1.6 times as much (LSA vectors): where they cost more still, good ones will not pay.
+_ROUGH_ROWS = 16
+_ROUGH_ITERATIONS = 2
+_ROUGH_EXCESS = 1.6
 
 
 @dataclass(frozen=True)
@@ -90,31 +95,43 @@ def choose_setting(
         InputError: more partitions than rows, or more stored or asked than partitions, or the number of
             partitions that is given cannot reach the recall.
     """
+
+    def cheapest(centroids: np.ndarray) -> Setting | None:
+        settings = weigh_settings(queries, corpus, truth, centroids, config, same=same)
+        enough = (setting for setting in settings if _is_enough(setting, config))
+        return min(enough, key=lambda setting: setting.cost, default=None)
+
     partitions = check_partitions(config, len(corpus))
     best: tuple[Setting, np.ndarray] | None = None
     while True:
-        centroids = fit_centroids(corpus, partitions)
-        settings = weigh_settings(queries, corpus, truth, centroids, config, same=same)
-        enough = [
-            setting
-            for setting in settings
-            if config.probe == setting.probe
-            or (config.probe is None and setting.expected_recall - setting.error >= config.recall)
-        ]
-        if enough:
-            cheapest = min(enough, key=lambda setting: setting.cost)
-            if best is not None and best[0].cost <= cheapest.cost:
+        if best is not None:
+            rough = cheapest(
+                fit_centroids(corpus, partitions, rows_each=_ROUGH_ROWS, iterations=_ROUGH_ITERATIONS)
+            )
+            if rough is None or rough.cost > _ROUGH_EXCESS * best[0].cost:
                 return best
-            best = cheapest, centroids
+        centroids = fit_centroids(corpus, partitions)
+        setting = cheapest(centroids)
+        if setting is not None:
+            if best is not None and best[0].cost <= setting.cost:
+                return best
+            best = setting, centroids
         if config.partitions is not None or partitions // 2 < max(config.probe or 1, config.store or 1):
             break
         partitions //= 2
     if best is None:
+        most = weigh_settings(queries, corpus, truth, centroids, config, same=same)[-1]
         raise InputError(
             f"pairing.search.recall = {config.recall} is not reached by {len(centroids)} partitions with "
-            f"{settings[-1].probe} probes ({settings[-1].expected_recall:.4f}); lower one of the two"
+            f"{most.probe} probes ({most.expected_recall:.4f}); lower one of the two"
         )
     return best
+
+
+def _is_enough(setting: Setting, config: SearchConfig) -> bool:
+    if config.probe is not None:
+        return config.probe == setting.probe
+    return setting.expected_recall - setting.error >= config.recall
 
 
 def weigh_settings(

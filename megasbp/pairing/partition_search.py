@@ -1,18 +1,22 @@
 """Neighbours by partitions: each step is a function of one shard, run by `megasbp.shards`.
 
-    choose   the setting, its centroids, and neighbours of a sample  -> choose/0
-    blocks   a block of rows, sorted by home partition               -> NAME_blocks/I
-    own      each query against the rows of its home partition       -> own/G
-    limits   the same neighbours, in the order of the query block    -> limits/I
-    cross    each query against the other partitions that it asks    -> cross/G
-    merge    the best of both, summed again in the original float32  -> neighbours/I
+    choose    the setting, its centroids, and neighbours of a sample  -> choose/0
+    blocks    a block of rows, sorted by home partition               -> NAME_blocks/I
+    own       each query against the rows of its home partition       -> own/G
+    best_0    the same neighbours, in the order of the query block    -> best_0/I
+    cross_0   each query against the next nearest partitions          -> cross_0/G
+    best_1    the best of all that was found so far                   -> best_1/I
+    cross_1   each query against the other partitions that it asks    -> cross_1/G
+    merge     the best of all, summed again in the original float32   -> neighbours/I
 
 I numbers a block of consecutive rows, G a group of consecutive partitions; the folders of one step depend
-only on those of earlier steps. What a query found at home is the limit that anything elsewhere must reach, so
-that little is carried from there. When the corpus is its own set of queries, a pair that is looked at counts
-for both of its rows: a neighbour is found if either of the two asks the other's partition.
+only on those of earlier steps. What a query has found so far is the limit that anything elsewhere must reach,
+so that little is carried from there: most of what is near lies in the nearest partitions, and behind them
+the limit lets hardly more pass than will be kept. When the corpus is its own set of queries, a pair that is
+looked at counts for both of its rows: a neighbour is found if either of the two asks the other's partition.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -39,6 +43,8 @@ _SPARE = 2
 _HALF_ERROR = np.float32(2.0**-9)
 _CANDIDATES_AT_ONCE = 1 << 20
 _QUERIES_AT_ONCE = 2048
+# Ranks of the partitions that are asked together: home is rank 0.
+_ROUNDS = (range(1, 3), range(3, sys.maxsize))
 _Joined = TypeVar("_Joined")
 _NOTHING: Candidates = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
 
@@ -81,6 +87,12 @@ class Plan:
         """The rest."""
         return {name: value for name, value in vars(self).items() if name not in self.paths}
 
+    @property
+    def rounds(self) -> list[range]:
+        """Ranks of the partitions that are asked in each round."""
+        rounds = [range(ranks.start, min(ranks.stop, self.probe)) for ranks in _ROUNDS]
+        return [ranks for ranks in rounds if ranks]
+
     def rows(self, side: str, block: int) -> range:
         """Rows of a block of "queries" or "corpus"."""
         start = block * self.block_rows
@@ -99,11 +111,11 @@ class Plan:
         return range(start, min(start + self.group_partitions, self.partitions))
 
     def groups(self, step: str) -> list[Path]:
-        """Folders of the step "own" or "cross"."""
+        """Folders of the step "own" or "cross_R"."""
         return self._folders(step, self.partitions, self.group_partitions)
 
     def query_folders(self, step: str) -> list[Path]:
-        """Folders of the step "limits" or "neighbours"."""
+        """Folders of the step "best_R" or "neighbours"."""
         return self._folders(step, self.query_rows, self.block_rows)
 
     def _folders(self, step: str, size: int, part: int) -> list[Path]:
@@ -175,7 +187,7 @@ def search_own(shard: int, folder: Path, **settings: Any) -> None:
 def gather_own(shard: int, folder: Path, **settings: Any) -> None:
     """Writes the home neighbours of one query block in the block's order: similarity.npy and row.npy.
 
-    Also limit.npy float32 [r]: the similarity of the last of them.
+    Also limit.npy float32 [r]: what another row must reach to be one of them.
     """
     plan = Plan(**settings)
     blocks = open_blocks(plan.blocks("queries"))
@@ -189,14 +201,11 @@ def gather_own(shard: int, folder: Path, **settings: Any) -> None:
             part = slice(first, first + sizes[partition])
             similarities_found.append(similarity[part])
             rows_found.append(row[part])
-    similarity = np.concatenate(similarities_found)
-    save(folder, "similarity", similarity)
-    save(folder, "row", np.concatenate(rows_found))
-    save(folder, "limit", np.maximum(similarity[:, -1], similarity[:, plan.neighbours - 1] - _HALF_ERROR))
+    _save_best(folder, np.concatenate(similarities_found), np.concatenate(rows_found), plan.neighbours)
 
 
-def search_cross(shard: int, folder: Path, **settings: Any) -> None:
-    """Joins the rows stored in each partition of a group with the queries from elsewhere that ask it.
+def search_cross(shard: int, folder: Path, *, round: int, **settings: Any) -> None:
+    """Joins the rows stored in each partition of a group with the queries that ask it in one round.
 
     Writes owner.npy int32, row.npy int64 and similarity.npy float32 [c], by query block: rows that reach the
     limit of their owner, which is numbered inside its block, and no better ones were left out; and bounds.npy
@@ -204,7 +213,7 @@ def search_cross(shard: int, folder: Path, **settings: Any) -> None:
     """
     plan = Plan(**settings)
     queries, corpus = open_blocks(plan.blocks("queries")), open_blocks(plan.blocks("corpus"))
-    limit_folders, load_limit = plan.query_folders("limits"), few_open()
+    limit_folders, load_limit = [str(path) for path in plan.query_folders(f"best_{round}")], few_open()
 
     def limits(block: int) -> np.ndarray:
         return load_limit(limit_folders[block], "limit")
@@ -213,7 +222,9 @@ def search_cross(shard: int, folder: Path, **settings: Any) -> None:
         stored = read_all(corpus, "stored", partition, limits if plan.same else None)
         rows = columns(stored.vectors, threads=1)
         kept, count = [_NOTHING], 0
-        for asking in read_rows(queries, "probing", partition, limits=limits, at_once=_QUERIES_AT_ONCE):
+        for asking in read_rows(
+            queries, f"asking_{round}", partition, limits=limits, at_once=_QUERIES_AT_ONCE
+        ):
             pairs = rows.pairs(asking.vectors, asking.limit, stored.limit if plan.same else None)
             # A row stored in several partitions meets itself.
             sides = asking.row, asking.limit, stored.row, stored.limit
@@ -234,20 +245,19 @@ def search_cross(shard: int, folder: Path, **settings: Any) -> None:
     save(folder, "bounds", np.concatenate([[0], np.cumsum(np.bincount(block, minlength=len(queries)))]))
 
 
+def gather_cross(shard: int, folder: Path, *, round: int, **settings: Any) -> None:
+    """Writes what one query block has found up to a round; files as those of `gather_own`."""
+    plan = Plan(**settings)
+    similarity, row = _best_after(plan, shard, round + 1)
+    order = load(plan.blocks("queries")[shard], "row") - plan.rows("queries", shard).start
+    _save_best(folder, similarity[order].astype(np.float32), row[order], plan.neighbours)
+
+
 def merge(shard: int, folder: Path, **settings: Any) -> None:
     """Writes the k best neighbours of one query block: similarity.npy float32 and row.npy int64 [r, k]."""
     plan = Plan(**settings)
     rows, k = plan.rows("queries", shard), plan.neighbours
-    home = plan.query_folders("limits")[shard]
-    home_row, home_similarity = load(home, "row"), load(home, "similarity")
-    real = home_row >= 0
-    owner = load(plan.blocks("queries")[shard], "row") - rows.start
-    found = [(owner[np.nonzero(real)[0]], home_row[real], home_similarity[real])]
-    for path in plan.groups("cross"):
-        part = slice(*load(path, "bounds")[shard : shard + 2])
-        owner, other, similarity = (load(path, name)[part] for name in ("owner", "row", "similarity"))
-        found.append((owner, other, similarity))
-    similarity, row = best_of_each(*joined(found), range(len(rows)), k + _SPARE)
+    _, row = _best_after(plan, shard, len(plan.rounds))
     owner, place = np.nonzero(row >= 0)
     exact = np.full(row.shape, -np.inf)
     exact[owner, place] = similarities(
@@ -258,6 +268,30 @@ def merge(shard: int, folder: Path, **settings: Any) -> None:
     neighbours = np.take_along_axis(row, order, axis=1)
     save(folder, "similarity", similarity)
     save(folder, "row", neighbours)
+
+
+def _best_after(plan: Plan, shard: int, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best k + 2 that one query block has found up to a number of rounds, by row number.
+
+    Returns:
+        similarity float64 and row int64 [r, k + 2]; -inf and -1 where there are fewer.
+    """
+    rows = plan.rows("queries", shard)
+    kept = plan.query_folders(f"best_{max(rounds - 1, 0)}")[shard]
+    row, similarity = load(kept, "row"), load(kept, "similarity")
+    real = row >= 0
+    owner = load(plan.blocks("queries")[shard], "row") - rows.start
+    found = [(owner[np.nonzero(real)[0]], row[real], similarity[real])]
+    for path in plan.groups(f"cross_{rounds - 1}") if rounds else ():
+        part = slice(*load(path, "bounds")[shard : shard + 2])
+        found.append((load(path, "owner")[part], load(path, "row")[part], load(path, "similarity")[part]))
+    return best_of_each(*joined(found), range(len(rows)), plan.neighbours + _SPARE)
+
+
+def _save_best(folder: Path, similarity: np.ndarray, row: np.ndarray, k: int) -> None:
+    save(folder, "similarity", similarity)
+    save(folder, "row", row)
+    save(folder, "limit", np.maximum(similarity[:, -1], similarity[:, k - 1] - _HALF_ERROR))
 
 
 def _for_each(join: Callable[[int], _Joined], partitions: range) -> list[_Joined]:
@@ -275,5 +309,5 @@ def _write_block(side: str, shard: int, folder: Path, plan: Plan) -> None:
         load(shard_folder(plan.work / "choose", 0), "centroids"),
         folder,
         store=plan.store,
-        probe=plan.probe,
+        rounds=plan.rounds,
     )

@@ -19,20 +19,27 @@ from scipy import sparse
 from megasbp.addressing import derive_key
 from megasbp.pairing.embedding import unit_rows
 from megasbp.pairing.join import best_among
+from megasbp.pairing.picked_rows import PickedRows
 from megasbp.pairing.vectors import Vectors, load_array
 
-# (folder, name of an array) -> a map of it
-Load = Callable[[Path, str], np.ndarray]
+# (folder, name of an array) -> a map of it; text, which is looked up faster than a path.
+Load = Callable[[str, str], np.ndarray]
 
 _SAMPLE_PER_PARTITION = 64
 _ITERATIONS = 6
 _MOST_OPEN = 512
+_NO_POSITIONS = np.empty(0, np.int32)
 
 
 def fit_centroids(
-    vectors: np.ndarray | Vectors, partitions: int, *, seed: int = 0, iterations: int = _ITERATIONS
+    vectors: np.ndarray | Vectors,
+    partitions: int,
+    *,
+    seed: int = 0,
+    rows_each: int = _SAMPLE_PER_PARTITION,
+    iterations: int = _ITERATIONS,
 ) -> np.ndarray:
-    """float32 [partitions, d] unit rows: spherical k-means on a sample of 64 rows per partition.
+    """float32 [partitions, d] unit rows: spherical k-means on a sample of `rows_each` rows per partition.
 
     Dhillon and Modha, "Concept decompositions for large sparse text data using clustering", Machine Learning
     42, 2001. The same bytes at any number of threads. A partition that loses all its rows starts again from
@@ -42,7 +49,7 @@ def fit_centroids(
         vectors: float32 [n, d], unit rows, n >= partitions.
     """
     generator = np.random.Generator(np.random.Philox(key=derive_key(seed, "k-means")))
-    count = min(len(vectors), partitions * _SAMPLE_PER_PARTITION)
+    count = min(len(vectors), partitions * rows_each)
     rows = generator.choice(len(vectors), count, replace=False, shuffle=False)
     sample = vectors[np.sort(rows)]
     centroids = sample[np.sort(generator.choice(count, partitions, replace=False))]
@@ -69,27 +76,29 @@ def write_block(
     folder: Path,
     *,
     store: int,
-    probe: int,
+    rounds: Sequence[range],
 ) -> None:
     """Writes rows [start, stop) into `folder`.
 
     Files: vectors.npy float16 [r, d] and row.npy int64 [r], ordered by home partition, then row; NAME.npy
     int32 positions in that order, by partition, then row, and NAME_bounds.npy int64 [partitions + 1], for
-    NAME in home (each row once), stored (each row in its `store` nearest partitions) and probing (each row in
-    its `probe` nearest partitions but the first).
+    NAME in home (each row once), stored (each row in its `store` nearest partitions) and asking_R (each row
+    in its nearest partitions of the ranks `rounds[R]`, where 0 is home).
 
     Args:
         vectors: float32 [n, d], unit rows.
     """
     block = vectors[start:stop]
-    _, nearest = best_among(block, centroids, max(store, probe))
+    lists = {"home": range(1), "stored": range(store)}
+    lists |= {f"asking_{number}": ranks for number, ranks in enumerate(rounds)}
+    _, nearest = best_among(block, centroids, max(ranks.stop for ranks in lists.values()))
     order = np.argsort(nearest[:, 0].astype(_smallest(len(centroids))), kind="stable")
     save(folder, "vectors", torch.from_numpy(block[order]).half().numpy())
     save(folder, "row", start + order)
     position = np.empty(len(order), np.int32)
     position[order] = np.arange(len(order), dtype=np.int32)
-    for name, ranks in (("home", slice(0, 1)), ("stored", slice(0, store)), ("probing", slice(1, probe))):
-        partition = nearest[:, ranks]
+    for name, ranks in lists.items():
+        partition = nearest[:, ranks.start : ranks.stop]
         # By rows already; a stable sort of small numbers is a fast one.
         by_partition = np.argsort(partition.ravel().astype(_smallest(len(centroids))), kind="stable")
         save(folder, name, np.repeat(position, partition.shape[1])[by_partition])
@@ -106,7 +115,7 @@ class Block:
     """A block's folder; see `write_block` for the arrays."""
 
     def __init__(self, folder: Path, load: Load) -> None:
-        self._folder, self._load = folder, load
+        self._folder, self._load = str(folder), load
 
     @property
     def vectors(self) -> np.ndarray:
@@ -140,12 +149,12 @@ class Rows:
 
     Attributes:
         row: int64 [m], row numbers.
-        vectors: float16 [m, d].
+        vectors: float16 [m, d], where the blocks hold them.
         limit: float32 [m]; -inf where none was given.
     """
 
     row: np.ndarray
-    vectors: np.ndarray
+    vectors: PickedRows
     limit: np.ndarray
 
 
@@ -192,28 +201,25 @@ def _gathered(
     parts: Sequence[tuple[int, np.ndarray]],
     limits: Callable[[int], np.ndarray] | None,
 ) -> Rows:
-    """The rows at some positions of some blocks, each copied once."""
-    count = sum(len(part) for _, part in parts)
-    rows = Rows(
-        np.empty(count, np.int64),
-        np.empty((count, blocks[0].vectors.shape[1]), np.float16),
-        np.full(count, -np.inf, np.float32),
-    )
+    """The rows at some positions of some blocks."""
+    # Without any, what tells their width.
+    vectors = PickedRows([(blocks[place].vectors, part) for place, part in parts or [(0, _NO_POSITIONS)]])
+    count = len(vectors)
+    rows = Rows(np.empty(count, np.int64), vectors, np.full(count, -np.inf, np.float32))
     start = 0
     for place, part in parts:
         here = slice(start, start + len(part))
         # Positions are those of rows; "clip" only spares numpy a copy.
         np.take(blocks[place].row, part, out=rows.row[here], mode="clip")
-        np.take(blocks[place].vectors, part, axis=0, out=rows.vectors[here], mode="clip")
         if limits is not None:
             np.take(limits(place), part, out=rows.limit[here], mode="clip")
         start = here.stop
     return rows
 
 
-def load(folder: Path, name: str) -> np.ndarray:
+def load(folder: Path | str, name: str) -> np.ndarray:
     """A memory map of NAME.npy."""
-    return load_array(folder / f"{name}.npy")
+    return load_array(Path(folder, f"{name}.npy"))
 
 
 def few_open() -> Load:

@@ -4,12 +4,13 @@ A pair is left out only if its product, with the most by which it can be wrong, 
 Exact sums decide among all that is left, so results do not depend on the processor or on who proposed.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from megasbp import _C
+from megasbp.pairing.picked_rows import PickedRows
 from megasbp.pairing.similarity import best_of_each, similarities
 
 # owner int64, row int64, similarity, each [c]
@@ -25,7 +26,7 @@ class Columns(Protocol):
 
     def improve(
         self,
-        queries: np.ndarray,
+        queries: np.ndarray | PickedRows,
         own_row: np.ndarray,
         first: int,
         similarity: np.ndarray,
@@ -40,7 +41,9 @@ class Columns(Protocol):
                 -inf and -1 where there are fewer.
         """
 
-    def pairs(self, queries: np.ndarray, limit: np.ndarray, row_limit: np.ndarray | None) -> Candidates:
+    def pairs(
+        self, queries: np.ndarray | PickedRows, limit: np.ndarray, row_limit: np.ndarray | None
+    ) -> Candidates:
         """The pairs that reach the limit of one of the two, in no order.
 
         Args:
@@ -53,7 +56,7 @@ class Columns(Protocol):
         """
 
 
-def columns(rows: np.ndarray, threads: int | None = None) -> Columns:
+def columns(rows: np.ndarray | PickedRows, threads: int | None = None) -> Columns:
     """Columns for float32 or float16 [m, d] unit rows, made for the device at hand.
 
     Args:
@@ -65,45 +68,53 @@ def columns(rows: np.ndarray, threads: int | None = None) -> Columns:
 class Int8Columns:
     """On a CPU: 8-bit integers, each row at a scale of its own; how far that moves a row is measured."""
 
-    def __init__(self, rows: np.ndarray, threads: int | None = None) -> None:
+    def __init__(self, rows: np.ndarray | PickedRows, threads: int | None = None) -> None:
         self._threads = threads or torch.get_num_threads()
-        self._rows = _C.NearRows(np.ascontiguousarray(rows), self._threads)
+        self._rows = _C.NearRows(_where_they_lie(rows), self._threads)
 
     def improve(
         self,
-        queries: np.ndarray,
+        queries: np.ndarray | PickedRows,
         own_row: np.ndarray,
         first: int,
         similarity: np.ndarray,
         row: np.ndarray,
     ) -> None:
         """See `Columns`."""
-        self._rows.improve(queries, own_row, first, similarity, row, self._threads)
+        self._rows.improve(_where_they_lie(queries), own_row, first, similarity, row, self._threads)
 
-    def pairs(self, queries: np.ndarray, limit: np.ndarray, row_limit: np.ndarray | None) -> Candidates:
+    def pairs(
+        self, queries: np.ndarray | PickedRows, limit: np.ndarray, row_limit: np.ndarray | None
+    ) -> Candidates:
         """See `Columns`."""
         if row_limit is None:
             row_limit = np.full(len(self._rows), np.inf, np.float32)
-        query, row, similarity = self._rows.pairs(queries, limit, row_limit, self._threads)
+        query, row, similarity = self._rows.pairs(_where_they_lie(queries), limit, row_limit, self._threads)
         return query, row, similarity
+
+
+def _where_they_lie(rows: np.ndarray | PickedRows) -> Any:
+    """Rows as the C++ reads them."""
+    return rows.parts if isinstance(rows, PickedRows) else np.ascontiguousarray(rows)
 
 
 class BFloat16Columns:
     """On a GPU: bfloat16."""
 
-    def __init__(self, rows: np.ndarray, device: str) -> None:
-        self._rows = rows
-        self._columns = torch.tensor(rows, device=device, dtype=torch.bfloat16).T
+    def __init__(self, rows: np.ndarray | PickedRows, device: str) -> None:
+        self._rows = np.asarray(rows)
+        self._columns = torch.tensor(self._rows, device=device, dtype=torch.bfloat16).T
 
     def improve(
         self,
-        queries: np.ndarray,
+        queries: np.ndarray | PickedRows,
         own_row: np.ndarray,
         first: int,
         similarity: np.ndarray,
         row: np.ndarray,
     ) -> None:
         """See `Columns`."""
+        queries = np.asarray(queries)
         count, k = row.shape
         query, place = self._close_pairs(queries, similarity[:, -1], best=k, own_row=own_row - first)
         before, rank = np.nonzero(row >= 0)
@@ -115,8 +126,11 @@ class BFloat16Columns:
             k,
         )
 
-    def pairs(self, queries: np.ndarray, limit: np.ndarray, row_limit: np.ndarray | None) -> Candidates:
+    def pairs(
+        self, queries: np.ndarray | PickedRows, limit: np.ndarray, row_limit: np.ndarray | None
+    ) -> Candidates:
         """See `Columns`."""
+        queries = np.asarray(queries)
         query, row = self._close_pairs(queries, limit, row_limit=row_limit)
         similarity = similarities(queries, self._rows, query, row)
         reached = similarity >= limit[query]

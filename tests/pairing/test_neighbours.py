@@ -23,10 +23,12 @@ from megasbp.pairing.search import nearest_neighbours
 from megasbp.pairing.vectors import Vectors
 from megasbp.shards import attempt
 from megasbp.shards.config import INLINE, ShardsConfig
+from megasbp.shards.engine import run_shards
 from megasbp.shards.job import Work, find_work
+from megasbp.storage import read_manifest
 
-# Three groups of partitions and two blocks, so that each step has several shards.
-CONFIG = SearchConfig(engine="partitioned", partitions=9, probe=3, store=1, recall_sample=50)
+# Three groups of partitions, two blocks and two rounds, so that every step is there and has several shards.
+CONFIG = SearchConfig(engine="partitioned", partitions=9, probe=5, store=1, recall_sample=50)
 
 
 def clustered(rows: int, dimensions: int = 24, clusters: int = 40, seed: int = 0) -> np.ndarray:
@@ -91,10 +93,11 @@ def assert_same_neighbours(
     assert (found[0] == expected[0]).all() and (found[1] == expected[1]).all()
 
 
-@pytest.mark.parametrize("store", [1, 2])
-def test_asking_every_partition_is_exact(tmp_path: Path, store: int) -> None:
+@pytest.mark.parametrize(("store", "partitions"), [(1, 1), (1, 3), (1, 8), (2, 8)])
+def test_asking_every_partition_is_exact(tmp_path: Path, store: int, partitions: int) -> None:
     corpus = clustered(1000)
-    found = search(plan_of(tmp_path / "run", corpus, store=store))
+    # One partition asks nobody else, three in one round, eight in two.
+    found = search(plan_of(tmp_path / "run", corpus, store=store, partitions=partitions, probe=partitions))
     assert_same_neighbours(found, nearest_neighbours(corpus, corpus, 10, exclude_same_row=True))
 
 
@@ -154,7 +157,9 @@ def test_fewer_rows_than_neighbours(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("several_shards")
-@pytest.mark.parametrize("step", ["block_corpus", "search_own", "gather_own", "search_cross", "merge"])
+@pytest.mark.parametrize(
+    "step", ["block_corpus", "search_own", "gather_own", "search_cross", "gather_cross", "merge"]
+)
 def test_a_search_that_was_killed_continues_with_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -218,21 +223,38 @@ def test_a_full_disk_is_named_and_nothing_is_lost(tmp_path: Path, monkeypatch: p
     whole = find_same(path)
 
     def no_space(folder: Path, name: str, array: np.ndarray) -> None:
-        if folder.parent.name == "cross":
+        if folder.parent.name == "cross_0":
             raise OSError(errno.ENOSPC, "No space left on device")
         save(folder, name, array)
 
     with monkeypatch.context() as patch:
         patch.setattr(partition_search, "save", no_space)
         with pytest.raises(
-            InputError, match=r"shard 0: no space left for .*cross .* finished shards are kept"
+            InputError, match=r"shard 0: no space left for .*cross_0 .* finished shards are kept"
         ):
             find_same(path, work)
     kept = {path: path.stat().st_mtime_ns for path in work.rglob("*.npy")}
-    assert {path.parent.parent.name for path in kept} == {"choose", "corpus_blocks", "own", "limits"}
+    assert {path.parent.parent.name for path in kept} == {"choose", "corpus_blocks", "own", "best_0"}
     found = find_same(path, work)
     assert_same_neighbours((found.similarity, found.row), (whole.similarity, whole.row))
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
+
+
+def test_only_a_work_folder_is_hashed(tmp_path: Path) -> None:
+    path, held = saved(tmp_path / "v.npy", clustered(200)), []
+
+    def keep(task: Work, *arguments: Any, **settings: Any) -> Any:
+        held.append(settings["lasting"])
+        return run_shards(task, *arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(front, "run_shards", keep)
+        temporary = find_same(path)
+        assert not any(held)
+        work = find_same(path, tmp_path / "work")
+    assert_same_neighbours((temporary.similarity, temporary.row), (work.similarity, work.row))
+    manifest = read_manifest(tmp_path / "work" / "own" / "shard-000000", "hashes")
+    assert manifest is not None and all("sha256" in entry for entry in manifest.files.values())
 
 
 def test_a_work_folder_of_another_search_is_refused(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from megasbp import _C
 from megasbp.pairing import join
 from megasbp.pairing.embedding import unit_rows
+from megasbp.pairing.picked_rows import PickedRows
 from megasbp.pairing.products import BFloat16Columns, Columns, Int8Columns
 
 Make = Callable[[np.ndarray], Columns]
@@ -85,6 +87,36 @@ def test_whoever_proposes_the_same_neighbours_come_out(monkeypatch: pytest.Monke
         monkeypatch.setattr(join, "columns", lambda rows, threads, make=make: make(rows))
         results.append(join.best_among(rows[:500], rows, 10, own_row=np.arange(500)))
     assert (results[0][0] == results[1][0]).all() and (results[0][1] == results[1][1]).all()
+
+
+@pytest.mark.parametrize("make", [Int8Columns, bfloat16_columns])
+def test_rows_picked_from_several_matrices_are_those_of_one(make: Make) -> None:
+    whole = rows_of("gaussian", 90, 40, 0).astype(np.float16)
+    generator = np.random.default_rng(1)
+    places = [np.sort(generator.choice(30, size, replace=False)).astype(np.int32) for size in (20, 0, 30)]
+    picked = PickedRows([(whole[30 * i : 30 * i + 30], place) for i, place in enumerate(places)])
+    together = np.concatenate([whole[30 * i + place] for i, place in enumerate(places)])
+    assert (np.asarray(picked) == together).all() and (np.asarray(picked[7:33]) == together[7:33]).all()
+    limit, own = np.full(50, 0.3, np.float32), np.arange(50)
+    results = []
+    for rows in (picked, together):
+        columns = make(rows)
+        similarity, row = np.full((50, 5), -np.inf, np.float32), np.full((50, 5), -1)
+        columns.improve(rows, own, 0, similarity, row)
+        results.append((*columns.pairs(rows, limit, limit), similarity, row))
+    assert len(results[0][0]) > 50
+    assert all((one == other).all() for one, other in zip(*results, strict=True))
+
+
+def test_positions_outside_a_matrix_and_matrices_of_two_kinds_are_refused() -> None:
+    rows = rows_of("gaussian", 9, 8, 0)
+    for position in (-1, 9):
+        with pytest.raises(IndexError, match=rf"vectors: position {position} is outside \[0, 9\)"):
+            _C.NearRows([(rows, np.array([0, position], np.int32))], 1)
+    inside = np.array([0], np.int32)
+    for other in (rows.astype(np.float16), rows[:, :7].copy()):
+        with pytest.raises(ValueError, match="one type and width"):
+            _C.NearRows([(rows, inside), (other, inside)], 1)
 
 
 def test_half_precision_is_read_as_it_is() -> None:
