@@ -181,7 +181,7 @@ def test_more_than_2_to_the_31_documents_are_merged_in_sparse_files(tmp_path, mo
     write_dataset(tmp_path / "b", [[1, 5, 2], [], [1, 7, 8, 2]], "uint8")
     # Twenty bytes a document are asked for, which holes do not take.
     monkeypatch.setattr("megasbp.data.merge.require_free_space", lambda folder, needed: None)
-    monkeypatch.setattr("megasbp.data.indexed_dataset.hash_file", lambda path: "")
+    monkeypatch.setattr("megasbp.data.merge.hash_file", lambda path: "")
 
     merge_datasets([tmp_path / "a", tmp_path / "b"], tmp_path / "merged")
 
