@@ -40,6 +40,34 @@ def linear_cross_entropy(
         ValueError: shapes, a label or the reduction are wrong (labels are looked at on the CPU only:
             elsewhere that would wait for the device).
     """
+    hidden_ND, labels_N, labelled = labelled_tokens(
+        hidden, weight, len(weight), labels, ignore_index, reduction
+    )
+    if reduction == "sum":
+        return _Sum.apply(hidden_ND, weight, labels_N)
+    nats = _Each.apply(hidden_ND, weight, labels_N)
+    return nats.new_zeros(labels.numel()).index_copy(0, labelled, nats).view(labels.shape)
+
+
+def labelled_tokens(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    vocabulary: int,
+    labels: torch.Tensor,
+    ignore_index: int,
+    reduction: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The checked arguments without the tokens that have no label, which cost nothing: in pairs that is half.
+
+    Args:
+        vocabulary: labels lie in [0, vocabulary); the weight may hold fewer rows.
+
+    Returns:
+        hidden [N, D], labels int64 [N], and their places int64 [N] among all tokens.
+
+    Raises:
+        ValueError: as of `linear_cross_entropy`.
+    """
     if hidden.shape[:-1] != labels.shape or hidden.shape[-1] != weight.shape[-1]:
         raise ValueError(
             f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and labels {tuple(labels.shape)} "
@@ -48,7 +76,6 @@ def linear_cross_entropy(
     if reduction not in ("sum", "none"):
         raise ValueError(f"reduction is {reduction!r}; allowed: 'sum', 'none'")
     labels_N = labels.reshape(-1)
-    # Tokens without a label cost nothing: in pairs that is half of them.
     labelled = (labels_N != ignore_index).nonzero()[:, 0]
     hidden_ND = hidden.reshape(-1, hidden.shape[-1])
     if len(labelled) < len(labels_N):
@@ -56,12 +83,9 @@ def linear_cross_entropy(
     labels_N = labels_N.long()  # What gather and scatter take.
     if len(labels_N) and labels_N.device.type == "cpu":
         lowest, highest = (int(label) for label in labels_N.aminmax())
-        if not 0 <= lowest <= highest < len(weight):
-            raise ValueError(f"labels are {lowest} to {highest}; allowed: 0 to {len(weight) - 1}")
-    if reduction == "sum":
-        return _Sum.apply(hidden_ND, weight, labels_N)
-    nats = _Each.apply(hidden_ND, weight, labels_N)
-    return nats.new_zeros(labels.numel()).index_copy(0, labelled, nats).view(labels.shape)
+        if not 0 <= lowest <= highest < vocabulary:
+            raise ValueError(f"labels are {lowest} to {highest}; allowed: 0 to {vocabulary - 1}")
+    return hidden_ND, labels_N, labelled
 
 
 class _Sum(torch.autograd.Function):
@@ -98,9 +122,9 @@ class _Each(torch.autograd.Function):
 
 def _losses(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Nats of each token, [N]."""
-    weight_math = _rounded(weight, hidden)
+    weight_math = rounded(weight, hidden)
     nats = weight_math.new_empty(len(labels))
-    for rows in _chunks(len(labels), weight):
+    for rows in chunks(len(labels), weight):
         logits = hidden[rows].to(weight_math.dtype) @ weight_math.t()
         if takes(logits):
             _softmax_in_cpp(logits, labels[rows], nats[rows], None, None)
@@ -113,12 +137,12 @@ def _losses_and_gradients(
     hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Nats [N], and the gradients of sum(scale * nats) for hidden and weight; no scale means ones."""
-    weight_math = _rounded(weight, hidden)
+    weight_math = rounded(weight, hidden)
     weight_cast = weight.to(hidden.dtype)
     nats = weight_math.new_empty(len(labels))
     grad_hidden = torch.empty_like(hidden)
     grad_weight = torch.zeros_like(weight_math)
-    for rows in _chunks(len(labels), weight):
+    for rows in chunks(len(labels), weight):
         logits = hidden[rows].to(weight_math.dtype) @ weight_math.t()
         if takes(logits):
             grad_cast = (
@@ -169,12 +193,12 @@ def _softmax_in_cpp(
     )
 
 
-def _rounded(weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+def rounded(weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """The weight's values in the type of `hidden`, held in at least fp32: products of them are then exact."""
     return weight.to(hidden.dtype).to(torch.promote_types(hidden.dtype, torch.float32))
 
 
-def _chunks(tokens: int, weight: torch.Tensor) -> list[slice]:
+def chunks(tokens: int, weight: torch.Tensor) -> list[slice]:
     logits = _CPU_LOGITS if weight.device.type == "cpu" else _DEVICE_LOGITS
     step = max(_SMALLEST_CHUNK, logits // len(weight))
     return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]

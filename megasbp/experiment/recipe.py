@@ -13,6 +13,7 @@ from megasbp.corpus.config import CorpusConfig
 from megasbp.errors import InputError
 from megasbp.model.config import ModelConfig
 from megasbp.pairing.config import PairingConfig
+from megasbp.parallel.config import ParallelConfig
 from megasbp.shards.config import INLINE, ShardsConfig
 from megasbp.storage import hash_object
 from megasbp.synthesis.config import SynthesisConfig
@@ -111,6 +112,7 @@ class Recipe(Section):
 
     `threads` fixes torch's CPU threads (0: as the machine has), because the last bits of a matrix product
     depend on it. `shards` says where the stages that are cut into shards run; without it, in this process.
+    `parallel` lays training out over torchrun's ranks.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -120,6 +122,7 @@ class Recipe(Section):
     corpus: CorpusConfig
     model: ModelConfig
     training: TrainingConfig
+    parallel: ParallelConfig = ParallelConfig()
     tuning: TuningConfig = TuningConfig()
     pairing: PairingConfig
     synthesizer: SynthesizerConfig = SynthesizerConfig()
@@ -169,7 +172,7 @@ class Recipe(Section):
 
     def content(self) -> dict[str, Any]:
         """The recipe as JSON-serialisable values, without where it runs."""
-        return self.model_dump(mode="json", exclude={"runs", "shards"})
+        return self.model_dump(mode="json", exclude={"runs", "shards", "parallel"})
 
     @property
     def hash(self) -> str:

@@ -89,7 +89,7 @@ def start_runtime(recipe: Recipe) -> Runtime:
     """One process with the recipe's number of threads, or torchrun's group."""
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
-    return Runtime.start()
+    return Runtime.start(recipe.parallel)
 
 
 def train_arm(

@@ -53,4 +53,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., size], shape and type kept."""
-        return rms_norm(x, self.weight, self.epsilon)
+        return self.normalize(x, self.weight)
+
+    def normalize(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """The norm of `x` with that weight."""
+        return rms_norm(x, weight, self.epsilon)

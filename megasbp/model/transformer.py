@@ -4,6 +4,7 @@ Shapes: B batch, S sequence, D width, H query heads, K key-value heads, E head d
 in decoding N lanes, T tokens of each, C capacity of a cache.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -22,6 +23,8 @@ from megasbp.model.layers import Embedding, Linear, RMSNorm
 __all__ = ["KeyValueCache", "Transformer"]
 
 IGNORED_LABEL = -100
+# Of hidden states, the output layer's weight, labels, the label of tokens without a loss, and the reduction.
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, Literal["sum", "none"]], torch.Tensor]
 
 
 class Attention(nn.Module):
@@ -113,6 +116,7 @@ class Transformer(nn.Module):
     Attributes:
         compute_dtype: torch.float32, or torch.bfloat16. Parameters stay fp32; activations and the casts of
             the weights have this type; norms, softmax and logits are fp32 inside.
+        loss: as `linear_cross_entropy`.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -123,6 +127,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_epsilon)
         self.output = None if config.tied else Linear(config.width, config.vocabulary_size)
+        self.loss: Loss = linear_cross_entropy
 
     @property
     def output_weight(self) -> torch.Tensor:
@@ -153,7 +158,7 @@ class Transformer(nn.Module):
         hidden = self.hidden(tokens, positions, segments)
         if labels is None:
             return self.logits(hidden)
-        return linear_cross_entropy(hidden, self.output_weight, labels, IGNORED_LABEL, reduction)
+        return self.loss(hidden, self.output_weight, labels, IGNORED_LABEL, reduction)
 
     def hidden(
         self, tokens: torch.Tensor, positions: torch.Tensor, segments: torch.Tensor | None = None

@@ -1,4 +1,4 @@
-"""Spreads a model over the ranks: FSDP2 on every block and on the root."""
+"""Spreads a model over the ranks: tensor parallelism, then FSDP2 on every block and on the root."""
 
 import torch
 from torch import nn
@@ -6,14 +6,16 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.runtime import DATA_SHARD, Runtime
+from megasbp.parallel.runtime import DATA_SHARD, TENSOR, Runtime
+from megasbp.parallel.tensor import apply_tensor_parallel
 
 
 def parallelize(model: Transformer, runtime: Runtime, compute_dtype: torch.dtype) -> Transformer:
     """Moves the model to this rank's device and, with several ranks, shards it in place.
 
-    Parameters stay fp32 and become DTensors sharded along dimension 0. Each rank's loss is its part of the
-    global sum, so gradients are summed, not averaged, and in fp32 whatever the compute type.
+    Parameters stay fp32 and become DTensors: divided by `apply_tensor_parallel`, where the layout has tensor
+    parallelism, and then sharded along dimension 0. A data rank's loss is its part of the global sum, so
+    gradients are summed, not averaged, and in fp32 whatever the compute type.
 
     Args:
         model: whole and equal on every rank.
@@ -23,9 +25,11 @@ def parallelize(model: Transformer, runtime: Runtime, compute_dtype: torch.dtype
     model.compute_dtype = compute_dtype
     if runtime.mesh is None:
         return model
+    if runtime.tensor_ranks > 1:
+        apply_tensor_parallel(model, runtime.mesh[TENSOR])
     policy = MixedPrecisionPolicy(
-        param_dtype=None if compute_dtype == torch.float32 else compute_dtype,
-        reduce_dtype=torch.float32,
+        param_dtype=compute_dtype if compute_dtype == torch.bfloat16 else None,
+        reduce_dtype=torch.promote_types(compute_dtype, torch.float32),
         # The model casts activations itself; casting fp32 inputs (rotary tables) would lose precision.
         cast_forward_inputs=False,
     )

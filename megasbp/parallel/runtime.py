@@ -1,5 +1,6 @@
 """Who this process is among the ranks, and the few collectives that the trainer calls itself."""
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Self
@@ -9,8 +10,10 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from megasbp.errors import InputError
+from megasbp.parallel.config import DATA_ONLY, ParallelConfig
 
 DATA_SHARD = "dp_shard"
+TENSOR = "tp"
 
 
 @dataclass(frozen=True)
@@ -21,26 +24,34 @@ class Runtime:
         rank: 0 <= rank < world_size.
         world_size: processes of the run.
         device: where this process computes.
-        mesh: the ranks by axis, None for one process. Its only axis is `dp_shard` (FSDP2); callers ask for
-            axes by name and for `data_rank` and `data_ranks`, so that further axes change nothing for them.
+        mesh: the ranks by axis, None for one process: `dp_shard` (FSDP2) and `tp`, neighbours in rank.
+            Callers ask for axes by name and for `data_rank` and `data_ranks`, so that further axes change
+            nothing for them.
+        parallel: the layout that was asked for. One process alone ignores it; whoever trains checks it.
     """
 
     rank: int
     world_size: int
     device: torch.device
     mesh: DeviceMesh | None = None
+    parallel: ParallelConfig = DATA_ONLY
 
     @classmethod
-    def start(cls) -> Self:
+    def start(cls, parallel: ParallelConfig = DATA_ONLY) -> Self:
         """Joins torchrun's process group, or is one plain process when torchrun did not start this one.
 
         Collectives of CPU tensors go through gloo on every machine, so that agreeing on counts and on
         stopping never waits for an accelerator; those of CUDA tensors go through NCCL.
 
         Raises:
-            InputError: more processes on this host than it has GPUs.
+            InputError: more processes on this host than it has GPUs, or no multiple of parallel.tensor.
         """
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        if world_size > 1 and world_size % parallel.tensor:
+            raise InputError(
+                f"parallel.tensor is {parallel.tensor}, which does not divide {world_size} processes; start "
+                f"a multiple of it, or set it to {math.gcd(world_size, parallel.tensor)}"
+            )
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         device = torch.device("cpu")
         if torch.cuda.is_available():
@@ -52,10 +63,11 @@ class Runtime:
             device = torch.device("cuda", local_rank)
             torch.cuda.set_device(device)
         if world_size == 1:
-            return cls(0, 1, device)
+            return cls(0, 1, device, parallel=parallel)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        mesh = init_device_mesh(device.type, (world_size,), mesh_dim_names=(DATA_SHARD,))
-        return cls(dist.get_rank(), world_size, device, mesh)
+        shape = (world_size // parallel.tensor, parallel.tensor)
+        mesh = init_device_mesh(device.type, shape, mesh_dim_names=(DATA_SHARD, TENSOR))
+        return cls(dist.get_rank(), world_size, device, mesh, parallel)
 
     @property
     def is_main(self) -> bool:
@@ -71,6 +83,17 @@ class Runtime:
     def data_ranks(self) -> int:
         """Number of slices that a global batch is cut into."""
         return 1 if self.mesh is None else self.mesh[DATA_SHARD].size()
+
+    @property
+    def tensor_ranks(self) -> int:
+        """Ranks that share each matrix."""
+        return 1 if self.mesh is None else self.mesh[TENSOR].size()
+
+    def sum_over_data(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sums `tensor` over the ranks that read different rows, in place; returns it."""
+        if self.mesh is not None:
+            dist.all_reduce(tensor, group=self.mesh[DATA_SHARD].get_group())
+        return tensor
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sums `tensor` over all ranks, in place; returns it."""

@@ -8,6 +8,7 @@ from megasbp.data.sources import SampleSource
 from megasbp.errors import InputError
 from megasbp.model.config import ModelConfig
 from megasbp.model.flops import parameter_count
+from megasbp.parallel.config import layout_problem
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import hash_object, publish_json, read_json, require_free_space
 from megasbp.training.checkpoint import read_state, require_whole
@@ -62,6 +63,9 @@ def check_job(job: TrainingJob, runtime: Runtime) -> None:
     problem = batch_problem(training.global_batch, training.micro_batch, runtime.data_ranks)
     if problem:
         raise InputError(f"training.{problem}")
+    problem = layout_problem(runtime.parallel, model, job.source.sequence_length, runtime.world_size)
+    if problem:
+        raise InputError(problem)
     sources = {"training": job.source} | ({"validation": job.validation} if job.validation else {})
     for role, source in sources.items():
         if source.sequence_length > model.maximum_positions:

@@ -93,7 +93,9 @@ def optimizer_step(
         for parameter in group["params"]
         if parameter.grad is not None
     ]
-    totals = runtime.sum(torch.stack([nats.to(torch.float64), square_sum(gradients)]))
+    # Ranks that read the same rows have the same loss.
+    share = nats.to(torch.float64) * (runtime.data_ranks / runtime.world_size)
+    totals = runtime.sum(torch.stack([share, square_sum(gradients)]))
     loss, norm = totals[0] / valid_tokens, totals[1].sqrt()
     finite = torch.isfinite(loss) & torch.isfinite(norm)
     scale = torch.clamp(clip / (norm + 1e-6), max=1.0).to(torch.float32)

@@ -153,7 +153,7 @@ class _Run:
         """One optimiser step, and what is due after it."""
         job, state, training = self.job, self.state, self.job.training
         counts = torch.tensor([batch.input_tokens, batch.valid_tokens])
-        inputs, valid = self.runtime.sum(counts).tolist()
+        inputs, valid = self.runtime.sum_over_data(counts).tolist()
         nats = accumulate_gradients(self.model, batch, training.micro_batch, valid, self.runtime.device)
         state.step += 1
         state.input_tokens += inputs

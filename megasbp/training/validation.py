@@ -33,7 +33,7 @@ def validation_loss(model: Transformer, source: SampleSource, batch_size: int, r
         totals[1] += valid
     release_parameters(model)
     model.train()
-    nats, tokens = runtime.sum(totals).tolist()
+    nats, tokens = runtime.sum_over_data(totals).tolist()
     if tokens == 0:
         raise InputError("the validation source has no token with a label; give it more documents")
     if not np.isfinite(nats):

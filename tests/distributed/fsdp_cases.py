@@ -16,25 +16,22 @@ import numpy as np
 import torch
 from launch import fork_ranks
 from safetensors.torch import save_file
-from torch import nn
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from steps import GLOBAL_BATCH, build_model, tensors_of_steps, whole
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_world import RaggedSource, model_config, training_config, training_job
 
 from megasbp.data.batch import Batch
-from megasbp.data.loader import Loader
 from megasbp.errors import InputError
-from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.parallelize import parallelize, square_sum
+from megasbp.parallel.parallelize import square_sum
 from megasbp.parallel.runtime import Runtime
-from megasbp.training.checkpoint import checkpoint_steps, checkpoint_tensors
+from megasbp.training.checkpoint import checkpoint_steps
 from megasbp.training.gradients import accumulate_gradients
 from megasbp.training.optimizer import build_optimizer, optimizer_step
 from megasbp.training.trainer import train
 from megasbp.training.validation import validation_loss
 
-GLOBAL_BATCH = 16
 # tied, micro-batch, precision
 LAYOUTS = {
     "tied-micro4-fp32": (True, 4, "fp32"),
@@ -42,7 +39,6 @@ LAYOUTS = {
     "untied-micro2-fp32": (False, 2, "fp32"),
     "tied-micro1-bf16": (True, 1, "bf16"),
 }
-STEPS = 2
 JOB_STEPS = 12
 
 
@@ -76,37 +72,13 @@ class CountingCollectives(TorchDispatchMode):
         return function(*arguments, **(options or {}))
 
 
-def build(runtime: Runtime, tied: bool, precision: str) -> nn.Module:
-    model = Transformer(model_config(tied=tied))
-    initialize(model, 3)
-    return parallelize(model, runtime, torch.bfloat16 if precision == "bf16" else torch.float32)
-
-
-def whole(tensor: torch.Tensor) -> torch.Tensor:
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
+def build(runtime: Runtime, tied: bool, precision: str) -> Transformer:
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    return build_model(runtime, model_config(tied=tied), dtype)
 
 
 def step_tensors(runtime: Runtime, tied: bool, micro: int, precision: str) -> dict[str, torch.Tensor]:
-    """Loss, gradient norm, every gradient and every parameter after STEPS steps of one global batch each."""
-    model = build(runtime, tied, precision)
-    # A gradient that is all rounding moves its parameter by the whole rate unless epsilon is larger.
-    optimizer = build_optimizer(model, training_config(epsilon=1e-4))
-    source = RaggedSource(1)
-    batches = Loader(
-        source, range(STEPS * GLOBAL_BATCH), GLOBAL_BATCH, runtime.data_rank, runtime.data_ranks, prefetch=0
-    )
-    found: dict[str, torch.Tensor] = {}
-    for step, batch in enumerate(batches):
-        valid = int(runtime.sum(torch.tensor(batch.valid_tokens)))
-        nats = accumulate_gradients(model, batch, micro, valid, runtime.device)
-        for name, parameter in model.named_parameters():
-            found[f"{step}.gradient.{name}"] = whole(parameter.grad)
-        # The clip is below the norm, so that the norm is part of the update.
-        measured = optimizer_step(optimizer, 0.01, nats, valid, 0.1, runtime)
-        found[f"{step}.loss"], found[f"{step}.norm"] = measured.clone()
-    for name, tensor in checkpoint_tensors(model, optimizer).items():
-        found[f"after.{name}"] = whole(tensor)
-    return found
+    return tensors_of_steps(runtime, build(runtime, tied, precision), micro)
 
 
 def communication(runtime: Runtime, micro: int) -> dict[str, int]:

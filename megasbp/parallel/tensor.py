@@ -1,0 +1,117 @@
+"""Tensor and sequence parallelism: each rank of a group holds some heads, some of the feed-forward layer's
+inner width and some rows of the vocabulary, and between the blocks some tokens of each row.
+
+Shoeybi et al., "Megatron-LM", arXiv 1909.08053; Korthikanti et al., arXiv 2205.05198. A block gathers the
+sequence before its attention and before its feed-forward layer, and sums and divides it again behind them.
+The model's forward passes are as they were: its layers are replaced by those of this file.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
+from torch.nn import functional
+
+from megasbp.model.layers import Linear, RMSNorm
+from megasbp.model.transformer import Block, Transformer
+from megasbp.parallel.sequence import gather_sequence, sum_to_sequence
+from megasbp.parallel.vocabulary import VocabularyEmbedding, VocabularyLoss
+
+
+def apply_tensor_parallel(model: Transformer, mesh: DeviceMesh) -> None:
+    """Divides a model among the ranks of a one-dimensional mesh, in place.
+
+    Its parameters become DTensors of that mesh; `forward` then needs labels, for nobody holds all logits.
+
+    Args:
+        model: whole and equal on every rank; heads, kv_heads, feed_forward and vocabulary_size are multiples
+            of the ranks, and so are the sequences it is called with.
+    """
+    group = mesh.get_group()
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        for layer in (block.attention, block.feed_forward):
+            layer.register_forward_pre_hook(_gathering(group))
+        _replace(block.attention, ("query", "key", "value"), ColumnLinear, mesh)
+        _replace(block.feed_forward, ("gate", "up"), ColumnLinear, mesh)
+        _replace(block.attention, ("output",), RowLinear, mesh)
+        _replace(block.feed_forward, ("down",), RowLinear, mesh)
+        _replace(block, ("attention_norm", "feed_forward_norm"), PartialNorm, mesh)
+        if block.attention.query_norm is not None:
+            _replace(block.attention, ("query_norm", "key_norm"), PartialNorm, mesh)
+    _replace(model, ("norm",), PartialNorm, mesh)
+    model.embedding = VocabularyEmbedding(_divided(model.embedding.weight, mesh, Shard(0)), group)
+    if model.output is not None:
+        # Only the loss reads it.
+        _replace(model, ("output",), ColumnLinear, mesh)
+    model.loss = VocabularyLoss(group)
+
+
+class ColumnLinear(Linear):
+    """The whole sequence to this rank's part of the outputs; weight sharded by rows."""
+
+    def __init__(self, whole: Linear, mesh: DeviceMesh) -> None:
+        nn.Module.__init__(self)
+        self.weight = nn.Parameter(_divided(whole.weight, mesh, Shard(0)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, S, inputs] -> [B, S, outputs / T]."""
+        return functional.linear(x, _local(self.weight).to(x.dtype))
+
+
+class RowLinear(Linear):
+    """This rank's part of the inputs to its tokens of the outputs; weight sharded by columns."""
+
+    def __init__(self, whole: Linear, mesh: DeviceMesh) -> None:
+        nn.Module.__init__(self)
+        self.weight = nn.Parameter(_divided(whole.weight, mesh, Shard(1)))
+        self._group = mesh.get_group()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, S, inputs / T] -> [B, S / T, outputs]."""
+        return sum_to_sequence(functional.linear(x, _local(self.weight).to(x.dtype)), self._group)
+
+
+class PartialNorm(RMSNorm):
+    """A norm of this rank's tokens, or of its heads; its weight's gradient is summed over the ranks."""
+
+    def __init__(self, whole: RMSNorm, mesh: DeviceMesh) -> None:
+        nn.Module.__init__(self)
+        self.weight = nn.Parameter(_divided(whole.weight, mesh, Replicate()))
+        self.epsilon = whole.epsilon
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[..., size], shape and type kept."""
+        return self.normalize(x, _local(self.weight, Partial()))
+
+
+def _replace(parent: nn.Module, names: tuple[str, ...], kind: Any, mesh: DeviceMesh) -> None:
+    for name in names:
+        setattr(parent, name, kind(getattr(parent, name), mesh))
+
+
+def _divided(weight: torch.Tensor, mesh: DeviceMesh, placement: Placement) -> DTensor:
+    """This rank's part of a weight that all ranks hold whole."""
+    part = weight.detach()
+    if isinstance(placement, Shard):
+        part = part.chunk(mesh.size(), placement.dim)[mesh.get_local_rank()]
+    return DTensor.from_local(
+        part.clone(memory_format=torch.contiguous_format), mesh, [placement], run_check=False
+    )
+
+
+def _local(weight: torch.Tensor, gradient: Placement | None = None) -> torch.Tensor:
+    """This rank's part; `gradient` says what each rank's gradient is of it, where that is not the same."""
+    assert isinstance(weight, DTensor)
+    return weight.to_local(grad_placements=None if gradient is None else [gradient])
+
+
+def _gathering(group: dist.ProcessGroup) -> Any:
+    def gather(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, *others = arguments
+        return gather_sequence(x, group), *others
+
+    return gather

@@ -1,0 +1,125 @@
+"""The layouts of the parity matrix on 4 ranks, one launch; what each computes is left for test_parity.py.
+
+Usage: python parity_cases.py FOLDER
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from launch import fork_ranks
+from mutations import MUTATIONS
+from safetensors.torch import save_file
+from steps import build_model, one_step, tensors_of_steps
+from torch.distributed.device_mesh import init_device_mesh
+from training_world import RaggedSource, model_config, training_config, training_job
+
+from megasbp.errors import InputError
+from megasbp.model.config import ModelConfig
+from megasbp.parallel.config import ParallelConfig
+from megasbp.parallel.runtime import DATA_SHARD, TENSOR, Runtime
+from megasbp.training.checkpoint import checkpoint_tensors, load_tensors, save_checkpoint
+from megasbp.training.optimizer import build_optimizer, set_update_count
+from megasbp.training.trainer import train
+from megasbp.training.validation import validation_loss
+
+RANKS = 4
+# (dp_shard, tp), each of product 4
+LAYOUTS = ((4, 1), (2, 2), (1, 4))
+MODELS = {
+    "tied": {"tied": True},
+    "untied, grouped queries": {"tied": False, "heads": 8},
+    "tied, no norms of queries": {"tied": True, "qk_norm": False},
+}
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
+MICRO_BATCH = 2
+
+
+def wide_config(**changes: object) -> ModelConfig:
+    """Of sizes that 4 ranks can share."""
+    return model_config(**{"vocabulary_size": 64, "heads": 4, "kv_heads": 4, **changes})
+
+
+def case_name(layout: tuple[int, ...], model: str, dtype: str) -> str:
+    return f"{'x'.join(map(str, layout))} {model} {dtype}"
+
+
+def at_layout(runtime: Runtime, layout: tuple[int, int]) -> Runtime:
+    """The same ranks in another mesh."""
+    mesh = init_device_mesh("cpu", layout, mesh_dim_names=(DATA_SHARD, TENSOR))
+    return Runtime(runtime.rank, runtime.world_size, runtime.device, mesh)
+
+
+def checkpoint_path(folder: Path, layout: tuple[int, ...]) -> Path:
+    return folder / f"checkpoint-{'x'.join(map(str, layout))}"
+
+
+def losses_and_norms(
+    runtime: Runtime, folder: Path, saved: tuple[int, ...] | None = None, own: tuple[int, ...] | None = None
+) -> list[list[float]]:
+    """Loss and gradient norm of two steps, with a checkpoint of `own` between; of the second from one."""
+    model = build_model(runtime, wide_config(), torch.float32)
+    optimizer = build_optimizer(model, training_config(epsilon=1e-4))
+    tensors = checkpoint_tensors(model, optimizer)
+    found = []
+    for step in (0, 1):
+        if step == 1 and saved is not None:
+            load_tensors(checkpoint_path(folder, saved), tensors, runtime)
+            set_update_count(optimizer, 1)
+        if step == 0 and saved is not None:
+            continue
+        found.append(one_step(runtime, model, optimizer, step).tolist())
+        if step == 0 and own is not None:
+            save_checkpoint(checkpoint_path(folder, own), tensors, {}, runtime)
+    return found
+
+
+def keep(runtime: Runtime, tensors: dict[str, torch.Tensor], path: Path) -> None:
+    if runtime.is_main:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+
+def refusal(runtime: Runtime, folder: Path) -> str:
+    """What a job says whose heads the ranks cannot share."""
+    changes = {"vocabulary_size": 64, "heads": 3, "kv_heads": 3}
+    uneven = Runtime(runtime.rank, runtime.world_size, runtime.device, runtime.mesh, ParallelConfig(tensor=2))
+    try:
+        train(training_job(folder, model=changes), uneven)
+    except InputError as error:
+        assert not folder.exists()
+        return str(error)
+    return ""
+
+
+def main(folder: Path) -> None:
+    started = Runtime.start()
+    facts: dict[str, object] = {}
+    runtimes = {layout: at_layout(started, layout) for layout in LAYOUTS}
+    for layout, runtime in runtimes.items():
+        for name, changes in MODELS.items():
+            for dtype, number in DTYPES.items():
+                model = build_model(runtime, wide_config(**changes), number)
+                tensors = tensors_of_steps(runtime, model, MICRO_BATCH)
+                keep(runtime, tensors, folder / f"{case_name(layout, name, dtype)}.safetensors")
+    for name, mutation in MUTATIONS.items():
+        with mutation():
+            model = build_model(runtimes[2, 2], wide_config(), torch.float64)
+            tensors = tensors_of_steps(runtimes[2, 2], model, MICRO_BATCH)
+        keep(started, tensors, folder / f"{name}.safetensors")
+    for layout, runtime in runtimes.items():
+        facts[f"{layout} uninterrupted"] = losses_and_norms(runtime, folder, own=layout)
+    for saved in LAYOUTS:
+        for layout, runtime in runtimes.items():
+            facts[f"{saved} to {layout}"] = losses_and_norms(runtime, folder, saved)
+    for layout, runtime in runtimes.items():
+        model = build_model(runtime, wide_config(), torch.float32)
+        facts[f"{layout} validation"] = validation_loss(model, RaggedSource(2, 7), 2, runtime)
+    facts["refusal"] = refusal(runtimes[2, 2], folder / "refused")
+    if started.is_main:
+        (folder / "facts.json").write_text(json.dumps(facts))
+    started.close()
+
+
+if __name__ == "__main__":
+    fork_ranks(main, RANKS, Path(sys.argv[1]))

@@ -1,0 +1,131 @@
+"""Every layout of the ranks computes what one process computes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mutations import MUTATIONS
+from parity_cases import DTYPES, LAYOUTS, MICRO_BATCH, MODELS, case_name, wide_config
+from safetensors.torch import load_file
+from steps import build_model, tensors_of_steps
+from training_world import RaggedSource
+
+from megasbp.model.transformer import Transformer
+from megasbp.parallel.runtime import Runtime
+from megasbp.training.validation import validation_loss
+
+HERE = Path(__file__).resolve().parent
+# ||difference|| / ||reference|| of a gradient, and of what two steps of AdamW have made of the parameters.
+BOUNDS = {"fp64": (1e-10, 1e-8), "fp32": (1e-5, 1e-5)}
+
+
+def errors(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> dict[str, float]:
+    """||difference|| / ||reference|| of each tensor."""
+    return {name: float((found[name] - tensor).norm() / tensor.norm()) for name, tensor in expected.items()}
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parity")
+    places = [str(HERE.parent.parent), str(HERE.parent / "training"), os.environ.get("PYTHONPATH", "")]
+    ended = subprocess.run(
+        [sys.executable, str(HERE / "parity_cases.py"), str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[tuple[str, str], dict[str, torch.Tensor]]:
+    runtime = Runtime.start()
+    return {
+        (name, dtype): tensors_of_steps(
+            runtime, build_model(runtime, wide_config(**changes), DTYPES[dtype]), MICRO_BATCH
+        )
+        for name, changes in MODELS.items()
+        for dtype in DTYPES
+    }
+
+
+@pytest.fixture(scope="module")
+def facts(launched: Path) -> dict[str, Any]:
+    return json.loads((launched / "facts.json").read_text())
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("model", list(MODELS))
+def test_every_gradient_of_the_reference_is_there(
+    alone: dict[tuple[str, str], dict[str, torch.Tensor]], model: str, dtype: str
+) -> None:
+    gradients = {name: tensor for name, tensor in alone[model, dtype].items() if "gradient" in name}
+    assert len(gradients) == 2 * len(list(Transformer(wide_config(**MODELS[model])).parameters()))
+    for name, tensor in gradients.items():
+        assert float(tensor.norm()) > 1e-3, name
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_loss_norm_gradients_and_next_parameters_equal_one_process(
+    launched: Path,
+    alone: dict[tuple[str, str], dict[str, torch.Tensor]],
+    layout: tuple[int, int],
+    model: str,
+    dtype: str,
+) -> None:
+    found = load_file(launched / f"{case_name(layout, model, dtype)}.safetensors")
+    expected = alone[model, dtype]
+    assert found.keys() == expected.keys()
+    of_gradient, of_parameter = BOUNDS[dtype]
+    wrong = {
+        name: error
+        for name, error in errors(found, expected).items()
+        if error > (of_gradient if name.startswith("0.") else of_parameter)
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("mutation", list(MUTATIONS))
+def test_the_matrix_catches_a_mistake(
+    launched: Path, alone: dict[tuple[str, str], dict[str, torch.Tensor]], mutation: str
+) -> None:
+    found = errors(load_file(launched / f"{mutation}.safetensors"), alone["tied", "fp64"])
+    assert max(found.values()) > 1e-3, found
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("saved", LAYOUTS, ids=str)
+def test_a_checkpoint_of_one_layout_goes_on_at_another(
+    facts: dict[str, Any], saved: tuple[int, int], layout: tuple[int, int]
+) -> None:
+    (continued,) = facts[f"{saved} to {layout}"]
+    expected = facts[f"{saved} uninterrupted"][1]
+    if saved == layout:
+        assert continued == expected
+    assert continued == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_validation_equals_one_process_though_rows_do_not_divide(
+    facts: dict[str, Any], layout: tuple[int, int]
+) -> None:
+    runtime = Runtime.start()
+    model = build_model(runtime, wide_config(), torch.float32)
+    expected = validation_loss(model, RaggedSource(2, 7), 2, runtime)
+    assert facts[f"{layout} validation"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_heads_that_the_ranks_cannot_share_are_refused_before_anything_is_written(
+    facts: dict[str, Any],
+) -> None:
+    assert "parallel.tensor is 2, which does not divide model.heads 3; set it to 1" in facts["refusal"]
