@@ -6,11 +6,14 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.runtime import DATA_SHARD, TENSOR, Runtime
+from megasbp.parallel.recompute import Mode, checkpoint_activations
+from megasbp.parallel.runtime import DATA_REPLICATE, DATA_SHARD, TENSOR, Runtime
 from megasbp.parallel.tensor import apply_tensor_parallel
 
 
-def parallelize(model: Transformer, runtime: Runtime, compute_dtype: torch.dtype) -> Transformer:
+def parallelize(
+    model: Transformer, runtime: Runtime, compute_dtype: torch.dtype, checkpointing: Mode = "none"
+) -> Transformer:
     """Moves the model to this rank's device and, with several ranks, shards it in place.
 
     Parameters stay fp32 and become DTensors: divided by `apply_tensor_parallel`, where the layout has tensor
@@ -20,13 +23,19 @@ def parallelize(model: Transformer, runtime: Runtime, compute_dtype: torch.dtype
     Args:
         model: whole and equal on every rank.
         compute_dtype: torch.float32, or torch.bfloat16, in which the parameters are then gathered too.
+        checkpointing: of activations; see `checkpoint_activations`.
     """
     model.to(runtime.device)
     model.compute_dtype = compute_dtype
+    checkpoint_activations(model, checkpointing)
     if runtime.mesh is None:
         return model
     if runtime.tensor_ranks > 1:
         apply_tensor_parallel(model, runtime.mesh[TENSOR])
+    # With one copy there is no second axis, whose all-reduces would be idle.
+    data = runtime.mesh[DATA_SHARD]
+    if runtime.parallel.replicate > 1:
+        data = runtime.mesh[DATA_REPLICATE, DATA_SHARD]
     policy = MixedPrecisionPolicy(
         param_dtype=compute_dtype if compute_dtype == torch.bfloat16 else None,
         reduce_dtype=torch.promote_types(compute_dtype, torch.float32),
@@ -34,7 +43,7 @@ def parallelize(model: Transformer, runtime: Runtime, compute_dtype: torch.dtype
         cast_forward_inputs=False,
     )
     for module in (*model.blocks, model):
-        fully_shard(module, mesh=runtime.mesh[DATA_SHARD], mp_policy=policy)
+        fully_shard(module, mesh=data, mp_policy=policy)
         assert isinstance(module, FSDPModule)
         module.set_gradient_divide_factor(1.0)
         # A divide factor becomes a pre-multiplied sum, which gloo lacks, unless the plain sum is forced.

@@ -1,8 +1,7 @@
 """Who this process is among the ranks, and the few collectives that the trainer calls itself."""
 
-import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -10,10 +9,11 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from megasbp.errors import InputError
-from megasbp.parallel.config import DATA_ONLY, ParallelConfig
+from megasbp.parallel.config import DATA_ONLY, ParallelConfig, rank_problem
 
-DATA_SHARD = "dp_shard"
-TENSOR = "tp"
+DATA_REPLICATE, DATA_SHARD, TENSOR = AXES = ("dp_replicate", "dp_shard", "tp")
+# Ranks that read different rows.
+_DATA = "dp"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Runtime:
         rank: 0 <= rank < world_size.
         world_size: processes of the run.
         device: where this process computes.
-        mesh: the ranks by axis, None for one process: `dp_shard` (FSDP2) and `tp`, neighbours in rank.
+        mesh: the ranks by AXES, None for one process; ranks of the last axis are neighbours.
             Callers ask for axes by name and for `data_rank` and `data_ranks`, so that further axes change
             nothing for them.
         parallel: the layout that was asked for. One process alone ignores it; whoever trains checks it.
@@ -44,14 +44,12 @@ class Runtime:
         stopping never waits for an accelerator; those of CUDA tensors go through NCCL.
 
         Raises:
-            InputError: more processes on this host than it has GPUs, or no multiple of parallel.tensor.
+            InputError: more processes on this host than it has GPUs, or a number that no layout takes.
         """
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        if world_size > 1 and world_size % parallel.tensor:
-            raise InputError(
-                f"parallel.tensor is {parallel.tensor}, which does not divide {world_size} processes; start "
-                f"a multiple of it, or set it to {math.gcd(world_size, parallel.tensor)}"
-            )
+        problem = rank_problem(parallel, world_size)
+        if problem and world_size > 1:
+            raise InputError(problem)
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         device = torch.device("cpu")
         if torch.cuda.is_available():
@@ -65,9 +63,15 @@ class Runtime:
         if world_size == 1:
             return cls(0, 1, device, parallel=parallel)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        shape = (world_size // parallel.tensor, parallel.tensor)
-        mesh = init_device_mesh(device.type, shape, mesh_dim_names=(DATA_SHARD, TENSOR))
-        return cls(dist.get_rank(), world_size, device, mesh, parallel)
+        return cls(dist.get_rank(), world_size, device).laid_out(parallel)
+
+    def laid_out(self, parallel: ParallelConfig) -> Self:
+        """The same ranks in another layout; they are a multiple of what it takes."""
+        shard = self.world_size // (parallel.replicate * parallel.tensor)
+        shape = (parallel.replicate, shard, parallel.tensor)
+        mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=AXES)
+        mesh[DATA_REPLICATE, DATA_SHARD]._flatten(_DATA)
+        return replace(self, mesh=mesh, parallel=parallel)
 
     @property
     def is_main(self) -> bool:
@@ -77,12 +81,12 @@ class Runtime:
     @property
     def data_rank(self) -> int:
         """Which slice of each global batch this rank reads, in [0, data_ranks)."""
-        return 0 if self.mesh is None else self.mesh.get_local_rank(DATA_SHARD)
+        return 0 if self.mesh is None else self.mesh[_DATA].get_local_rank()
 
     @property
     def data_ranks(self) -> int:
         """Number of slices that a global batch is cut into."""
-        return 1 if self.mesh is None else self.mesh[DATA_SHARD].size()
+        return 1 if self.mesh is None else self.mesh[_DATA].size()
 
     @property
     def tensor_ranks(self) -> int:
@@ -92,7 +96,7 @@ class Runtime:
     def sum_over_data(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sums `tensor` over the ranks that read different rows, in place; returns it."""
         if self.mesh is not None:
-            dist.all_reduce(tensor, group=self.mesh[DATA_SHARD].get_group())
+            dist.all_reduce(tensor, group=self.mesh[_DATA].get_group())
         return tensor
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from typing import Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from megasbp.parallel.recompute import Mode
 from megasbp.parallel.runtime import computes_bfloat16
 
 
@@ -23,6 +24,9 @@ class TrainingConfig(BaseModel):
             output head; norms and embeddings have none.
         beta1, beta2, epsilon: of AdamW.
         gradient_clip: largest global gradient norm.
+        activation_checkpointing: "full" keeps only the inputs of the blocks for the backward pass and
+            computes the rest again; "selective" keeps the matrix products too; "none" keeps all. Changes
+            memory and time, nothing else.
         precision: type of activations and matrix products, "bf16" or "fp32"; parameters, gradient sums and
             optimiser are fp32. "auto" becomes "bf16" where this process's device multiplies it in hardware,
             else "fp32"; runs that move between machines name one.
@@ -47,6 +51,7 @@ class TrainingConfig(BaseModel):
     beta2: float = Field(0.95, ge=0, lt=1)
     epsilon: float = Field(1e-8, gt=0, allow_inf_nan=False)
     gradient_clip: float = Field(1.0, gt=0, allow_inf_nan=False)
+    activation_checkpointing: Mode = "none"
     precision: Literal["bf16", "fp32"] = "bf16"
     validations: int = Field(10, ge=1)
     checkpoints: int = Field(4, ge=1)

@@ -17,7 +17,7 @@ from megasbp.training.config import TrainingConfig, batch_problem
 JOB_NAME = "job.json"
 
 # Settings of how a job is carried out; changing them between two starts continues the same job.
-_EXECUTION = {"micro_batch", "keep_checkpoints", "log_every"}
+_EXECUTION = {"micro_batch", "activation_checkpointing", "keep_checkpoints", "log_every"}
 # Weights, two moments: fp32.
 _CHECKPOINT_BYTES_PER_PARAMETER = 12
 

@@ -99,7 +99,8 @@ class _Run:
         model = Transformer(job.model)
         if start is None and job.initial_checkpoint is None:
             initialize(model, job.seed)
-        self.model = parallelize(model, runtime, job.training.compute_dtype)
+        training = job.training
+        self.model = parallelize(model, runtime, training.compute_dtype, training.activation_checkpointing)
         self.optimizer = build_optimizer(self.model, job.training)
         self.tensors = checkpoint_tensors(self.model, self.optimizer)
         if start is not None:

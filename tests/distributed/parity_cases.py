@@ -12,21 +12,21 @@ from launch import fork_ranks
 from mutations import MUTATIONS
 from safetensors.torch import save_file
 from steps import build_model, one_step, tensors_of_steps
-from torch.distributed.device_mesh import init_device_mesh
 from training_world import RaggedSource, model_config, training_config, training_job
 
 from megasbp.errors import InputError
 from megasbp.model.config import ModelConfig
 from megasbp.parallel.config import ParallelConfig
-from megasbp.parallel.runtime import DATA_SHARD, TENSOR, Runtime
+from megasbp.parallel.recompute import MODES
+from megasbp.parallel.runtime import Runtime
 from megasbp.training.checkpoint import checkpoint_tensors, load_tensors, save_checkpoint
 from megasbp.training.optimizer import build_optimizer, set_update_count
 from megasbp.training.trainer import train
 from megasbp.training.validation import validation_loss
 
 RANKS = 4
-# (dp_shard, tp), each of product 4
-LAYOUTS = ((4, 1), (2, 2), (1, 4))
+# (dp_replicate, dp_shard, tp), each of product 4
+LAYOUTS = ((1, 4, 1), (2, 2, 1), (4, 1, 1), (1, 2, 2), (2, 1, 2), (1, 1, 4))
 MODELS = {
     "tied": {"tied": True},
     "untied, grouped queries": {"tied": False, "heads": 8},
@@ -43,12 +43,6 @@ def wide_config(**changes: object) -> ModelConfig:
 
 def case_name(layout: tuple[int, ...], model: str, dtype: str) -> str:
     return f"{'x'.join(map(str, layout))} {model} {dtype}"
-
-
-def at_layout(runtime: Runtime, layout: tuple[int, int]) -> Runtime:
-    """The same ranks in another mesh."""
-    mesh = init_device_mesh("cpu", layout, mesh_dim_names=(DATA_SHARD, TENSOR))
-    return Runtime(runtime.rank, runtime.world_size, runtime.device, mesh)
 
 
 def checkpoint_path(folder: Path, layout: tuple[int, ...]) -> Path:
@@ -83,9 +77,8 @@ def keep(runtime: Runtime, tensors: dict[str, torch.Tensor], path: Path) -> None
 def refusal(runtime: Runtime, folder: Path) -> str:
     """What a job says whose heads the ranks cannot share."""
     changes = {"vocabulary_size": 64, "heads": 3, "kv_heads": 3}
-    uneven = Runtime(runtime.rank, runtime.world_size, runtime.device, runtime.mesh, ParallelConfig(tensor=2))
     try:
-        train(training_job(folder, model=changes), uneven)
+        train(training_job(folder, model=changes), runtime)
     except InputError as error:
         assert not folder.exists()
         return str(error)
@@ -95,17 +88,23 @@ def refusal(runtime: Runtime, folder: Path) -> str:
 def main(folder: Path) -> None:
     started = Runtime.start()
     facts: dict[str, object] = {}
-    runtimes = {layout: at_layout(started, layout) for layout in LAYOUTS}
+    runtimes = {
+        layout: started.laid_out(ParallelConfig(replicate=layout[0], tensor=layout[2])) for layout in LAYOUTS
+    }
     for layout, runtime in runtimes.items():
         for name, changes in MODELS.items():
             for dtype, number in DTYPES.items():
                 model = build_model(runtime, wide_config(**changes), number)
                 tensors = tensors_of_steps(runtime, model, MICRO_BATCH)
                 keep(runtime, tensors, folder / f"{case_name(layout, name, dtype)}.safetensors")
+    for mode in MODES:
+        model = build_model(runtimes[1, 2, 2], wide_config(), torch.float64, mode)
+        tensors = tensors_of_steps(runtimes[1, 2, 2], model, MICRO_BATCH)
+        keep(started, tensors, folder / f"{mode}.safetensors")
     for name, mutation in MUTATIONS.items():
         with mutation():
-            model = build_model(runtimes[2, 2], wide_config(), torch.float64)
-            tensors = tensors_of_steps(runtimes[2, 2], model, MICRO_BATCH)
+            model = build_model(runtimes[1, 2, 2], wide_config(), torch.float64)
+            tensors = tensors_of_steps(runtimes[1, 2, 2], model, MICRO_BATCH)
         keep(started, tensors, folder / f"{name}.safetensors")
     for layout, runtime in runtimes.items():
         facts[f"{layout} uninterrupted"] = losses_and_norms(runtime, folder, own=layout)
@@ -115,7 +114,7 @@ def main(folder: Path) -> None:
     for layout, runtime in runtimes.items():
         model = build_model(runtime, wide_config(), torch.float32)
         facts[f"{layout} validation"] = validation_loss(model, RaggedSource(2, 7), 2, runtime)
-    facts["refusal"] = refusal(runtimes[2, 2], folder / "refused")
+    facts["refusal"] = refusal(runtimes[1, 2, 2], folder / "refused")
     if started.is_main:
         (folder / "facts.json").write_text(json.dumps(facts))
     started.close()

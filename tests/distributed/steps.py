@@ -10,6 +10,7 @@ from megasbp.model.config import ModelConfig
 from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.parallelize import parallelize
+from megasbp.parallel.recompute import Mode
 from megasbp.parallel.runtime import Runtime
 from megasbp.training.checkpoint import checkpoint_tensors
 from megasbp.training.gradients import accumulate_gradients
@@ -19,13 +20,15 @@ GLOBAL_BATCH = 16
 STEPS = 2
 
 
-def build_model(runtime: Runtime, config: ModelConfig, dtype: torch.dtype) -> Transformer:
+def build_model(
+    runtime: Runtime, config: ModelConfig, dtype: torch.dtype, checkpointing: Mode = "none"
+) -> Transformer:
     """A model on its ranks; float64 is also the type of its parameters."""
     model = Transformer(config)
     initialize(model, 3)
     if dtype == torch.float64:
         model.double()
-    return parallelize(model, runtime, dtype)
+    return parallelize(model, runtime, dtype, checkpointing)
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

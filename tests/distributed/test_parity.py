@@ -16,6 +16,7 @@ from steps import build_model, tensors_of_steps
 from training_world import RaggedSource
 
 from megasbp.model.transformer import Transformer
+from megasbp.parallel.recompute import MODES
 from megasbp.parallel.runtime import Runtime
 from megasbp.training.validation import validation_loss
 
@@ -79,7 +80,7 @@ def test_every_gradient_of_the_reference_is_there(
 def test_loss_norm_gradients_and_next_parameters_equal_one_process(
     launched: Path,
     alone: dict[tuple[str, str], dict[str, torch.Tensor]],
-    layout: tuple[int, int],
+    layout: tuple[int, ...],
     model: str,
     dtype: str,
 ) -> None:
@@ -95,6 +96,14 @@ def test_loss_norm_gradients_and_next_parameters_equal_one_process(
     assert not wrong
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_activations_that_are_computed_again_change_no_bit(launched: Path, mode: str) -> None:
+    found, expected = (
+        load_file(launched / f"{name}.safetensors") for name in (mode, case_name((1, 2, 2), "tied", "fp64"))
+    )
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
 @pytest.mark.parametrize("mutation", list(MUTATIONS))
 def test_the_matrix_catches_a_mistake(
     launched: Path, alone: dict[tuple[str, str], dict[str, torch.Tensor]], mutation: str
@@ -106,7 +115,7 @@ def test_the_matrix_catches_a_mistake(
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("saved", LAYOUTS, ids=str)
 def test_a_checkpoint_of_one_layout_goes_on_at_another(
-    facts: dict[str, Any], saved: tuple[int, int], layout: tuple[int, int]
+    facts: dict[str, Any], saved: tuple[int, ...], layout: tuple[int, ...]
 ) -> None:
     (continued,) = facts[f"{saved} to {layout}"]
     expected = facts[f"{saved} uninterrupted"][1]
@@ -117,7 +126,7 @@ def test_a_checkpoint_of_one_layout_goes_on_at_another(
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_validation_equals_one_process_though_rows_do_not_divide(
-    facts: dict[str, Any], layout: tuple[int, int]
+    facts: dict[str, Any], layout: tuple[int, ...]
 ) -> None:
     runtime = Runtime.start()
     model = build_model(runtime, wide_config(), torch.float32)

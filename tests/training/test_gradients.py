@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from training_world import RaggedSource, model_config, training_config
 
 from megasbp.data.batch import Batch
 from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.parallelize import parallelize
+from megasbp.parallel.recompute import MODES, Mode
 from megasbp.parallel.runtime import Runtime
 from megasbp.training.gradients import accumulate_gradients
 from megasbp.training.optimizer import build_optimizer, decay_groups, optimizer_step
@@ -14,10 +16,10 @@ from megasbp.training.optimizer import build_optimizer, decay_groups, optimizer_
 CPU = torch.device("cpu")
 
 
-def small_model(**changes: object) -> Transformer:
+def small_model(checkpointing: Mode = "none", **changes: object) -> Transformer:
     model = Transformer(model_config(**changes))
     initialize(model, 3)
-    return parallelize(model, Runtime.start(), torch.float32)
+    return parallelize(model, Runtime.start(), torch.float32, checkpointing)
 
 
 def ragged_batch(rows: int = 8) -> Batch:
@@ -41,6 +43,35 @@ def test_accumulation_equals_one_big_batch_though_labels_are_uneven(micro_batch:
     for name, gradient in gradients(whole).items():
         # The same products summed in another order: a few fp32 roundings of the largest summand.
         torch.testing.assert_close(gradients(parts)[name], gradient, rtol=1e-5, atol=2e-7, msg=name)
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products while it is open."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.count += function is torch.ops.aten.mm.default
+        return function(*arguments, **(options or {}))
+
+
+def test_activations_that_are_computed_again_change_no_bit_and_need_less_memory() -> None:
+    batch = ragged_batch()
+    found, kept, products = {}, {}, {}
+    for mode in MODES:
+        model, sizes = small_model(mode), []
+        hooks = torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.nbytes) or tensor, lambda tensor: tensor
+        )
+        with Products() as counted, hooks:
+            accumulate_gradients(model, batch, 4, batch.valid_tokens, CPU)
+        found[mode], kept[mode], products[mode] = gradients(model), sum(sizes), counted.count
+    for mode in MODES:
+        assert all(torch.equal(found[mode][name], each) for name, each in found["none"].items())
+    assert kept["full"] < kept["none"] / 3
+    assert products["selective"] == products["none"]
+    # Six products a block and micro-batch are made again: nothing needs what the seventh gives.
+    assert products["full"] == products["none"] + 2 * 2 * 6
 
 
 def test_gradients_are_those_of_the_mean_over_tokens_in_float64() -> None:
