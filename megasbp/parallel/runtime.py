@@ -12,8 +12,6 @@ from megasbp.errors import InputError
 from megasbp.parallel.config import DATA_ONLY, ParallelConfig, rank_problem
 
 DATA_REPLICATE, DATA_SHARD, TENSOR = AXES = ("dp_replicate", "dp_shard", "tp")
-# Ranks that read different rows.
-_DATA = "dp"
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,7 @@ class Runtime:
         mesh: the ranks by AXES, None for one process; ranks of the last axis are neighbours.
             Callers ask for axes by name and for `data_rank` and `data_ranks`, so that further axes change
             nothing for them.
+        data: those of them that read different rows, as one axis.
         parallel: the layout that was asked for. One process alone ignores it; whoever trains checks it.
     """
 
@@ -34,6 +33,7 @@ class Runtime:
     world_size: int
     device: torch.device
     mesh: DeviceMesh | None = None
+    data: DeviceMesh | None = None
     parallel: ParallelConfig = DATA_ONLY
 
     @classmethod
@@ -70,8 +70,8 @@ class Runtime:
         shard = self.world_size // (parallel.replicate * parallel.tensor)
         shape = (parallel.replicate, shard, parallel.tensor)
         mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=AXES)
-        mesh[DATA_REPLICATE, DATA_SHARD]._flatten(_DATA)
-        return replace(self, mesh=mesh, parallel=parallel)
+        data = mesh[DATA_REPLICATE, DATA_SHARD]._flatten("dp")
+        return replace(self, mesh=mesh, data=data, parallel=parallel)
 
     @property
     def is_main(self) -> bool:
@@ -81,12 +81,12 @@ class Runtime:
     @property
     def data_rank(self) -> int:
         """Which slice of each global batch this rank reads, in [0, data_ranks)."""
-        return 0 if self.mesh is None else self.mesh[_DATA].get_local_rank()
+        return 0 if self.data is None else self.data.get_local_rank()
 
     @property
     def data_ranks(self) -> int:
         """Number of slices that a global batch is cut into."""
-        return 1 if self.mesh is None else self.mesh[_DATA].size()
+        return 1 if self.data is None else self.data.size()
 
     @property
     def tensor_ranks(self) -> int:
@@ -95,8 +95,8 @@ class Runtime:
 
     def sum_over_data(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sums `tensor` over the ranks that read different rows, in place; returns it."""
-        if self.mesh is not None:
-            dist.all_reduce(tensor, group=self.mesh[_DATA].get_group())
+        if self.data is not None:
+            dist.all_reduce(tensor, group=self.data.get_group())
         return tensor
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:

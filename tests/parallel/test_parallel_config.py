@@ -1,0 +1,39 @@
+"""Layouts that a model or a number of ranks cannot have are refused with the nearest that they can."""
+
+import pytest
+
+from megasbp.model.config import ModelConfig
+from megasbp.parallel.config import ParallelConfig, layout_problem, rank_problem
+
+MODEL = ModelConfig(
+    vocabulary_size=64,
+    layers=1,
+    width=16,
+    heads=12,
+    kv_heads=4,
+    head_dim=8,
+    feed_forward=32,
+    maximum_positions=64,
+)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "length", "said"),
+    [
+        (3, 24, "does not divide model.kv_heads 4; set it to 2, or make model.kv_heads 3"),
+        (8, 24, "does not divide model.heads 12; set it to 4, or make model.heads 16"),
+        (4, 26, "does not divide the sequence length 26; set it to 2, or make the sequence length 24"),
+    ],
+)
+def test_sizes_that_the_ranks_cannot_share(tensor: int, length: int, said: str) -> None:
+    problem = layout_problem(ParallelConfig(tensor=tensor), MODEL, length, 24)
+    assert problem == f"parallel.tensor is {tensor}, which {said}"
+
+
+def test_ranks_that_are_no_multiple_of_the_layout() -> None:
+    layout = ParallelConfig(replicate=2, tensor=4)
+    assert layout_problem(layout, MODEL, 24, 8) is None
+    for ranks, nearest in ((1, 8), (12, 16), (20, 16), (21, 24)):
+        problem = rank_problem(layout, ranks)
+        assert problem is not None and problem == layout_problem(layout, MODEL, 24, ranks)
+        assert f"does not divide the {ranks} processes; start {nearest}, or lower" in problem
