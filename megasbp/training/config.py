@@ -17,9 +17,11 @@ class TrainingConfig(BaseModel):
         global_batch: samples of an optimiser step, over all ranks.
         micro_batch: samples of a forward pass on one rank. Changes rounding and memory, nothing else.
         learning_rate: peak.
-        minimum_learning_rate_ratio: the cosine's last step has this share of the peak.
+        minimum_learning_rate_ratio: the last step has this share of the peak, unless the rate is constant.
         warmup_share: share of the steps over which the rate grows linearly to the peak.
-        schedule: after warm-up, "cosine" falls to the minimum; "constant" stays at the peak.
+        schedule: after warm-up, "cosine" falls to the minimum; "wsd" stays at the peak and falls in the end;
+            "constant" stays at the peak.
+        decay_share: of "wsd": share of the steps, the last ones, in which it falls.
         weight_decay: decoupled (times the learning rate), of the matrices inside the blocks and an untied
             output head; norms and embeddings have none.
         beta1, beta2, epsilon: of AdamW.
@@ -45,7 +47,8 @@ class TrainingConfig(BaseModel):
     learning_rate: float = Field(3e-3, gt=0, allow_inf_nan=False)
     minimum_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
     warmup_share: float = Field(0.05, ge=0, lt=1)
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    decay_share: float = Field(0.2, gt=0, le=1)
     weight_decay: float = Field(0.1, ge=0, allow_inf_nan=False)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)

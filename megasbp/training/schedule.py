@@ -10,16 +10,24 @@ def learning_rate(config: TrainingConfig, step: int, steps: int) -> float:
     """The rate of optimiser step `step`, 1 <= step <= steps.
 
     Linear from 0 (before the first step) to the peak at the last warm-up step; then constant, or a half
-    cosine (Loshchilov and Hutter, arXiv 1608.03983) that reaches its minimum at the last step.
+    cosine (Loshchilov and Hutter, arXiv 1608.03983) that reaches its minimum at the last step, or constant up
+    to the last `decay_share` of the steps, in which it falls by the root of the way (Hägele et al.,
+    arXiv 2405.18392).
     """
     warmup = round(config.warmup_share * steps)
     if step <= warmup:
         return config.learning_rate * step / warmup
     if config.schedule == "constant":
         return config.learning_rate
-    progress = (step - warmup) / (steps - warmup)
+    start = warmup if config.schedule == "cosine" else max(warmup, steps - round(config.decay_share * steps))
+    if step <= start:
+        return config.learning_rate
+    progress = (step - start) / (steps - start)
+    height = (
+        (1 + math.cos(math.pi * progress)) / 2 if config.schedule == "cosine" else 1 - math.sqrt(progress)
+    )
     minimum = config.minimum_learning_rate_ratio
-    return config.learning_rate * (minimum + (1 - minimum) * (1 + math.cos(math.pi * progress)) / 2)
+    return config.learning_rate * (minimum + (1 - minimum) * height)
 
 
 def evenly_spaced(steps: int, count: int) -> list[int]:

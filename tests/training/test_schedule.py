@@ -30,10 +30,20 @@ def test_constant_stays_at_the_peak_to_the_end() -> None:
     assert {learning_rate(config, step, 100) for step in range(10, 101)} == {2.0}
 
 
+def test_wsd_falls_by_the_root_of_the_way_in_the_last_steps() -> None:
+    config = training_config(
+        learning_rate=2.0, warmup_share=0.1, schedule="wsd", decay_share=0.4, minimum_learning_rate_ratio=0.25
+    )
+    assert {learning_rate(config, step, 100) for step in range(10, 61)} == {2.0}
+    assert learning_rate(config, 70, 100) == pytest.approx(0.5 + 1.5 * 0.5, rel=1e-12)
+    assert learning_rate(config, 100, 100) == pytest.approx(0.5, rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "wsd", "constant"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
 @pytest.mark.parametrize("steps", [1, 2, 7])
-def test_short_runs_have_rates_between_zero_and_the_peak(steps: int, share: float) -> None:
-    config = training_config(learning_rate=1.0, warmup_share=share)
+def test_short_runs_have_rates_between_zero_and_the_peak(steps: int, share: float, schedule: str) -> None:
+    config = training_config(learning_rate=1.0, warmup_share=share, schedule=schedule)
     rates = [learning_rate(config, step, steps) for step in range(1, steps + 1)]
     assert all(0 < rate <= 1 for rate in rates)
 
