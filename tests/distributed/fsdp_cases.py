@@ -6,7 +6,6 @@ The 2 ranks also finish the run that the 4 ranks left unfinished.
 """
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from breaking_source import BreakingSource, train_up_to
 from launch import fork_ranks
 from safetensors.torch import save_file
 from steps import GLOBAL_BATCH, build_model, tensors_of_steps, whole
@@ -21,7 +21,6 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from training_world import RaggedSource, model_config, training_config, training_job
 
-from megasbp.data.batch import Batch
 from megasbp.errors import InputError
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.parallelize import square_sum
@@ -40,22 +39,6 @@ LAYOUTS = {
     "tied-micro1-bf16": (True, 1, "bf16"),
 }
 JOB_STEPS = 12
-
-
-class BreakingSource(RaggedSource):
-    """Fails when a step beyond `step` is read, or sends this process a signal."""
-
-    def __init__(self, seed: int, step: int, rows: int, signal_number: int | None = None) -> None:
-        super().__init__(seed)
-        self.first, self.signal_number = step * rows, signal_number
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        if indices[0] >= self.first:
-            if self.signal_number is None:
-                raise InterruptedError
-            os.kill(os.getpid(), self.signal_number)
-            self.first = sys.maxsize
-        return super().batch(indices)
 
 
 class CountingCollectives(TorchDispatchMode):
@@ -147,16 +130,6 @@ def job_of(folder: Path, **changes: object):
     return training_job(folder, training=training, steps=JOB_STEPS, **changes)
 
 
-def interrupted(runtime: Runtime, folder: Path) -> None:
-    """A run that fails after step 8; its newest checkpoint is that of step 8."""
-    rows = GLOBAL_BATCH
-    try:
-        train(job_of(folder, source=BreakingSource(1, 8, rows)), runtime)
-    except InterruptedError:
-        return
-    raise AssertionError("the run was not interrupted")
-
-
 def main(folder: Path) -> None:
     runtime = Runtime.start()
     facts: dict[str, object] = {"text": runtime.broadcast("größer" if runtime.is_main else "other")}
@@ -178,7 +151,8 @@ def main(folder: Path) -> None:
     earlier = folder / "interrupted-before"  # by another launch, at another number of ranks
     if earlier.exists():
         train(job_of(earlier), runtime)
-    interrupted(runtime, folder / "job")
+    # The newest checkpoint of the run that fails is that of step 8.
+    train_up_to(8, job_of(folder / "job"), runtime)
     runtime.barrier()
     if runtime.is_main:
         shutil.copytree(folder / "job", folder / "interrupted")

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import torch
+from breaking_source import train_up_to
 from launch import fork_ranks
 from mutations import MUTATIONS
 from safetensors.torch import save_file
-from steps import build_model, one_step, tensors_of_steps
+from steps import GLOBAL_BATCH, build_model, one_step, tensors_of_steps
 from training_world import RaggedSource, model_config, training_config, training_job
 
 from megasbp.errors import InputError
@@ -20,6 +21,7 @@ from megasbp.parallel.config import ParallelConfig
 from megasbp.parallel.recompute import MODES
 from megasbp.parallel.runtime import Runtime
 from megasbp.training.checkpoint import checkpoint_tensors, load_tensors, save_checkpoint
+from megasbp.training.job import TrainingJob
 from megasbp.training.optimizer import build_optimizer, set_update_count
 from megasbp.training.trainer import train
 from megasbp.training.validation import validation_loss
@@ -33,6 +35,7 @@ MODELS = {
     "tied, no norms of queries": {"tied": True, "qk_norm": False},
 }
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
+CASES = [*((name, "fp64") for name in MODELS), ("untied, grouped queries", "fp32")]
 MICRO_BATCH = 2
 
 
@@ -69,6 +72,16 @@ def losses_and_norms(
     return found
 
 
+def job_of(folder: Path) -> TrainingJob:
+    """Twelve steps with validations and checkpoints."""
+    return training_job(
+        folder,
+        model={"vocabulary_size": 64, "heads": 4, "kv_heads": 4},
+        training={"global_batch": GLOBAL_BATCH, "micro_batch": MICRO_BATCH},
+        steps=12,
+    )
+
+
 def keep(runtime: Runtime, tensors: dict[str, torch.Tensor], path: Path) -> None:
     if runtime.is_main:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
@@ -92,11 +105,10 @@ def main(folder: Path) -> None:
         layout: started.laid_out(ParallelConfig(replicate=layout[0], tensor=layout[2])) for layout in LAYOUTS
     }
     for layout, runtime in runtimes.items():
-        for name, changes in MODELS.items():
-            for dtype, number in DTYPES.items():
-                model = build_model(runtime, wide_config(**changes), number)
-                tensors = tensors_of_steps(runtime, model, MICRO_BATCH)
-                keep(runtime, tensors, folder / f"{case_name(layout, name, dtype)}.safetensors")
+        for name, dtype in CASES:
+            model = build_model(runtime, wide_config(**MODELS[name]), DTYPES[dtype])
+            tensors = tensors_of_steps(runtime, model, MICRO_BATCH)
+            keep(runtime, tensors, folder / f"{case_name(layout, name, dtype)}.safetensors")
     for mode in MODES:
         model = build_model(runtimes[1, 2, 2], wide_config(), torch.float64, mode)
         tensors = tensors_of_steps(runtimes[1, 2, 2], model, MICRO_BATCH)
@@ -114,6 +126,8 @@ def main(folder: Path) -> None:
     for layout, runtime in runtimes.items():
         model = build_model(runtime, wide_config(), torch.float32)
         facts[f"{layout} validation"] = validation_loss(model, RaggedSource(2, 7), 2, runtime)
+    train_up_to(8, job_of(folder / "job"), runtimes[1, 2, 2])
+    train(job_of(folder / "job"), runtimes[2, 1, 2])
     facts["refusal"] = refusal(runtimes[1, 2, 2], folder / "refused")
     if started.is_main:
         (folder / "facts.json").write_text(json.dumps(facts))

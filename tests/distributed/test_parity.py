@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from mutations import MUTATIONS
-from parity_cases import DTYPES, LAYOUTS, MICRO_BATCH, MODELS, case_name, wide_config
+from parity_cases import CASES, DTYPES, LAYOUTS, MICRO_BATCH, MODELS, case_name, job_of, wide_config
 from safetensors.torch import load_file
 from steps import build_model, tensors_of_steps
 from training_world import RaggedSource
@@ -18,6 +18,8 @@ from training_world import RaggedSource
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.recompute import MODES
 from megasbp.parallel.runtime import Runtime
+from megasbp.training.metrics import read_metrics
+from megasbp.training.trainer import train
 from megasbp.training.validation import validation_loss
 
 HERE = Path(__file__).resolve().parent
@@ -51,10 +53,9 @@ def alone() -> dict[tuple[str, str], dict[str, torch.Tensor]]:
     runtime = Runtime.start()
     return {
         (name, dtype): tensors_of_steps(
-            runtime, build_model(runtime, wide_config(**changes), DTYPES[dtype]), MICRO_BATCH
+            runtime, build_model(runtime, wide_config(**MODELS[name]), DTYPES[dtype]), MICRO_BATCH
         )
-        for name, changes in MODELS.items()
-        for dtype in DTYPES
+        for name, dtype in CASES
     }
 
 
@@ -63,8 +64,7 @@ def facts(launched: Path) -> dict[str, Any]:
     return json.loads((launched / "facts.json").read_text())
 
 
-@pytest.mark.parametrize("dtype", list(DTYPES))
-@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize(("model", "dtype"), CASES)
 def test_every_gradient_of_the_reference_is_there(
     alone: dict[tuple[str, str], dict[str, torch.Tensor]], model: str, dtype: str
 ) -> None:
@@ -74,8 +74,7 @@ def test_every_gradient_of_the_reference_is_there(
         assert float(tensor.norm()) > 1e-3, name
 
 
-@pytest.mark.parametrize("dtype", list(DTYPES))
-@pytest.mark.parametrize("model", list(MODELS))
+@pytest.mark.parametrize(("model", "dtype"), CASES)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_loss_norm_gradients_and_next_parameters_equal_one_process(
     launched: Path,
@@ -132,6 +131,19 @@ def test_validation_equals_one_process_though_rows_do_not_divide(
     model = build_model(runtime, wide_config(), torch.float32)
     expected = validation_loss(model, RaggedSource(2, 7), 2, runtime)
     assert facts[f"{layout} validation"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_run_that_changes_its_layout_midway_repeats_one_process(launched: Path, tmp_path: Path) -> None:
+    train(job_of(tmp_path / "job"), Runtime.start())
+    found, expected = read_metrics(launched / "job"), read_metrics(tmp_path / "job")
+    assert len(found) == len(expected) == 12
+    for row, reference in zip(found, expected, strict=True):
+        exact = ("step", "tokens", "valid_tokens", "learning_rate", "skipped")
+        assert {key: row[key] for key in exact} == {key: reference[key] for key in exact}
+        for key in ("loss", "gradient_norm", "validation_loss"):
+            if key in reference:
+                # Rounding of fp32 sums, grown over twelve steps of AdamW.
+                assert row[key] == pytest.approx(reference[key], rel=1e-3), (row["step"], key)
 
 
 def test_heads_that_the_ranks_cannot_share_are_refused_before_anything_is_written(
