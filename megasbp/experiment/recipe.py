@@ -20,6 +20,8 @@ from megasbp.synthesis.config import SynthesisConfig
 from megasbp.training.config import TrainingConfig
 
 Arm = Literal["baseline", "sbp", "random_pairs", "oracle"]
+# The rates that AdamW bears fall with the width: 3e-3 at a width of 4,096, above what anyone trains with.
+_HIGHEST_RATE_TIMES_WIDTH = 12.0
 ARMS: tuple[Arm, ...] = ("baseline", "sbp", "random_pairs", "oracle")
 
 
@@ -160,6 +162,14 @@ class Recipe(Section):
             raise ValueError(
                 f"corpus.vocabulary_size {size} exceeds model.vocabulary_size {self.model.vocabulary_size}; "
                 f"set model.vocabulary_size to at least {size}"
+            )
+        rates = (self.training.learning_rate, *self.tuning.learning_rates)
+        if self.model.mup_base_width is None and max(rates) * self.model.width > _HIGHEST_RATE_TIMES_WIDTH:
+            highest = _HIGHEST_RATE_TIMES_WIDTH / self.model.width
+            raise ValueError(
+                f"a learning rate of {max(rates):g} is too high for model.width {self.model.width} in the "
+                f"standard parametrisation; set it to at most {highest:.2g}, or set model.mup_base_width to "
+                "the width at which the rate was chosen"
             )
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} repeat")

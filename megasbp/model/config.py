@@ -22,6 +22,8 @@ class ModelConfig(BaseModel):
             a Llama.
         tied: the output layer is the embedding.
         maximum_positions: longest sequence the model is meant for.
+        mup_base_width: the width at which learning rate and weight decay were chosen: they then hold at this
+            width too (µP, see `megasbp.model.mup`). None for the standard parametrisation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +40,7 @@ class ModelConfig(BaseModel):
     qk_norm: bool = True
     tied: bool = True
     maximum_positions: int = Field(ge=1)
+    mup_base_width: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.errors import InputError
 from megasbp.model.config import ModelConfig
+from megasbp.model.mup import output_multiplier
 from megasbp.model.transformer import Transformer
 from megasbp.storage import publish_json, publishing_folder, read_json
 
@@ -60,6 +61,8 @@ def export_hugging_face(model: Transformer, folder: Path, tokenizer_file: Path |
             f"{config.vocabulary_size}; give the tokenizer the model was trained with"
         )
     tensors = {_their_name(name): tensor.contiguous() for name, tensor in model.state_dict().items()}
+    # Theirs has no multiplier: the norm's weight takes it in.
+    tensors[_their_name("norm.weight")] = model.norm.weight.detach() * output_multiplier(config)
     with publishing_folder(Path(folder)) as partial:
         save_file(tensors, partial / _WEIGHTS, metadata={"format": "pt"})
         ids = {

@@ -6,6 +6,7 @@ import torch
 
 from megasbp.addressing import derive_key
 from megasbp.kernels.philox import normal
+from megasbp.model.mup import initial_width
 from megasbp.model.transformer import Transformer
 
 # The last layers of the two branches of a block: their sum over all layers keeps the residual stream's scale
@@ -26,7 +27,7 @@ def initialize(model: Transformer, seed: int) -> None:
             for number, part in enumerate(parameter.view(-1).split(_CHUNK)):
                 start = number * _CHUNK
                 stop = start + len(part)
-                deviation = standard_deviation(name, config.width, config.layers)
+                deviation = standard_deviation(name, initial_width(config, name), config.layers)
                 part.copy_(initial_values(name, start, stop, seed, deviation, part.device))
 
 

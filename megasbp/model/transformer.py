@@ -19,6 +19,7 @@ from megasbp.kernels.swiglu import swiglu
 from megasbp.model.cache import KeyValueCache, Lanes
 from megasbp.model.config import ModelConfig
 from megasbp.model.layers import Embedding, Linear, RMSNorm
+from megasbp.model.mup import output_multiplier
 
 __all__ = ["KeyValueCache", "Transformer"]
 
@@ -163,13 +164,18 @@ class Transformer(nn.Module):
     def hidden(
         self, tokens: torch.Tensor, positions: torch.Tensor, segments: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """States after the final norm, `compute_dtype` [B, S, D]; arguments as of `forward`."""
+        """What the output layer reads, `compute_dtype` [B, S, D]; arguments as of `forward`."""
         rotation = rotation_table(positions, self.config.head_dim, self.config.rope_theta)
         prepared = None if segments is None else prepare_segments(segments)
         x_BSD = self.embedding(tokens, self.compute_dtype)
         for block in self.blocks:
             x_BSD = block(x_BSD, rotation, prepared)
-        return self.norm(x_BSD)
+        return self._finish(x_BSD)
+
+    def _finish(self, x_BSD: torch.Tensor) -> torch.Tensor:
+        states = self.norm(x_BSD)
+        multiplier = output_multiplier(self.config)
+        return states if multiplier == 1 else states * multiplier
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """fp32 [..., V] of states [..., D]: products of values of the states' type, summed in fp32."""
@@ -195,7 +201,7 @@ class Transformer(nn.Module):
             valid: bool [N, T]; what is not valid is padding: nothing is written and its state means nothing.
 
         Returns:
-            States after the final norm, `compute_dtype` [N, T, D]. Attention runs over the full capacity, so
+            What the output layer reads, `compute_dtype` [N, T, D]. Attention runs over the full capacity, so
             that at one (N, T, capacity), N * T a multiple of 8, a row's bits depend neither on the other rows
             nor on its place.
 
@@ -212,4 +218,4 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             x_NTD = block.decode(x_NTD, rotation, cache, layer, lanes, visible)
-        return self.norm(x_NTD)
+        return self._finish(x_NTD)

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 
 from megasbp.model.layers import Embedding
+from megasbp.model.mup import rate_multiplier
+from megasbp.model.transformer import Transformer
 from megasbp.parallel.parallelize import local_tensor, square_sum
 from megasbp.parallel.runtime import Runtime
 from megasbp.training.config import TrainingConfig
@@ -37,14 +39,18 @@ def decay_groups(model: nn.Module) -> dict[str, list[str]]:
     return groups
 
 
-def build_optimizer(model: nn.Module, config: TrainingConfig) -> AdamW:
+def build_optimizer(model: Transformer, config: TrainingConfig) -> AdamW:
     """The optimiser of a parallelised model, with its state in place (zeros), ready to be loaded into."""
     parameters = dict(model.named_parameters())
-    groups = decay_groups(model)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for decay, names in zip((config.weight_decay, 0.0), decay_groups(model).values(), strict=True):
+        for name in names:
+            multiplier = rate_multiplier(model.config, name)
+            groups.setdefault((multiplier, decay / multiplier), []).append(parameters[name])
     optimizer = AdamW(
         [
-            {"params": [parameters[name] for name in groups["decayed"]], "weight_decay": config.weight_decay},
-            {"params": [parameters[name] for name in groups["kept"]], "weight_decay": 0.0},
+            {"params": members, "weight_decay": decay, "rate_multiplier": multiplier}
+            for (multiplier, decay), members in groups.items()
         ],
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
@@ -102,7 +108,7 @@ def optimizer_step(
     torch._foreach_mul_([local_tensor(gradient) for gradient in gradients], scale)
     optimizer.found_inf = (~finite).to(torch.float32)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate_multiplier"]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return torch.stack([loss, norm])

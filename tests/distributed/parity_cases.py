@@ -32,7 +32,7 @@ LAYOUTS = ((1, 4, 1), (2, 2, 1), (4, 1, 1), (1, 2, 2), (2, 1, 2), (1, 1, 4))
 MODELS = {
     "tied": {"tied": True},
     "untied, grouped queries": {"tied": False, "heads": 8},
-    "tied, no norms of queries": {"tied": True, "qk_norm": False},
+    "tied, no norms of queries, µP": {"tied": True, "qk_norm": False, "mup_base_width": 8},
 }
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
 CASES = [*((name, "fp64") for name in MODELS), ("untied, grouped queries", "fp32")]

@@ -58,6 +58,8 @@ def test_overrides_replace_values_and_keep_types() -> None:
         ("synthesizer.micro_batch=3", "not a multiple of"),
         ("corpus.vocabulary_size=8192", "exceeds model.vocabulary_size"),
         ("budget.tokens_per_arm=10", "below one optimiser step"),
+        ("training.learning_rate=0.1", "at most 0.094, or set model.mup_base_width"),
+        ("parallel.tensr=2", "did you mean 'tensor'"),
         ("training", "is not an override"),
         ("name.x=1", "not a section"),
     ],
@@ -65,3 +67,10 @@ def test_overrides_replace_values_and_keep_types() -> None:
 def test_impossible_settings_are_refused_with_the_mend(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         load_recipe(CONFIGS / "demo.toml", [override])
+
+
+def test_the_papers_learning_rate_needs_mup() -> None:
+    path, rate = CONFIGS / "sbp_3b_200b.toml", "training.learning_rate=1e-2"
+    with pytest.raises(InputError, match="0.01 is too high for model.width 3072 .* at most 0.0039"):
+        load_recipe(path, [rate])
+    assert load_recipe(path, [rate, "model.mup_base_width=256"]).training.learning_rate == 1e-2

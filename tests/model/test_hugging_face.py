@@ -20,6 +20,7 @@ CASES = [
     {"qk_norm": False, "tied": True, "kv_heads": 6},
     {"qk_norm": False, "tied": False, "norm_epsilon": 1e-3},
 ]
+MUP_CASES = [{"qk_norm": True, "tied": tied, "mup_base_width": 20} for tied in (True, False)]
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def tokenizer_file(tmp_path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("changes", CASES)
+@pytest.mark.parametrize("changes", [*CASES, *MUP_CASES])
 def test_transformers_computes_the_same_logits(tmp_path, changes):
     model = small_model(**changes)
     export_hugging_face(model, tmp_path / "model")
