@@ -79,6 +79,33 @@ def attention(
     )
 
 
+def attention_at(
+    q_BQHE: torch.Tensor,
+    k_BSKE: torch.Tensor,
+    v_BSKE: torch.Tensor,
+    places: torch.Tensor,
+    segments: Segments | None = None,
+) -> torch.Tensor:
+    """`attention` of some queries only, over the keys of whole rows; with a mask of [B, 1, Q, S].
+
+    Args:
+        q_BQHE: queries of the tokens at `places`.
+        places: int64 [Q], in [0, S).
+        segments: of the whole rows; see `attention`.
+
+    Returns:
+        [B, Q, H, E] in the type of `q_BQHE`.
+    """
+    rows, size = k_BSKE.shape[:2]
+    if segments is None:
+        segments = torch.zeros(rows, size, dtype=torch.int32, device=places.device)
+    if isinstance(segments, SegmentBounds):
+        segments = _mask_of(segments)
+    elif segments.dtype != torch.bool:
+        segments = _mask(segments)
+    return _attend(q_BQHE, k_BSKE, v_BSKE, segments.index_select(2, places))
+
+
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Within the segments of a mask; within whole rows without one."""
     math = q.dtype

@@ -24,12 +24,18 @@ from megasbp.model.mup import output_multiplier
 __all__ = ["KeyValueCache", "Transformer"]
 
 IGNORED_LABEL = -100
+# Of queries, keys, values and segments.
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Segments | None], torch.Tensor]
 # Of hidden states, the output layer's weight, labels, the label of tokens without a loss, and the reduction.
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, Literal["sum", "none"]], torch.Tensor]
 
 
 class Attention(nn.Module):
-    """Grouped-query attention with rotary positions."""
+    """Grouped-query attention with rotary positions.
+
+    Attributes:
+        attend: as `attention`.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -40,10 +46,11 @@ class Attention(nn.Module):
         self.output = Linear(config.heads * config.head_dim, config.width)
         self.query_norm = RMSNorm(config.head_dim, config.norm_epsilon) if config.qk_norm else None
         self.key_norm = RMSNorm(config.head_dim, config.norm_epsilon) if config.qk_norm else None
+        self.attend: Attend = attention
 
     def forward(self, x_BSD: torch.Tensor, rotation: torch.Tensor, segments: Segments | None) -> torch.Tensor:
         q_BSHE, k_BSKE, v_BSKE = self._project(x_BSD, rotation)
-        return self.output(attention(q_BSHE, k_BSKE, v_BSKE, segments).flatten(2))
+        return self.output(self.attend(q_BSHE, k_BSKE, v_BSKE, segments).flatten(2))
 
     def decode(
         self,

@@ -6,8 +6,9 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from megasbp.model.transformer import Transformer
+from megasbp.parallel.context import apply_context_parallel
 from megasbp.parallel.recompute import Mode, checkpoint_activations
-from megasbp.parallel.runtime import DATA_REPLICATE, DATA_SHARD, TENSOR, Runtime
+from megasbp.parallel.runtime import PARAMETERS, REPLICATE, TENSOR, Runtime
 from megasbp.parallel.tensor import apply_tensor_parallel
 
 
@@ -30,12 +31,15 @@ def parallelize(
     checkpoint_activations(model, checkpointing)
     if runtime.mesh is None:
         return model
+    if runtime.parallel.context > 1:
+        assert runtime.context is not None
+        apply_context_parallel(model, runtime.context)
     if runtime.tensor_ranks > 1:
         apply_tensor_parallel(model, runtime.mesh[TENSOR])
     # With one copy there is no second axis, whose all-reduces would be idle.
-    data = runtime.mesh[DATA_SHARD]
+    data = runtime.mesh[PARAMETERS]
     if runtime.parallel.replicate > 1:
-        data = runtime.mesh[DATA_REPLICATE, DATA_SHARD]
+        data = runtime.mesh[REPLICATE, PARAMETERS]
     policy = MixedPrecisionPolicy(
         param_dtype=compute_dtype if compute_dtype == torch.bfloat16 else None,
         reduce_dtype=torch.promote_types(compute_dtype, torch.float32),

@@ -11,7 +11,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from megasbp.errors import InputError
 from megasbp.parallel.config import DATA_ONLY, ParallelConfig, rank_problem
 
-DATA_REPLICATE, DATA_SHARD, TENSOR = AXES = ("dp_replicate", "dp_shard", "tp")
+REPLICATE, SHARD, CONTEXT, TENSOR = "dp_replicate", "dp_shard", "cp", "tp"
+# Of the parameters: those who share rows share them too.
+PARAMETERS = "dp_shard_cp"
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,10 @@ class Runtime:
         rank: 0 <= rank < world_size.
         world_size: processes of the run.
         device: where this process computes.
-        mesh: the ranks by AXES, None for one process; ranks of the last axis are neighbours.
-            Callers ask for axes by name and for `data_rank` and `data_ranks`, so that further axes change
-            nothing for them.
-        data: those of them that read different rows, as one axis.
+        mesh: the ranks by REPLICATE, PARAMETERS and TENSOR, None for one process; those of the last axis are
+            neighbours.
+        context: the ranks that share this one's rows, one axis; and
+        data: those that read different rows, one axis. Both None for one process.
         parallel: the layout that was asked for. One process alone ignores it; whoever trains checks it.
     """
 
@@ -33,6 +35,7 @@ class Runtime:
     world_size: int
     device: torch.device
     mesh: DeviceMesh | None = None
+    context: DeviceMesh | None = None
     data: DeviceMesh | None = None
     parallel: ParallelConfig = DATA_ONLY
 
@@ -67,11 +70,21 @@ class Runtime:
 
     def laid_out(self, parallel: ParallelConfig) -> Self:
         """The same ranks in another layout; they are a multiple of what it takes."""
-        shard = self.world_size // (parallel.replicate * parallel.tensor)
-        shape = (parallel.replicate, shard, parallel.tensor)
-        mesh = init_device_mesh(self.device.type, shape, mesh_dim_names=AXES)
-        data = mesh[DATA_REPLICATE, DATA_SHARD]._flatten("dp")
-        return replace(self, mesh=mesh, data=data, parallel=parallel)
+        replicate, context, tensor = parallel.replicate, parallel.context, parallel.tensor
+        shard = self.world_size // parallel.unit
+        # Two views of the same ranks: one that shards parameters, one that says who reads what.
+        mesh = init_device_mesh(
+            self.device.type,
+            (replicate, shard * context, tensor),
+            mesh_dim_names=(REPLICATE, PARAMETERS, TENSOR),
+        )
+        rows = init_device_mesh(
+            self.device.type,
+            (replicate, shard, context, tensor),
+            mesh_dim_names=(REPLICATE, SHARD, CONTEXT, TENSOR),
+        )
+        data = rows[REPLICATE, SHARD]._flatten("dp")
+        return replace(self, mesh=mesh, context=rows[CONTEXT], data=data, parallel=parallel)
 
     @property
     def is_main(self) -> bool:

@@ -99,8 +99,8 @@ def optimizer_step(
         for parameter in group["params"]
         if parameter.grad is not None
     ]
-    # Ranks that read the same rows have the same loss.
-    share = nats.to(torch.float64) * (runtime.data_ranks / runtime.world_size)
+    # Ranks that share each matrix have the same loss.
+    share = nats.to(torch.float64) / runtime.tensor_ranks
     totals = runtime.sum(torch.stack([share, square_sum(gradients)]))
     loss, norm = totals[0] / valid_tokens, totals[1].sqrt()
     finite = torch.isfinite(loss) & torch.isfinite(norm)

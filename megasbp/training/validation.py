@@ -33,7 +33,9 @@ def validation_loss(model: Transformer, source: SampleSource, batch_size: int, r
         totals[1] += valid
     release_parameters(model)
     model.train()
-    nats, tokens = runtime.sum_over_data(totals).tolist()
+    tokens = runtime.sum_over_data(totals[1]).item()
+    # Ranks that share each matrix have the same loss.
+    nats = runtime.sum(totals[0] / runtime.tensor_ranks).item()
     if tokens == 0:
         raise InputError("the validation source has no token with a label; give it more documents")
     if not np.isfinite(nats):

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
-from megasbp.parallel import sequence, tensor, vocabulary
+from megasbp.parallel import context, sequence, tensor, vocabulary
 
 
 def norm_gradients_of_one_rank() -> AbstractContextManager[object]:
@@ -58,13 +58,25 @@ def tied_gradient_counted_twice() -> AbstractContextManager[object]:
     return mock.patch.object(vocabulary, "part_gradients", doubled)
 
 
+def queries_at_other_places() -> AbstractContextManager[object]:
+    """A rank takes its queries for tokens that stand elsewhere in the row."""
+    at = context.attention_at
+
+    def moved(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, places: torch.Tensor, segments: object
+    ) -> torch.Tensor:
+        return at(q, k, v, places.roll(1), segments)
+
+    return mock.patch.object(context, "attention_at", moved)
+
+
+TENSOR_LAYOUT, CONTEXT_LAYOUT = (1, 2, 1, 2), (1, 1, 4, 1)
+# Where each mistake is made.
 MUTATIONS = {
-    mutation.__name__: mutation
-    for mutation in (
-        norm_gradients_of_one_rank,
-        normalizer_of_one_part,
-        gathered_gradients_not_summed,
-        positions_shifted,
-        tied_gradient_counted_twice,
-    )
+    norm_gradients_of_one_rank: TENSOR_LAYOUT,
+    normalizer_of_one_part: TENSOR_LAYOUT,
+    gathered_gradients_not_summed: TENSOR_LAYOUT,
+    positions_shifted: TENSOR_LAYOUT,
+    tied_gradient_counted_twice: TENSOR_LAYOUT,
+    queries_at_other_places: CONTEXT_LAYOUT,
 }

@@ -3,6 +3,7 @@
 Usage: python parity_cases.py FOLDER
 """
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -27,8 +28,14 @@ from megasbp.training.trainer import train
 from megasbp.training.validation import validation_loss
 
 RANKS = 4
-# (dp_replicate, dp_shard, tp), each of product 4
-LAYOUTS = ((1, 4, 1), (2, 2, 1), (4, 1, 1), (1, 2, 2), (2, 1, 2), (1, 1, 4))
+# (dp_replicate, dp_shard, cp, tp): every one of product 4
+LAYOUTS = tuple(
+    (replicate, shard, context, tensor)
+    for replicate, shard, context, tensor in itertools.product((1, 2, 4), repeat=4)
+    if replicate * shard * context * tensor == 4
+)
+# Of which checkpoints are written.
+SAVED = ((1, 4, 1, 1), (2, 2, 1, 1), (1, 2, 1, 2), (1, 1, 2, 2), (1, 1, 1, 4))
 MODELS = {
     "tied": {"tied": True},
     "untied, grouped queries": {"tied": False, "heads": 8},
@@ -102,7 +109,8 @@ def main(folder: Path) -> None:
     started = Runtime.start()
     facts: dict[str, object] = {}
     runtimes = {
-        layout: started.laid_out(ParallelConfig(replicate=layout[0], tensor=layout[2])) for layout in LAYOUTS
+        layout: started.laid_out(ParallelConfig(replicate=layout[0], context=layout[2], tensor=layout[3]))
+        for layout in LAYOUTS
     }
     for layout, runtime in runtimes.items():
         for name, dtype in CASES:
@@ -110,25 +118,24 @@ def main(folder: Path) -> None:
             tensors = tensors_of_steps(runtime, model, MICRO_BATCH)
             keep(runtime, tensors, folder / f"{case_name(layout, name, dtype)}.safetensors")
     for mode in MODES:
-        model = build_model(runtimes[1, 2, 2], wide_config(), torch.float64, mode)
-        tensors = tensors_of_steps(runtimes[1, 2, 2], model, MICRO_BATCH)
+        model = build_model(runtimes[1, 2, 1, 2], wide_config(), torch.float64, mode)
+        tensors = tensors_of_steps(runtimes[1, 2, 1, 2], model, MICRO_BATCH)
         keep(started, tensors, folder / f"{mode}.safetensors")
-    for name, mutation in MUTATIONS.items():
+    for mutation, layout in MUTATIONS.items():
         with mutation():
-            model = build_model(runtimes[1, 2, 2], wide_config(), torch.float64)
-            tensors = tensors_of_steps(runtimes[1, 2, 2], model, MICRO_BATCH)
-        keep(started, tensors, folder / f"{name}.safetensors")
-    for layout, runtime in runtimes.items():
-        facts[f"{layout} uninterrupted"] = losses_and_norms(runtime, folder, own=layout)
-    for saved in LAYOUTS:
-        for layout, runtime in runtimes.items():
-            facts[f"{saved} to {layout}"] = losses_and_norms(runtime, folder, saved)
+            model = build_model(runtimes[layout], wide_config(), torch.float64)
+            tensors = tensors_of_steps(runtimes[layout], model, MICRO_BATCH)
+        keep(started, tensors, folder / f"{mutation.__name__}.safetensors")
+    for layout in SAVED:
+        facts[f"{layout} uninterrupted"] = losses_and_norms(runtimes[layout], folder, own=layout)
+    for saved, layout in itertools.product(SAVED, SAVED):
+        facts[f"{saved} to {layout}"] = losses_and_norms(runtimes[layout], folder, saved)
     for layout, runtime in runtimes.items():
         model = build_model(runtime, wide_config(), torch.float32)
         facts[f"{layout} validation"] = validation_loss(model, RaggedSource(2, 7), 2, runtime)
-    train_up_to(8, job_of(folder / "job"), runtimes[1, 2, 2])
-    train(job_of(folder / "job"), runtimes[2, 1, 2])
-    facts["refusal"] = refusal(runtimes[1, 2, 2], folder / "refused")
+    train_up_to(8, job_of(folder / "job"), runtimes[1, 2, 1, 2])
+    train(job_of(folder / "job"), runtimes[1, 1, 2, 2])
+    facts["refusal"] = refusal(runtimes[1, 2, 1, 2], folder / "refused")
     if started.is_main:
         (folder / "facts.json").write_text(json.dumps(facts))
     started.close()

@@ -2,7 +2,7 @@ import pytest
 import torch
 from kernel_checks import assert_as_exact_as, normal_tensor
 
-from megasbp.kernels.attention import _mask, attention, prepare_segments
+from megasbp.kernels.attention import _mask, attention, attention_at, prepare_segments
 
 
 def formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: torch.Tensor | None) -> torch.Tensor:
@@ -108,3 +108,21 @@ def test_bounds_of_another_batch_are_refused():
     q = torch.ones(2, 3, 1, 16)
     with pytest.raises(ValueError, match=r"\(2, 4\)"):
         attention(q, q, q, prepare_segments(torch.zeros(2, 4, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize("shape", SHAPES[2:6])
+@pytest.mark.parametrize(("dtype", "roundings"), [(torch.float64, 64), (torch.bfloat16, 1.2)])
+@pytest.mark.parametrize("prepared", [True, False])
+def test_queries_at_some_places_attend_as_they_do_among_all(shape, dtype, roundings, prepared):
+    batch, size, heads, kv_heads, head_dim, segments = shape
+    places = torch.randperm(size, generator=torch.Generator().manual_seed(0))[: size // 3]
+    q = normal_tensor(1, batch, size, heads, head_dim, dtype=dtype)[:, places].contiguous()
+    k = normal_tensor(2, batch, size, kv_heads, head_dim, dtype=dtype)
+    v = normal_tensor(3, batch, size, kv_heads, head_dim, dtype=dtype)
+
+    def among_all(some_q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        whole = some_q.new_zeros(batch, size, heads, head_dim).index_copy(1, places, some_q)
+        return formula(whole, k, v, segments)[:, places]
+
+    given = prepare_segments(segments) if prepared and segments is not None else segments
+    assert_as_exact_as(lambda *inputs: attention_at(*inputs, places, given), among_all, (q, k, v), roundings)

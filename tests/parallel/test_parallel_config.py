@@ -22,12 +22,24 @@ MODEL = ModelConfig(
     [
         (3, 24, "does not divide model.kv_heads 4; set it to 2, or make model.kv_heads 3"),
         (8, 24, "does not divide model.heads 12; set it to 4, or make model.heads 16"),
-        (4, 26, "does not divide the sequence length 26; set it to 2, or make the sequence length 24"),
     ],
 )
 def test_sizes_that_the_ranks_cannot_share(tensor: int, length: int, said: str) -> None:
     problem = layout_problem(ParallelConfig(tensor=tensor), MODEL, length, 24)
     assert problem == f"parallel.tensor is {tensor}, which {said}"
+
+
+@pytest.mark.parametrize(
+    ("context", "tensor", "length", "nearest"),
+    [(1, 4, 26, 24), (2, 1, 30, 32), (2, 4, 28, 32), (4, 1, 8, None)],
+)
+def test_sequences_that_do_not_divide(context: int, tensor: int, length: int, nearest: int | None) -> None:
+    problem = layout_problem(ParallelConfig(context=context, tensor=tensor), MODEL, length, 24)
+    if nearest is None:
+        assert problem is None
+    else:
+        assert problem is not None and f"sequences of {length} do not divide" in problem
+        assert f"make their length {nearest}, or lower one" in problem
 
 
 def test_ranks_that_are_no_multiple_of_the_layout() -> None:

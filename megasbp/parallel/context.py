@@ -1,0 +1,74 @@
+"""Context parallelism: each rank of a group computes some tokens of each row, and attends to all before them.
+
+Keys and values are gathered in every layer; queries, activations and the loss stay where their tokens are. A
+row is cut into twice as many pieces as there are ranks, and rank c takes pieces c and 2C - 1 - c: causal
+attention over an early piece and a late one is as much work on every rank (Llama team, arXiv 2407.21783,
+section 3.3.2).
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+
+from megasbp.kernels.attention import Segments, attention_at
+from megasbp.model.transformer import Block, Transformer
+from megasbp.parallel.sequence import gather_sequence
+
+
+def apply_context_parallel(model: Transformer, mesh: DeviceMesh) -> None:
+    """Has each rank of a one-dimensional mesh compute its tokens of whole rows, in place.
+
+    The model is called with whole rows on every rank, of a multiple of twice the ranks in length, and gives
+    the loss of this rank's tokens, or their logits.
+    """
+    group = mesh.get_group()
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        block.attention.attend = ContextAttention(group)
+    model.register_forward_pre_hook(_taking_part(group), with_kwargs=True)
+
+
+def context_places(length: int, rank: int, ranks: int) -> torch.Tensor:
+    """int64 [length / ranks]: the tokens of a row that a rank computes, rising."""
+    piece = length // (2 * ranks)
+    first, second = (torch.arange(piece) + number * piece for number in (rank, 2 * ranks - 1 - rank))
+    return torch.cat((first, second))
+
+
+class ContextAttention:
+    """`attention` of this rank's queries over the keys and values of all ranks of a group."""
+
+    def __init__(self, group: dist.ProcessGroup) -> None:
+        self._group = group
+
+    def __call__(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: Segments | None
+    ) -> torch.Tensor:
+        """[B, S / C, H, E], of tokens of this rank; `segments` is of the whole rows."""
+        ranks = self._group.size()
+        places = [context_places(k.shape[1] * ranks, rank, ranks) for rank in range(ranks)]
+        # Where each token of the row lies among the gathered ones.
+        order = torch.cat(places).argsort().to(k.device)
+        k, v = (gather_sequence(x, self._group).index_select(1, order) for x in (k, v))
+        return attention_at(q, k, v, places[self._group.rank()].to(q.device), segments)
+
+
+def _taking_part(group: dist.ProcessGroup) -> Any:
+    """Takes this rank's tokens out of the arguments of `Transformer.forward`; segments stay whole."""
+
+    def take(
+        module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = dict(zip(("tokens", "positions", "segments", "labels", "reduction"), arguments, strict=False))
+        given |= named
+        tokens = given["tokens"]
+        places = context_places(tokens.shape[1], group.rank(), group.size()).to(tokens.device)
+        for name in ("tokens", "positions", "labels"):
+            if given.get(name) is not None:
+                given[name] = given[name].index_select(1, places)
+        return (), given
+
+    return take
