@@ -42,7 +42,14 @@ MODELS = {
     "tied, no norms of queries, µP": {"tied": True, "qk_norm": False, "mup_base_width": 8},
 }
 DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
-CASES = [*((name, "fp64") for name in MODELS), ("untied, grouped queries", "fp32")]
+# Model and type of numbers, at every layout; and at those of several axes and of the widest.
+EVERYWHERE = (("tied", "fp64"), ("untied, grouped queries", "fp32"))
+AT_SOME = (("untied, grouped queries", "fp64"), ("tied, no norms of queries, µP", "fp64"))
+SOME = ((1, 2, 1, 2), (2, 1, 2, 1), (1, 1, 2, 2), (1, 1, 1, 4))
+CASES = [
+    *((layout, *case) for layout in LAYOUTS for case in EVERYWHERE),
+    *((layout, *case) for layout in SOME for case in AT_SOME),
+]
 MICRO_BATCH = 2
 
 
@@ -112,11 +119,10 @@ def main(folder: Path) -> None:
         layout: started.laid_out(ParallelConfig(replicate=layout[0], context=layout[2], tensor=layout[3]))
         for layout in LAYOUTS
     }
-    for layout, runtime in runtimes.items():
-        for name, dtype in CASES:
-            model = build_model(runtime, wide_config(**MODELS[name]), DTYPES[dtype])
-            tensors = tensors_of_steps(runtime, model, MICRO_BATCH)
-            keep(runtime, tensors, folder / f"{case_name(layout, name, dtype)}.safetensors")
+    for layout, name, dtype in CASES:
+        model = build_model(runtimes[layout], wide_config(**MODELS[name]), DTYPES[dtype])
+        tensors = tensors_of_steps(runtimes[layout], model, MICRO_BATCH)
+        keep(started, tensors, folder / f"{case_name(layout, name, dtype)}.safetensors")
     for mode in MODES:
         model = build_model(runtimes[1, 2, 1, 2], wide_config(), torch.float64, mode)
         tensors = tensors_of_steps(runtimes[1, 2, 1, 2], model, MICRO_BATCH)
