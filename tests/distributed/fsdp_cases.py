@@ -110,7 +110,7 @@ def squares(runtime: Runtime) -> float:
     """The sum of squares of a sharded and a replicated tensor, as the ranks see it together."""
     tensors = [torch.arange(7.0), torch.arange(5.0)]
     placed = [
-        distribute_tensor(tensor, runtime.mesh, [placement])
+        distribute_tensor(tensor, runtime.data, [placement])
         for tensor, placement in zip(tensors, (Shard(0), Replicate()), strict=True)
     ]
     return float(runtime.sum(square_sum(placed)))
