@@ -2,8 +2,11 @@
 
 import os
 import socket
+import subprocess
+import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,3 +45,18 @@ def fork_ranks(function: Callable[..., None], ranks: int, *arguments: Any) -> No
     failed = [rank for child, rank in children.items() if os.waitpid(child, 0)[1] != 0]
     if failed:
         raise RuntimeError(f"ranks {failed} of {ranks} failed")
+
+
+def launch(script: str, *folders: Path, seconds: float) -> None:
+    """Runs a file of this folder, which forks ranks; fails with what it has printed."""
+    here = Path(__file__).resolve().parent
+    places = [str(here.parent.parent), str(here.parent / "training"), os.environ.get("PYTHONPATH", "")]
+    ended = subprocess.run(
+        [sys.executable, str(here / script), *map(str, folders)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr

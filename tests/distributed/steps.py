@@ -1,5 +1,8 @@
 """Two optimiser steps of a small model at a layout, and all in them that another layout must repeat."""
 
+from typing import Any
+
+import pytest
 import torch
 from torch.distributed.tensor import DTensor
 from training_world import RaggedSource, training_config
@@ -74,3 +77,14 @@ def tensors_of_steps(runtime: Runtime, model: Transformer, micro: int) -> dict[s
     for name, tensor in checkpoint_tensors(model, optimizer).items():
         found[f"after.{name}"] = whole(tensor)
     return found
+
+
+def assert_runs_agree(found: list[dict[str, Any]], expected: list[dict[str, Any]], steps: int) -> None:
+    """The same samples at every step, and losses that differ by rounding, grown over the steps of AdamW."""
+    assert len(found) == len(expected) == steps
+    for row, reference in zip(found, expected, strict=True):
+        exact = ("step", "tokens", "valid_tokens", "learning_rate", "skipped")
+        assert {key: row[key] for key in exact} == {key: reference[key] for key in exact}
+        for key in ("loss", "gradient_norm", "validation_loss"):
+            if key in reference:
+                assert row[key] == pytest.approx(reference[key], rel=1e-3), (row["step"], key)

@@ -1,11 +1,8 @@
 """FSDP2 on 2 and 4 ranks against one process, case by case of one launch each."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from fsdp_cases import JOB_STEPS, LAYOUTS, build, job_of, step_tensors
+from launch import launch
 from safetensors.torch import load_file
+from steps import assert_runs_agree
 from training_world import RaggedSource
 
 from megasbp.parallel.runtime import Runtime
@@ -22,7 +21,6 @@ from megasbp.training.metrics import read_metrics
 from megasbp.training.trainer import train
 from megasbp.training.validation import validation_loss
 
-HERE = Path(__file__).resolve().parent
 RANKS = (2, 4)
 
 
@@ -30,16 +28,7 @@ RANKS = (2, 4)
 def launched(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """The folder of each launch; the run that 4 ranks left unfinished is finished by 2 and by 1."""
     folders = {ranks: tmp_path_factory.mktemp(f"ranks{ranks}") for ranks in (1, *RANKS)}
-    places = [str(HERE.parent.parent), str(HERE.parent / "training"), os.environ.get("PYTHONPATH", "")]
-    ended = subprocess.run(
-        [sys.executable, str(HERE / "fsdp_cases.py"), str(folders[4]), str(folders[2])],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    launch("fsdp_cases.py", folders[4], folders[2], seconds=200)
     shutil.copytree(folders[4] / "interrupted", folders[1] / "interrupted-before")
     train(job_of(folders[1] / "interrupted-before"), Runtime.start())
     train(job_of(folders[1] / "job"), Runtime.start())
@@ -146,14 +135,7 @@ def test_a_run_interrupted_at_four_ranks_continues_at_any_number_with_the_same_s
     launched: dict[int, Path], ranks: int, folder: str
 ) -> None:
     found, expected = read_metrics(launched[ranks] / folder), read_metrics(launched[1] / "job")
-    assert len(found) == len(expected) == JOB_STEPS
-    for row, reference in zip(found, expected, strict=True):
-        exact = ("step", "tokens", "valid_tokens", "learning_rate", "skipped")
-        assert {key: row[key] for key in exact} == {key: reference[key] for key in exact}
-        for key in ("loss", "gradient_norm", "validation_loss"):
-            if key in reference:
-                # Rounding of fp32 sums, grown over twelve steps of AdamW.
-                assert row[key] == pytest.approx(reference[key], rel=1e-3), (row["step"], key)
+    assert_runs_agree(found, expected, JOB_STEPS)
 
 
 def test_a_checkpoint_of_four_ranks_holds_the_same_bits_for_one_process(launched: dict[int, Path]) -> None:

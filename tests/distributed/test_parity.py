@@ -1,14 +1,12 @@
 """Every layout of the ranks computes what one process computes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from launch import launch
 from mutations import MUTATIONS
 from parity_cases import (
     AT_SOME,
@@ -24,7 +22,7 @@ from parity_cases import (
     wide_config,
 )
 from safetensors.torch import load_file
-from steps import build_model, tensors_of_steps
+from steps import assert_runs_agree, build_model, tensors_of_steps
 from training_world import RaggedSource
 
 from megasbp.model.transformer import Transformer
@@ -34,7 +32,6 @@ from megasbp.training.metrics import read_metrics
 from megasbp.training.trainer import train
 from megasbp.training.validation import validation_loss
 
-HERE = Path(__file__).resolve().parent
 # The launch: two minutes on two quiet cores.
 pytestmark = pytest.mark.timeout(900)
 # ||difference|| / ||reference|| of a gradient, and of what two steps of AdamW have made of the parameters.
@@ -49,16 +46,7 @@ def errors(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) ->
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parity")
-    places = [str(HERE.parent.parent), str(HERE.parent / "training"), os.environ.get("PYTHONPATH", "")]
-    ended = subprocess.run(
-        [sys.executable, str(HERE / "parity_cases.py"), str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)},
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
+    launch("parity_cases.py", folder, seconds=800)
     return folder
 
 
@@ -150,14 +138,7 @@ def test_validation_equals_one_process_though_rows_do_not_divide(
 def test_a_run_that_changes_its_layout_midway_repeats_one_process(launched: Path, tmp_path: Path) -> None:
     train(job_of(tmp_path / "job"), Runtime.start())
     found, expected = read_metrics(launched / "job"), read_metrics(tmp_path / "job")
-    assert len(found) == len(expected) == 12
-    for row, reference in zip(found, expected, strict=True):
-        exact = ("step", "tokens", "valid_tokens", "learning_rate", "skipped")
-        assert {key: row[key] for key in exact} == {key: reference[key] for key in exact}
-        for key in ("loss", "gradient_norm", "validation_loss"):
-            if key in reference:
-                # Rounding of fp32 sums, grown over twelve steps of AdamW.
-                assert row[key] == pytest.approx(reference[key], rel=1e-3), (row["step"], key)
+    assert_runs_agree(found, expected, 12)
 
 
 def test_heads_that_the_ranks_cannot_share_are_refused_before_anything_is_written(
