@@ -79,7 +79,9 @@ def _search(kind: str, vectors: np.ndarray, options: argparse.Namespace, scratch
     runs = {name: (lambda name=name: run(name)) for name in sides}
     for name, values in interleave(runs, options.repeats, warm_up=0).items():
         seconds[name].values = values
-    seconds[OURS].note = "k-means, choice of the setting and check of its recall included"
+    seconds[
+        OURS
+    ].note = "k-means, choice of the setting and check of its recall included; temporary files, not hashed"
     found = {name: np.load(path.with_suffix(f".{side}.npy")) for name, side in sides.items()}
     truth = exact_similarities(vectors, found[_FLAT])
     recall = {

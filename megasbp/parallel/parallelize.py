@@ -1,4 +1,4 @@
-"""Spreads a model over the ranks: tensor parallelism, then FSDP2 on every block and on the root."""
+"""Spreads a model over the ranks: context and tensor parallelism, then FSDP2 on every block and on the root."""
 
 import torch
 from torch import nn
@@ -18,8 +18,8 @@ def parallelize(
     """Moves the model to this rank's device and, with several ranks, shards it in place.
 
     Parameters stay fp32 and become DTensors: divided by `apply_tensor_parallel`, where the layout has tensor
-    parallelism, and then sharded along dimension 0. A data rank's loss is its part of the global sum, so
-    gradients are summed, not averaged, and in fp32 whatever the compute type.
+    parallelism, and then sharded along dimension 0 over all other ranks. A rank's loss is that of its rows'
+    tokens, or of its part of them, so gradients are summed, not averaged, and in fp32 at least.
 
     Args:
         model: whole and equal on every rank.
