@@ -1,4 +1,4 @@
-"""Spreads a model over the ranks: context and tensor parallelism, then FSDP2 on every block and on the root."""
+"""Spreads a model over the ranks: context and tensor parallelism, then FSDP2 on each block and the root."""
 
 import torch
 from torch import nn
