@@ -78,7 +78,7 @@ def _means(model: Transformer, tokenizer: Tokenizer, shares: np.ndarray, texts: 
         return hook
 
     parts = {"0": model.embedding, "final": model.norm}
-    parts |= {str(number + 1): block for number, block in enumerate(model.blocks)}
+    parts |= {str(number + 1): block for number, block in enumerate(model.blocks.values())}
     handles = [part.register_forward_hook(remember(name)) for name, part in parts.items()]
     weights = {
         smoothing: torch.from_numpy(

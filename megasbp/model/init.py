@@ -6,6 +6,7 @@ import torch
 
 from megasbp.addressing import derive_key
 from megasbp.kernels.philox import normal
+from megasbp.model.config import ModelConfig
 from megasbp.model.mup import initial_width
 from megasbp.model.transformer import Transformer
 
@@ -21,14 +22,37 @@ def initialize(model: Transformer, seed: int) -> None:
 
     The standard deviation is that of `standard_deviation`.
     """
-    config = model.config
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            for number, part in enumerate(parameter.view(-1).split(_CHUNK)):
-                start = number * _CHUNK
-                stop = start + len(part)
-                deviation = standard_deviation(name, initial_width(config, name), config.layers)
-                part.copy_(initial_values(name, start, stop, seed, deviation, part.device))
+    for name, parameter in model.named_parameters():
+        fill(parameter, name, model.config, seed, tuple(parameter.shape))
+
+
+@torch.no_grad()
+def fill(
+    part: torch.Tensor,
+    name: str,
+    config: ModelConfig,
+    seed: int,
+    shape: tuple[int, ...],
+    offset: tuple[int, ...] = (0, 0),
+) -> None:
+    """Fills a rectangle of a parameter, the rest of which may lie elsewhere.
+
+    Args:
+        part: contiguous; one dimension for norms, two for all others.
+        name: of the parameter in the state dict.
+        shape: of the whole parameter.
+        offset: of the part's first element in it.
+    """
+    deviation = standard_deviation(name, initial_width(config, name), config.layers)
+    if deviation == 0.0:
+        part.fill_(1.0)
+        return
+    columns = torch.arange(part.shape[1], device=part.device) + offset[1]
+    height = max(1, _CHUNK // max(1, part.shape[1]))
+    for first in range(0, len(part), height):
+        rows = part[first : first + height]
+        numbers = torch.arange(len(rows), device=part.device) + first + offset[0]
+        rows.copy_(initial_values(name, numbers[:, None] * shape[1] + columns, seed, deviation))
 
 
 def standard_deviation(name: str, width: int, layers: int) -> float:
@@ -44,19 +68,15 @@ def standard_deviation(name: str, width: int, layers: int) -> float:
     return deviation / math.sqrt(2 * layers) if name.endswith(_RESIDUAL_OUTPUTS) else deviation
 
 
-def initial_values(
-    name: str, start: int, stop: int, seed: int, deviation: float, device: torch.device | str = "cpu"
-) -> torch.Tensor:
-    """Elements [start, stop) of a parameter, counted in row-major order: a shard without the whole.
+def initial_values(name: str, index: torch.Tensor, seed: int, deviation: float) -> torch.Tensor:
+    """Elements of a parameter that is no norm.
 
     Args:
         name: of the parameter in the state dict.
+        index: int64, any shape: which elements, counted in row-major order.
         deviation: of `standard_deviation`.
 
     Returns:
-        fp32 [stop - start].
+        fp32, shape of `index`.
     """
-    if deviation == 0.0:
-        return torch.ones(stop - start, device=device)
-    index = torch.arange(start, stop, device=device)
     return normal(derive_key(seed, "initial weights", name), index).mul_(deviation)

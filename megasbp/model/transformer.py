@@ -122,6 +122,7 @@ class Transformer(nn.Module):
     """A decoder-only language model. Its weights are unset until `initialize` or a checkpoint fills them.
 
     Attributes:
+        blocks: by their number in the model, as text.
         compute_dtype: torch.float32, or torch.bfloat16. Parameters stay fp32; activations and the casts of
             the weights have this type; norms, softmax and logits are fp32 inside.
         loss: as `linear_cross_entropy`.
@@ -132,7 +133,7 @@ class Transformer(nn.Module):
         self.config = config
         self.compute_dtype = torch.float32
         self.embedding = Embedding(config.vocabulary_size, config.width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleDict({str(layer): Block(config) for layer in range(config.layers)})
         self.norm = RMSNorm(config.width, config.norm_epsilon)
         self.output = None if config.tied else Linear(config.width, config.vocabulary_size)
         self.loss: Loss = linear_cross_entropy
@@ -172,14 +173,21 @@ class Transformer(nn.Module):
         self, tokens: torch.Tensor, positions: torch.Tensor, segments: torch.Tensor | None = None
     ) -> torch.Tensor:
         """What the output layer reads, `compute_dtype` [B, S, D]; arguments as of `forward`."""
+        x_BSD = self.embedding(tokens, self.compute_dtype)
+        return self.finish(self.through_blocks(x_BSD, positions, segments))
+
+    def through_blocks(
+        self, x_BSD: torch.Tensor, positions: torch.Tensor, segments: torch.Tensor | None
+    ) -> torch.Tensor:
+        """The residual stream, `compute_dtype` [B, S, D], behind the blocks."""
         rotation = rotation_table(positions, self.config.head_dim, self.config.rope_theta)
         prepared = None if segments is None else prepare_segments(segments)
-        x_BSD = self.embedding(tokens, self.compute_dtype)
-        for block in self.blocks:
+        for block in self.blocks.values():
             x_BSD = block(x_BSD, rotation, prepared)
-        return self._finish(x_BSD)
+        return x_BSD
 
-    def _finish(self, x_BSD: torch.Tensor) -> torch.Tensor:
+    def finish(self, x_BSD: torch.Tensor) -> torch.Tensor:
+        """What the output layer reads, of the residual stream behind the last block."""
         states = self.norm(x_BSD)
         multiplier = output_multiplier(self.config)
         return states if multiplier == 1 else states * multiplier
@@ -222,7 +230,7 @@ class Transformer(nn.Module):
         )
         rotation = rotation_table(positions, self.config.head_dim, self.config.rope_theta)
         x_NTD = self.embedding(tokens, self.compute_dtype)
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(self.blocks.values()):
             assert isinstance(block, Block)
             x_NTD = block.decode(x_NTD, rotation, cache, layer, lanes, visible)
-        return self._finish(x_NTD)
+        return self.finish(x_NTD)

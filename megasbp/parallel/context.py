@@ -6,6 +6,7 @@ attention over an early piece and a late one is as much work on every rank (Llam
 section 3.3.2).
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -18,17 +19,41 @@ from megasbp.model.transformer import Block, Transformer
 from megasbp.parallel.sequence import gather_sequence
 
 
-def apply_context_parallel(model: Transformer, mesh: DeviceMesh) -> None:
-    """Has each rank of a one-dimensional mesh compute its tokens of whole rows, in place.
+def attend_in_context(model: Transformer, mesh: DeviceMesh) -> None:
+    """Has the blocks take their tokens for a rank's part of whole rows, in place.
 
-    The model is called with whole rows on every rank, of a multiple of twice the ranks in length, and gives
-    the loss of this rank's tokens, or their logits.
+    Args:
+        mesh: the ranks that share a row, one-dimensional.
+    """
+    for block in model.blocks.values():
+        assert isinstance(block, Block)
+        block.attention.attend = ContextAttention(mesh.get_group())
+
+
+def take_context_part(module: nn.Module, mesh: DeviceMesh, names: tuple[str, ...]) -> None:
+    """Takes this rank's tokens out of what a module is called with; all else stays as it is.
+
+    The module is then called with whole rows on every rank, of a multiple of twice the ranks in length, and
+    gives the loss of this rank's tokens, or their states.
+
+    Args:
+        names: arguments of its `forward`, [B, S].
     """
     group = mesh.get_group()
-    for block in model.blocks:
-        assert isinstance(block, Block)
-        block.attention.attend = ContextAttention(group)
-    model.register_forward_pre_hook(_taking_part(group), with_kwargs=True)
+    order = tuple(inspect.signature(module.forward).parameters)
+
+    def take(
+        module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = dict(zip(order, arguments, strict=False)) | named
+        whole = next(given[name] for name in names if given.get(name) is not None)
+        places = context_places(whole.shape[1], group.rank(), group.size()).to(whole.device)
+        for name in names:
+            if given.get(name) is not None:
+                given[name] = given[name].index_select(1, places)
+        return (), given
+
+    module.register_forward_pre_hook(take, with_kwargs=True)
 
 
 def context_places(length: int, rank: int, ranks: int) -> torch.Tensor:
@@ -54,21 +79,3 @@ class ContextAttention:
         order = torch.cat(places).argsort().to(k.device)
         k, v = (gather_sequence(x, self._group).index_select(1, order) for x in (k, v))
         return attention_at(q, k, v, places[self._group.rank()].to(q.device), segments)
-
-
-def _taking_part(group: dist.ProcessGroup) -> Any:
-    """Takes this rank's tokens out of the arguments of `Transformer.forward`; segments stay whole."""
-
-    def take(
-        module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        given = dict(zip(("tokens", "positions", "segments", "labels", "reduction"), arguments, strict=False))
-        given |= named
-        tokens = given["tokens"]
-        places = context_places(tokens.shape[1], group.rank(), group.size()).to(tokens.device)
-        for name in ("tokens", "positions", "labels"):
-            if given.get(name) is not None:
-                given[name] = given[name].index_select(1, places)
-        return (), given
-
-    return take

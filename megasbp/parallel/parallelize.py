@@ -1,58 +1,100 @@
-"""Spreads a model over the ranks: context and tensor parallelism, then FSDP2 on each block and the root."""
+"""Spreads a model over the ranks: context and tensor parallelism, pipeline stages, then FSDP2."""
+
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 
+from megasbp.model.config import ModelConfig
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.context import apply_context_parallel
+from megasbp.parallel.context import attend_in_context, take_context_part
+from megasbp.parallel.pipeline import Pipeline
 from megasbp.parallel.recompute import Mode, checkpoint_activations
 from megasbp.parallel.runtime import PARAMETERS, REPLICATE, TENSOR, Runtime
+from megasbp.parallel.stage import Stage
+from megasbp.parallel.stages import stage_layers, stages_of_rank
 from megasbp.parallel.tensor import apply_tensor_parallel
 
+M = TypeVar("M", bound=nn.Module)
 
-def parallelize(
-    model: Transformer, runtime: Runtime, compute_dtype: torch.dtype, checkpointing: Mode = "none"
-) -> Transformer:
-    """Moves the model to this rank's device and, with several ranks, shards it in place.
 
-    Parameters stay fp32 and become DTensors: divided by `apply_tensor_parallel`, where the layout has tensor
-    parallelism, and then sharded along dimension 0 over all other ranks. A rank's loss is that of its rows'
-    tokens, or of its part of them, so gradients are summed, not averaged, and in fp32 at least.
+def parallel_model(
+    config: ModelConfig,
+    runtime: Runtime,
+    compute_dtype: torch.dtype,
+    checkpointing: Mode = "none",
+    sequence_length: int = 1,
+) -> Transformer | Pipeline:
+    """This rank's part of a model, on its device; weights are unset. No rank ever holds the whole.
+
+    Parameters have torch's default type (fp32) and, with several ranks, are DTensors: divided by
+    `apply_tensor_parallel`, where the layout has tensor parallelism, and then sharded along dimension 0 over
+    the ranks that hold the same stage. A rank's loss is that of its rows' tokens, or of its part of them, so
+    gradients are summed, not averaged, and in fp32 at least.
 
     Args:
-        model: whole and equal on every rank.
         compute_dtype: torch.float32, or torch.bfloat16, in which the parameters are then gathered too.
         checkpointing: of activations; see `checkpoint_activations`.
+        sequence_length: for which a pipeline's stages are made equal in work.
     """
-    model.to(runtime.device)
+    if runtime.pipeline is None or runtime.parallel.pipeline == 1:
+        model = _whole(config, runtime, compute_dtype, checkpointing)
+        if runtime.context is not None and runtime.parallel.context > 1:
+            take_context_part(model, runtime.context, ("tokens", "positions", "labels"))
+        return _sharded(model, runtime)
+    parallel = runtime.parallel
+    layers = stage_layers(config, sequence_length, parallel.stages)
+    stages = {}
+    for number in stages_of_rank(parallel, runtime.pipeline.get_local_rank()):
+        whole = _whole(config, runtime, compute_dtype, checkpointing)
+        stage = Stage(whole, layers[number], number == 0, number == parallel.stages - 1)
+        if runtime.context is not None and parallel.context > 1:
+            names = ("received",) if stage.first else ()
+            take_context_part(stage, runtime.context, (*names, "positions", "labels"))
+        stages[number] = _sharded(stage, runtime)
+    return Pipeline(stages, config, parallel, runtime.pipeline.get_group(), runtime.device)
+
+
+def _whole(
+    config: ModelConfig, runtime: Runtime, compute_dtype: torch.dtype, checkpointing: Mode
+) -> Transformer:
+    """The model on no device, its blocks changed as the layout asks for."""
+    with torch.device("meta"):
+        model = Transformer(config)
     model.compute_dtype = compute_dtype
     checkpoint_activations(model, checkpointing)
-    if runtime.mesh is None:
-        return model
-    if runtime.parallel.context > 1:
-        assert runtime.context is not None
-        apply_context_parallel(model, runtime.context)
-    if runtime.tensor_ranks > 1:
+    if runtime.parallel.context > 1 and runtime.context is not None:
+        attend_in_context(model, runtime.context)
+    if runtime.mesh is not None and runtime.tensor_ranks > 1:
         apply_tensor_parallel(model, runtime.mesh[TENSOR])
-    # With one copy there is no second axis, whose all-reduces would be idle.
-    data = runtime.mesh[PARAMETERS]
-    if runtime.parallel.replicate > 1:
-        data = runtime.mesh[REPLICATE, PARAMETERS]
-    policy = MixedPrecisionPolicy(
-        param_dtype=compute_dtype if compute_dtype == torch.bfloat16 else None,
-        reduce_dtype=torch.promote_types(compute_dtype, torch.float32),
-        # The model casts activations itself; casting fp32 inputs (rotary tables) would lose precision.
-        cast_forward_inputs=False,
-    )
-    for module in (*model.blocks, model):
-        fully_shard(module, mesh=data, mp_policy=policy)
-        assert isinstance(module, FSDPModule)
-        module.set_gradient_divide_factor(1.0)
-        # A divide factor becomes a pre-multiplied sum, which gloo lacks, unless the plain sum is forced.
-        module.set_force_sum_reduction_for_comms(True)
     return model
+
+
+def _sharded(model: M, runtime: Runtime) -> M:
+    """Applies FSDP2 to each block and to the rest, and gives the parameters memory."""
+    if runtime.mesh is not None:
+        # With one copy there is no second axis, whose all-reduces would be idle.
+        data = runtime.mesh[PARAMETERS]
+        if runtime.parallel.replicate > 1:
+            data = runtime.mesh[REPLICATE, PARAMETERS]
+        whole = model.part if isinstance(model, Stage) else model
+        assert isinstance(whole, Transformer)
+        compute_dtype = whole.compute_dtype
+        policy = MixedPrecisionPolicy(
+            param_dtype=compute_dtype if compute_dtype == torch.bfloat16 else None,
+            reduce_dtype=torch.promote_types(compute_dtype, torch.float32),
+            # The model casts activations itself; casting fp32 inputs (rotary tables) would lose precision.
+            cast_forward_inputs=False,
+        )
+        modules: list[nn.Module] = [*whole.blocks.values(), model]
+        for module in modules:
+            fully_shard(module, mesh=data, mp_policy=policy)
+            assert isinstance(module, FSDPModule)
+            module.set_gradient_divide_factor(1.0)
+            # A divide factor becomes a pre-multiplied sum, which gloo lacks, unless the plain sum is forced.
+            module.set_force_sum_reduction_for_comms(True)
+    return model.to_empty(device=runtime.device)
 
 
 def begin_micro_batch(model: nn.Module, index: int, count: int) -> None:
@@ -76,29 +118,3 @@ def release_parameters(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
-
-
-def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a tensor, sharing its memory; a plain tensor as it is."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
-def square_sum(tensors: list[torch.Tensor]) -> torch.Tensor:
-    """This rank's contribution to the sum of squares over whole tensors, float64 scalar.
-
-    Summed over all ranks it counts every element once: an element that several ranks hold is divided among
-    them.
-    """
-    groups: dict[int, list[torch.Tensor]] = {}
-    for tensor in tensors:
-        copies = 1
-        if isinstance(tensor, DTensor):
-            for axis, placement in enumerate(tensor.placements):
-                assert not placement.is_partial(), "gradients are reduced before their norm is taken"
-                copies *= tensor.device_mesh.size(axis) if placement.is_replicate() else 1
-        groups.setdefault(copies, []).append(local_tensor(tensor))
-    # fp32 squares overflow from a norm of 2e19 on; a step that large is still finite.
-    sums = [
-        nn.utils.get_total_norm(group).to(torch.float64).square() / copies for copies, group in groups.items()
-    ]
-    return torch.stack(sums).sum()

@@ -38,6 +38,6 @@ def checkpoint_activations(model: Transformer, mode: Mode) -> None:
     options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
     if mode == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _KEPT)
-    for block in model.blocks:
+    for block in model.blocks.values():
         forward: Callable[..., torch.Tensor] = block.forward
         block.forward = partial(checkpoint, forward, **options)

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from megasbp.errors import InputError
 from megasbp.parallel.config import DATA_ONLY, ParallelConfig, rank_problem
 
-REPLICATE, SHARD, CONTEXT, TENSOR = "dp_replicate", "dp_shard", "cp", "tp"
+PIPELINE, REPLICATE, SHARD, CONTEXT, TENSOR = "pp", "dp_replicate", "dp_shard", "cp", "tp"
 # Of the parameters: those who share rows share them too.
 PARAMETERS = "dp_shard_cp"
 
@@ -24,10 +24,11 @@ class Runtime:
         rank: 0 <= rank < world_size.
         world_size: processes of the run.
         device: where this process computes.
-        mesh: the ranks by REPLICATE, PARAMETERS and TENSOR, None for one process; those of the last axis are
-            neighbours.
-        context: the ranks that share this one's rows, one axis; and
-        data: those that read different rows, one axis. Both None for one process.
+        mesh: the ranks by PIPELINE, REPLICATE, PARAMETERS and TENSOR, None for one process; those of the last
+            axis are neighbours.
+        pipeline: the ranks that hold the other stages of the model for the same rows, one axis;
+        context: the ranks that share this one's rows and stage, one axis; and
+        data: those of this stage that read different rows, one axis. All None for one process.
         parallel: the layout that was asked for. One process alone ignores it; whoever trains checks it.
     """
 
@@ -35,6 +36,7 @@ class Runtime:
     world_size: int
     device: torch.device
     mesh: DeviceMesh | None = None
+    pipeline: DeviceMesh | None = None
     context: DeviceMesh | None = None
     data: DeviceMesh | None = None
     parallel: ParallelConfig = DATA_ONLY
@@ -70,21 +72,24 @@ class Runtime:
 
     def laid_out(self, parallel: ParallelConfig) -> Self:
         """The same ranks in another layout; they are a multiple of what it takes."""
-        replicate, context, tensor = parallel.replicate, parallel.context, parallel.tensor
+        pipeline, replicate = parallel.pipeline, parallel.replicate
+        context, tensor = parallel.context, parallel.tensor
         shard = self.world_size // parallel.unit
         # Two views of the same ranks: one that shards parameters, one that says who reads what.
         mesh = init_device_mesh(
             self.device.type,
-            (replicate, shard * context, tensor),
-            mesh_dim_names=(REPLICATE, PARAMETERS, TENSOR),
+            (pipeline, replicate, shard * context, tensor),
+            mesh_dim_names=(PIPELINE, REPLICATE, PARAMETERS, TENSOR),
         )
         rows = init_device_mesh(
             self.device.type,
-            (replicate, shard, context, tensor),
-            mesh_dim_names=(REPLICATE, SHARD, CONTEXT, TENSOR),
+            (pipeline, replicate, shard, context, tensor),
+            mesh_dim_names=(PIPELINE, REPLICATE, SHARD, CONTEXT, TENSOR),
         )
         data = rows[REPLICATE, SHARD]._flatten("dp")
-        return replace(self, mesh=mesh, context=rows[CONTEXT], data=data, parallel=parallel)
+        return replace(
+            self, mesh=mesh, pipeline=mesh[PIPELINE], context=rows[CONTEXT], data=data, parallel=parallel
+        )
 
     @property
     def is_main(self) -> bool:

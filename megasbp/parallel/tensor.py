@@ -31,7 +31,7 @@ def apply_tensor_parallel(model: Transformer, mesh: DeviceMesh) -> None:
             of the ranks, and so are the sequences it is called with.
     """
     group = mesh.get_group()
-    for block in model.blocks:
+    for block in model.blocks.values():
         assert isinstance(block, Block)
         for layer in (block.attention, block.feed_forward):
             layer.register_forward_pre_hook(_gathering(group))

@@ -5,10 +5,11 @@ import torch
 from megasbp.data.batch import Batch
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.parallelize import begin_micro_batch
+from megasbp.parallel.pipeline import Pipeline
 
 
 def accumulate_gradients(
-    model: Transformer, batch: Batch, micro_batch: int, valid_tokens: int, device: torch.device
+    model: Transformer | Pipeline, batch: Batch, micro_batch: int, valid_tokens: int, device: torch.device
 ) -> torch.Tensor:
     """Adds the gradient of the summed loss / valid_tokens over this rank's rows.
 
@@ -21,8 +22,11 @@ def accumulate_gradients(
         valid_tokens: tokens with a label in the global batch, over all ranks.
 
     Returns:
-        The summed loss of this rank's rows in nats, float64 scalar on the device.
+        The summed loss of this rank's rows in nats, float64 scalar on the device; 0 on ranks without a
+        pipeline's last stage.
     """
+    if isinstance(model, Pipeline):
+        return model.accumulate_gradients(batch, micro_batch, valid_tokens)
     rows = batch.tokens.shape[0]
     count = -(-rows // micro_batch)
     nats = torch.zeros((), dtype=torch.float64, device=device)

@@ -8,7 +8,7 @@ from megasbp.data.sources import SampleSource
 from megasbp.errors import InputError
 from megasbp.model.config import ModelConfig
 from megasbp.model.flops import parameter_count
-from megasbp.parallel.config import layout_problem
+from megasbp.parallel.config import layout_problem, schedule_problem
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import hash_object, publish_json, read_json, require_free_space
 from megasbp.training.checkpoint import read_state, require_whole
@@ -60,10 +60,7 @@ def check_job(job: TrainingJob, runtime: Runtime) -> None:
     training, model = job.training, job.model
     if job.steps < 1:
         raise InputError(f"{job.name}: steps is {job.steps}, must be at least 1; raise the token budget")
-    problem = batch_problem(training.global_batch, training.micro_batch, runtime.data_ranks)
-    if problem:
-        raise InputError(f"training.{problem}")
-    problem = layout_problem(runtime.parallel, model, job.source.sequence_length, runtime.world_size)
+    problem = _layout_problem(job, runtime)
     if problem:
         raise InputError(problem)
     sources = {"training": job.source} | ({"validation": job.validation} if job.validation else {})
@@ -90,6 +87,27 @@ def check_job(job: TrainingJob, runtime: Runtime) -> None:
     size = parameter_count(model) * _CHECKPOINT_BYTES_PER_PARAMETER
     # While one is written, the kept ones, the best as of each, and the new one.
     require_free_space(job.folder, size * (2 * training.keep_checkpoints + 1))
+
+
+def _layout_problem(job: TrainingJob, runtime: Runtime) -> str | None:
+    """Why the ranks cannot share the job, with the nearest legal value; None where they can."""
+    training, parallel = job.training, runtime.parallel
+    problem = batch_problem(training.global_batch, training.micro_batch, runtime.data_ranks)
+    if problem:
+        return f"training.{problem}"
+    problem = layout_problem(parallel, job.model, job.source.sequence_length, runtime.world_size)
+    if problem or runtime.world_size == 1:
+        return problem
+    checkpointing = training.activation_checkpointing
+    if parallel.defers_gradients and checkpointing != "none":
+        # torch goes through a stage's graph twice then, and what was computed again is gone the second time.
+        return (
+            f"training.activation_checkpointing is {checkpointing!r}, which parallel.schedule "
+            f"{parallel.schedule!r} rules out, because it defers the gradients of the weights; set it to "
+            "'none', or parallel.schedule to 'interleaved_1f1b'"
+        )
+    micro_batches = training.global_batch // (training.micro_batch * runtime.data_ranks)
+    return schedule_problem(parallel, micro_batches)
 
 
 def job_identity(job: TrainingJob) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from torch import nn
 from megasbp.model.layers import Embedding
 from megasbp.model.mup import rate_multiplier
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.parallelize import local_tensor, square_sum
+from megasbp.parallel.pipeline import Pipeline
 from megasbp.parallel.runtime import Runtime
+from megasbp.parallel.shards import local_tensor, square_sum
 from megasbp.training.config import TrainingConfig
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -39,25 +40,34 @@ def decay_groups(model: nn.Module) -> dict[str, list[str]]:
     return groups
 
 
-def build_optimizer(model: Transformer, config: TrainingConfig) -> AdamW:
-    """The optimiser of a parallelised model, with its state in place (zeros), ready to be loaded into."""
+def build_optimizer(model: Transformer | Pipeline, config: TrainingConfig) -> AdamW:
+    """The optimiser of a rank's part of a model, with its state in place (zeros), ready to be loaded into.
+
+    A tied table's copy, on the last stage of a pipeline, is updated as the table is, in a group of its own
+    ("copy"), which the gradient norm leaves out.
+    """
     parameters = dict(model.named_parameters())
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for decay, names in zip((config.weight_decay, 0.0), decay_groups(model).values(), strict=True):
         for name in names:
             multiplier = rate_multiplier(model.config, name)
             groups.setdefault((multiplier, decay / multiplier), []).append(parameters[name])
+    options = [
+        {"params": members, "weight_decay": decay, "rate_multiplier": multiplier, "copy": False}
+        for (multiplier, decay), members in groups.items()
+    ]
+    if isinstance(model, Pipeline) and model.tied is not None and model.tied.copy is not None:
+        # Tables are not decayed.
+        copy = model.tied.copy
+        options.append({"params": [copy], "weight_decay": 0.0, "rate_multiplier": 1.0, "copy": True})
     optimizer = AdamW(
-        [
-            {"params": members, "weight_decay": decay, "rate_multiplier": multiplier}
-            for (multiplier, decay), members in groups.items()
-        ],
+        options,
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),
         eps=config.epsilon,
         fused=True,
     )
-    for parameter in parameters.values():
+    for parameter in (member for group in optimizer.param_groups for member in group["params"]):
         state = optimizer.state[parameter]
         state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
         for moment in MOMENTS:
@@ -86,29 +96,45 @@ def optimizer_step(
     numbers; nothing waits for the device.
 
     Args:
-        nats: this rank's summed loss, scalar.
+        nats: this rank's summed loss, scalar; 0 on ranks without a pipeline's last stage.
         valid_tokens: of the global batch.
 
     Returns:
         float64 [2] on the device: mean loss in nats per token and gradient norm before clipping, of the
         whole global batch.
     """
-    gradients = [
-        parameter.grad
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-        if parameter.grad is not None
-    ]
+    gradients: dict[bool, list[torch.Tensor]] = {False: [], True: []}
+    for group in optimizer.param_groups:
+        found = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+        gradients[group["copy"]] += found
     # Ranks that share each matrix have the same loss.
     share = nats.to(torch.float64) / runtime.tensor_ranks
-    totals = runtime.sum(torch.stack([share, square_sum(gradients)]))
+    totals = runtime.sum(torch.stack([share, square_sum(gradients[False])]))
     loss, norm = totals[0] / valid_tokens, totals[1].sqrt()
     finite = torch.isfinite(loss) & torch.isfinite(norm)
     scale = torch.clamp(clip / (norm + 1e-6), max=1.0).to(torch.float32)
-    torch._foreach_mul_([local_tensor(gradient) for gradient in gradients], scale)
+    torch._foreach_mul_([local_tensor(gradient) for found in gradients.values() for gradient in found], scale)
     optimizer.found_inf = (~finite).to(torch.float32)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate_multiplier"]
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return torch.stack([loss, norm])
+
+
+def follow_table(model: Transformer | Pipeline, optimizer: AdamW | None = None) -> None:
+    """Makes a tied table's copy equal to the table, with its moments; all ranks call it.
+
+    To be called after weights were initialised or loaded.
+    """
+    if not isinstance(model, Pipeline) or model.tied is None:
+        return
+    tied = model.tied
+    tied.follow(*(_with_moments(parameter, optimizer) for parameter in (tied.table, tied.copy)))
+
+
+def _with_moments(parameter: nn.Parameter | None, optimizer: AdamW | None) -> list[torch.Tensor]:
+    if parameter is None:
+        return []
+    state = optimizer.state[parameter] if optimizer is not None else {}
+    return [parameter.detach(), *(state[moment] for moment in MOMENTS if moment in state)]

@@ -17,10 +17,9 @@ import torch
 from megasbp.data.batch import Batch
 from megasbp.data.loader import Loader
 from megasbp.errors import InputError
-from megasbp.model.init import initialize
-from megasbp.model.transformer import Transformer
-from megasbp.parallel.parallelize import parallelize
+from megasbp.parallel.parallelize import parallel_model
 from megasbp.parallel.runtime import Runtime
+from megasbp.parallel.shards import initialize_shards
 from megasbp.storage import remove_partials
 from megasbp.training.checkpoint import (
     checkpoint_folder,
@@ -33,7 +32,7 @@ from megasbp.training.checkpoint import (
 )
 from megasbp.training.gradients import accumulate_gradients
 from megasbp.training.job import TrainingJob, check_job, claim_folder
-from megasbp.training.optimizer import build_optimizer, optimizer_step, set_update_count
+from megasbp.training.optimizer import build_optimizer, follow_table, optimizer_step, set_update_count
 from megasbp.training.recorder import Recorder
 from megasbp.training.result import CHECKPOINTS, TrainingResult, publish_result, read_result
 from megasbp.training.schedule import (
@@ -96,17 +95,23 @@ class _Run:
         self.state, self.saved_step = RunState(), 0
 
         start = self._newest()
-        model = Transformer(job.model)
-        if start is None and job.initial_checkpoint is None:
-            initialize(model, job.seed)
         training = job.training
-        self.model = parallelize(model, runtime, training.compute_dtype, training.activation_checkpointing)
+        self.model = parallel_model(
+            job.model,
+            runtime,
+            training.compute_dtype,
+            training.activation_checkpointing,
+            training.sequence_length,
+        )
         self.optimizer = build_optimizer(self.model, job.training)
         self.tensors = checkpoint_tensors(self.model, self.optimizer)
         if start is not None:
             self._resume(start)
         elif job.initial_checkpoint is not None:
             load_tensors(job.initial_checkpoint, checkpoint_tensors(self.model), runtime)
+        else:
+            initialize_shards(self.model, job.model, job.seed)
+        follow_table(self.model, self.optimizer)
         self.model.train()
         self.recorder = Recorder(job.folder, job.name, job.steps, self.state.step, writes=runtime.is_main)
 

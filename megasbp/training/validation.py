@@ -8,11 +8,14 @@ from megasbp.data.sources import SampleSource
 from megasbp.errors import InputError
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.parallelize import release_parameters
+from megasbp.parallel.pipeline import Pipeline
 from megasbp.parallel.runtime import Runtime
 
 
 @torch.no_grad()
-def validation_loss(model: Transformer, source: SampleSource, batch_size: int, runtime: Runtime) -> float:
+def validation_loss(
+    model: Transformer | Pipeline, source: SampleSource, batch_size: int, runtime: Runtime
+) -> float:
     """Nats per token with a label, over one epoch of `source`; all ranks call it and get the same value.
 
     Args:
@@ -34,7 +37,7 @@ def validation_loss(model: Transformer, source: SampleSource, batch_size: int, r
     release_parameters(model)
     model.train()
     tokens = runtime.sum_over_data(totals[1]).item()
-    # Ranks that share each matrix have the same loss.
+    # Ranks that share each matrix have the same loss, those without a pipeline's last stage none.
     nats = runtime.sum(totals[0] / runtime.tensor_ranks).item()
     if tokens == 0:
         raise InputError("the validation source has no token with a label; give it more documents")

@@ -16,15 +16,15 @@ import torch
 from breaking_source import BreakingSource, train_up_to
 from launch import fork_ranks
 from safetensors.torch import save_file
-from steps import GLOBAL_BATCH, build_model, tensors_of_steps, whole
+from steps import GLOBAL_BATCH, tensors_of_steps, whole
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from training_world import RaggedSource, model_config, training_config, training_job
+from training_world import RaggedSource, initial_model, model_config, training_config, training_job
 
 from megasbp.errors import InputError
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.parallelize import square_sum
 from megasbp.parallel.runtime import Runtime
+from megasbp.parallel.shards import square_sum
 from megasbp.training.checkpoint import checkpoint_steps
 from megasbp.training.gradients import accumulate_gradients
 from megasbp.training.optimizer import build_optimizer, optimizer_step
@@ -57,7 +57,7 @@ class CountingCollectives(TorchDispatchMode):
 
 def build(runtime: Runtime, tied: bool, precision: str) -> Transformer:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return build_model(runtime, model_config(tied=tied), dtype)
+    return initial_model(runtime, model_config(tied=tied), dtype)
 
 
 def step_tensors(runtime: Runtime, tied: bool, micro: int, precision: str) -> dict[str, torch.Tensor]:

@@ -50,7 +50,12 @@ def fork_ranks(function: Callable[..., None], ranks: int, *arguments: Any) -> No
 def launch(script: str, *folders: Path, seconds: float) -> None:
     """Runs a file of this folder, which forks ranks; fails with what it has printed."""
     here = Path(__file__).resolve().parent
-    places = [str(here.parent.parent), str(here.parent / "training"), os.environ.get("PYTHONPATH", "")]
+    places = [
+        str(here.parent.parent),
+        str(here.parent / "training"),
+        str(here.parent / "data"),
+        os.environ.get("PYTHONPATH", ""),
+    ]
     ended = subprocess.run(
         [sys.executable, str(here / script), *map(str, folders)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)},

@@ -1,13 +1,21 @@
 """Mistakes that a parallel trainer may make, made on purpose: the parity matrix must catch each."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from unittest import mock
 
 import torch
 import torch.distributed as dist
+from layouts import Case
+from torch import nn
+from torch.distributed.pipelining import stage
 from torch.distributed.tensor import DTensor
 
 from megasbp.parallel import context, sequence, tensor, vocabulary
+from megasbp.parallel.config import ParallelConfig
+from megasbp.parallel.stage import AccumulatingStage
+from megasbp.parallel.tied import TiedTable
+from megasbp.training import optimizer
 
 
 def norm_gradients_of_one_rank() -> AbstractContextManager[object]:
@@ -70,13 +78,58 @@ def queries_at_other_places() -> AbstractContextManager[object]:
     return mock.patch.object(context, "attention_at", moved)
 
 
-TENSOR_LAYOUT, CONTEXT_LAYOUT = (1, 2, 1, 2), (1, 1, 4, 1)
+def tied_gradients_not_added() -> AbstractContextManager[object]:
+    """First and last stage of a pipeline each keep their own gradient of the table that they share."""
+    return mock.patch.object(TiedTable, "add_gradients", lambda self: None)
+
+
+def copy_counted_in_the_norm() -> AbstractContextManager[object]:
+    """The gradient norm counts the shared table on both stages."""
+    made = optimizer.AdamW.__init__
+
+    def counting(self: optimizer.AdamW, groups: list[dict[str, object]], **options: object) -> None:
+        made(self, [{**group, "copy": False} for group in groups], **options)
+
+    return mock.patch.object(optimizer.AdamW, "__init__", counting)
+
+
+def gradients_divided_by_micro_batches() -> AbstractContextManager[object]:
+    """A pipeline takes the mean over the micro-batches, whose losses are shares of one sum."""
+    reduce = AccumulatingStage.perform_reduce_grad
+    return mock.patch.object(AccumulatingStage, "perform_reduce_grad", lambda self, factor: reduce(self, 2))
+
+
+def deferred_gradients_not_deferred() -> AbstractContextManager[object]:
+    """The pass for a stage's inputs adds to the gradients of the weights, which a later pass does as well."""
+    of_inputs = stage.stage_backward_input
+
+    def both(
+        outputs: list[torch.Tensor],
+        gradients: list[torch.Tensor] | None,
+        inputs: list[torch.Tensor],
+        weights: Iterator[nn.Parameter],
+    ) -> object:
+        weights = list(weights)
+        given = None if gradients is None else list(gradients)
+        torch.autograd.backward(outputs, given, retain_graph=True, inputs=weights)
+        return of_inputs(outputs, gradients, inputs, iter(weights))
+
+    return mock.patch.object(stage, "stage_backward_input", both)
+
+
+_TENSOR, _CONTEXT = Case(ParallelConfig(tensor=2)), Case(ParallelConfig(context=4))
+_PIPELINE = Case(ParallelConfig(pipeline=2, tensor=2), "tied, 5 layers")
+_DEFERRING = Case(ParallelConfig(pipeline=2, schedule="zbv_zero_bubble"), "tied, 5 layers")
 # Where each mistake is made.
 MUTATIONS = {
-    norm_gradients_of_one_rank: TENSOR_LAYOUT,
-    normalizer_of_one_part: TENSOR_LAYOUT,
-    gathered_gradients_not_summed: TENSOR_LAYOUT,
-    positions_shifted: TENSOR_LAYOUT,
-    tied_gradient_counted_twice: TENSOR_LAYOUT,
-    queries_at_other_places: CONTEXT_LAYOUT,
+    norm_gradients_of_one_rank: _TENSOR,
+    normalizer_of_one_part: _TENSOR,
+    gathered_gradients_not_summed: _TENSOR,
+    positions_shifted: _TENSOR,
+    tied_gradient_counted_twice: _TENSOR,
+    queries_at_other_places: _CONTEXT,
+    tied_gradients_not_added: _PIPELINE,
+    copy_counted_in_the_norm: _PIPELINE,
+    gradients_divided_by_micro_batches: _PIPELINE,
+    deferred_gradients_not_deferred: _DEFERRING,
 }

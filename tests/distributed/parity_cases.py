@@ -8,69 +8,71 @@ import json
 import sys
 from pathlib import Path
 
-import torch
 from breaking_source import train_up_to
 from launch import fork_ranks
+from layouts import SCHEDULES, SOURCES, Case, config_of, layout_name, layouts_of, source_of
 from mutations import MUTATIONS
-from safetensors.torch import save_file
-from steps import GLOBAL_BATCH, build_model, one_step, tensors_of_steps
-from training_world import RaggedSource, model_config, training_config, training_job
+from steps import GLOBAL_BATCH, keep, one_step, passes_of_a_step, run_case
+from training_world import RaggedSource, initial_model, training_config, training_job
 
 from megasbp.errors import InputError
-from megasbp.model.config import ModelConfig
 from megasbp.parallel.config import ParallelConfig
 from megasbp.parallel.recompute import MODES
 from megasbp.parallel.runtime import Runtime
 from megasbp.training.checkpoint import checkpoint_tensors, load_tensors, save_checkpoint
 from megasbp.training.job import TrainingJob
-from megasbp.training.optimizer import build_optimizer, set_update_count
+from megasbp.training.optimizer import build_optimizer, follow_table, set_update_count
 from megasbp.training.trainer import train
 from megasbp.training.validation import validation_loss
 
 RANKS = 4
-# (dp_replicate, dp_shard, cp, tp): every one of product 4
-LAYOUTS = tuple(
-    (replicate, shard, context, tensor)
-    for replicate, shard, context, tensor in itertools.product((1, 2, 4), repeat=4)
-    if replicate * shard * context * tensor == 4
-)
+LAYOUTS = layouts_of(RANKS)
+SHARD, TENSOR = ParallelConfig(), ParallelConfig(tensor=2)
 # Of which checkpoints are written.
-SAVED = ((1, 4, 1, 1), (2, 2, 1, 1), (1, 2, 1, 2), (1, 1, 2, 2), (1, 1, 1, 4))
-MODELS = {
-    "tied": {"tied": True},
-    "untied, grouped queries": {"tied": False, "heads": 8},
-    "tied, no norms of queries, µP": {"tied": True, "qk_norm": False, "mup_base_width": 8},
-}
-DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
-# Model and type of numbers, at every layout; and at those of several axes and of the widest.
-EVERYWHERE = (("tied", "fp64"), ("untied, grouped queries", "fp32"))
-AT_SOME = (("untied, grouped queries", "fp64"), ("tied, no norms of queries, µP", "fp64"))
-SOME = ((1, 2, 1, 2), (2, 1, 2, 1), (1, 1, 2, 2), (1, 1, 1, 4))
+SAVED = (
+    SHARD,
+    ParallelConfig(replicate=2),
+    TENSOR,
+    ParallelConfig(context=2, tensor=2),
+    ParallelConfig(tensor=4),
+    ParallelConfig(pipeline=2, tensor=2, schedule="zbv_zero_bubble"),
+)
+FLAT = [layout for layout in LAYOUTS if layout.pipeline == 1]
+# Of several axes, and the widest.
+SOME = (TENSOR, ParallelConfig(replicate=2, context=2), SAVED[3], SAVED[4])
+PIPELINED = ParallelConfig(pipeline=2, tensor=2)
 CASES = [
-    *((layout, *case) for layout in LAYOUTS for case in EVERYWHERE),
-    *((layout, *case) for layout in SOME for case in AT_SOME),
+    *(Case(layout, "tied", "fp64") for layout in FLAT),
+    *(Case(layout, "untied, grouped queries", "fp32") for layout in FLAT),
+    *(Case(layout, "untied, grouped queries", "fp64") for layout in SOME),
+    *(Case(layout, "tied, no norms of queries, µP", "fp64") for layout in SOME),
+    *(Case(layout, "tied", "fp64", "pairs") for layout in SOME),
+    *(Case(layout, "tied, 5 layers", "fp64") for layout in LAYOUTS if layout.pipeline > 1),
+    *(
+        Case(PIPELINED.model_copy(update={"schedule": schedule}), model, dtype, source)
+        for schedule in SCHEDULES
+        for model, dtype, source in (
+            ("tied, 5 layers", "fp64", "pairs"),
+            ("untied, 5 layers", "fp32", "ragged"),
+        )
+    ),
+]
+RECOMPUTED = [
+    *(Case(TENSOR, checkpointing=mode) for mode in MODES),
+    *(Case(PIPELINED, "tied, 5 layers", checkpointing=mode) for mode in MODES),
 ]
 MICRO_BATCH = 2
 
 
-def wide_config(**changes: object) -> ModelConfig:
-    """Of sizes that 4 ranks can share."""
-    return model_config(**{"vocabulary_size": 64, "heads": 4, "kv_heads": 4, **changes})
-
-
-def case_name(layout: tuple[int, ...], model: str, dtype: str) -> str:
-    return f"{'x'.join(map(str, layout))} {model} {dtype}"
-
-
-def checkpoint_path(folder: Path, layout: tuple[int, ...]) -> Path:
-    return folder / f"checkpoint-{'x'.join(map(str, layout))}"
+def checkpoint_path(folder: Path, layout: ParallelConfig) -> Path:
+    return folder / f"checkpoint {layout_name(layout)}"
 
 
 def losses_and_norms(
-    runtime: Runtime, folder: Path, saved: tuple[int, ...] | None = None, own: tuple[int, ...] | None = None
+    runtime: Runtime, folder: Path, saved: ParallelConfig | None = None, own: ParallelConfig | None = None
 ) -> list[list[float]]:
     """Loss and gradient norm of two steps, with a checkpoint of `own` between; of the second from one."""
-    model = build_model(runtime, wide_config(), torch.float32)
+    model = initial_model(config_of("tied, 5 layers"), runtime)
     optimizer = build_optimizer(model, training_config(epsilon=1e-4))
     tensors = checkpoint_tensors(model, optimizer)
     found = []
@@ -78,6 +80,7 @@ def losses_and_norms(
         if step == 1 and saved is not None:
             load_tensors(checkpoint_path(folder, saved), tensors, runtime)
             set_update_count(optimizer, 1)
+            follow_table(model, optimizer)
         if step == 0 and saved is not None:
             continue
         found.append(one_step(runtime, model, optimizer, step).tolist())
@@ -90,15 +93,10 @@ def job_of(folder: Path) -> TrainingJob:
     """Twelve steps with validations and checkpoints."""
     return training_job(
         folder,
-        model={"vocabulary_size": 64, "heads": 4, "kv_heads": 4},
+        model={"vocabulary_size": 64, "heads": 4, "kv_heads": 4, "layers": 3},
         training={"global_batch": GLOBAL_BATCH, "micro_batch": MICRO_BATCH},
         steps=12,
     )
-
-
-def keep(runtime: Runtime, tensors: dict[str, torch.Tensor], path: Path) -> None:
-    if runtime.is_main:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
 def refusal(runtime: Runtime, folder: Path) -> str:
@@ -112,36 +110,58 @@ def refusal(runtime: Runtime, folder: Path) -> str:
     return ""
 
 
+def schedule_refusal(runtime: Runtime, folder: Path, **training: object) -> str:
+    """What a pipeline says whose step it cannot run."""
+    changes = {"vocabulary_size": 64, "heads": 4, "kv_heads": 4, "layers": 5}
+    try:
+        train(training_job(folder, model=changes, training=training), runtime)
+    except InputError as error:
+        assert not folder.exists()
+        return str(error)
+    return ""
+
+
 def main(folder: Path) -> None:
     started = Runtime.start()
     facts: dict[str, object] = {}
-    runtimes = {
-        layout: started.laid_out(ParallelConfig(replicate=layout[0], context=layout[2], tensor=layout[3]))
-        for layout in LAYOUTS
-    }
-    for layout, name, dtype in CASES:
-        model = build_model(runtimes[layout], wide_config(**MODELS[name]), DTYPES[dtype])
-        tensors = tensors_of_steps(runtimes[layout], model, MICRO_BATCH)
-        keep(started, tensors, folder / f"{case_name(layout, name, dtype)}.safetensors")
-    for mode in MODES:
-        model = build_model(runtimes[1, 2, 1, 2], wide_config(), torch.float64, mode)
-        tensors = tensors_of_steps(runtimes[1, 2, 1, 2], model, MICRO_BATCH)
-        keep(started, tensors, folder / f"{mode}.safetensors")
-    for mutation, layout in MUTATIONS.items():
+    runtimes: dict[ParallelConfig, Runtime] = {}
+
+    def laid_out(layout: ParallelConfig) -> Runtime:
+        runtimes[layout] = runtimes.get(layout) or started.laid_out(layout)
+        return runtimes[layout]
+
+    own = folder / f"rank {started.rank}"
+    own.mkdir()
+    sources = {name: source_of(name, own) for name in SOURCES}
+    for case in (*CASES, *RECOMPUTED):
+        keep(laid_out(case.parallel), run_case(case, laid_out(case.parallel), sources), folder / str(case))
+    for mutation, case in MUTATIONS.items():
         with mutation():
-            model = build_model(runtimes[layout], wide_config(), torch.float64)
-            tensors = tensors_of_steps(runtimes[layout], model, MICRO_BATCH)
-        keep(started, tensors, folder / f"{mutation.__name__}.safetensors")
+            keep(
+                laid_out(case.parallel),
+                run_case(case, laid_out(case.parallel), sources),
+                folder / mutation.__name__,
+            )
+    for schedule in SCHEDULES:
+        layout = PIPELINED.model_copy(update={"schedule": schedule})
+        facts[f"{schedule} passes"] = passes_of_a_step(laid_out(layout))
     for layout in SAVED:
-        facts[f"{layout} uninterrupted"] = losses_and_norms(runtimes[layout], folder, own=layout)
+        facts[f"{layout_name(layout)} uninterrupted"] = losses_and_norms(laid_out(layout), folder, own=layout)
     for saved, layout in itertools.product(SAVED, SAVED):
-        facts[f"{saved} to {layout}"] = losses_and_norms(runtimes[layout], folder, saved)
-    for layout, runtime in runtimes.items():
-        model = build_model(runtime, wide_config(), torch.float32)
-        facts[f"{layout} validation"] = validation_loss(model, RaggedSource(2, 7), 2, runtime)
-    train_up_to(8, job_of(folder / "job"), runtimes[1, 2, 1, 2])
-    train(job_of(folder / "job"), runtimes[1, 1, 2, 2])
-    facts["refusal"] = refusal(runtimes[1, 2, 1, 2], folder / "refused")
+        found = losses_and_norms(laid_out(layout), folder, saved)
+        facts[f"{layout_name(saved)} to {layout_name(layout)}"] = found
+    for layout in LAYOUTS:
+        model = initial_model(config_of("tied, 5 layers"), laid_out(layout))
+        loss = validation_loss(model, RaggedSource(2, 7), 2, laid_out(layout))
+        facts[f"{layout_name(layout)} validation"] = loss
+    train_up_to(8, job_of(folder / "job"), laid_out(PIPELINED))
+    train(job_of(folder / "job"), laid_out(SAVED[3]))
+    facts["refusal"] = refusal(laid_out(TENSOR), folder / "refused")
+    facts["too few"] = schedule_refusal(laid_out(PIPELINED), folder / "refused", micro_batch=8)
+    deferring = laid_out(PIPELINED.model_copy(update={"schedule": "zbv_zero_bubble"}))
+    facts["recomputed and deferred"] = schedule_refusal(
+        deferring, folder / "refused", activation_checkpointing="full"
+    )
     if started.is_main:
         (folder / "facts.json").write_text(json.dumps(facts))
     started.close()

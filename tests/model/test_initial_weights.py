@@ -4,7 +4,7 @@ import pytest
 import torch
 from model_world import small_config
 
-from megasbp.model.init import initial_values, initialize, standard_deviation
+from megasbp.model.init import fill, initial_values, initialize
 from megasbp.model.transformer import Transformer
 
 
@@ -14,14 +14,16 @@ def initialized(seed: int, **changes) -> Transformer:
     return model
 
 
-def test_a_slice_of_a_parameter_is_made_without_the_whole():
-    # Larger than one chunk of `initialize`.
+def test_a_part_of_a_parameter_is_made_without_the_whole():
+    # Larger than one chunk of `fill`.
     model = initialized(5, vocabulary_size=3001)
     for name, parameter in model.named_parameters():
-        flat, size = parameter.detach().flatten(), parameter.numel()
-        for start, stop in ((0, size), (size // 3, size - size // 5), (size - 1, size), (4, 4)):
-            found = initial_values(name, start, stop, 5, standard_deviation(name, 48, 3))
-            assert torch.equal(found, flat[start:stop]), name
+        shape = tuple(parameter.shape)
+        for first, last in ((0.0, 1.0), (0.3, 0.8), (1.0, 1.0), (0.9, 1.0)):
+            part = tuple(slice(int(first * size), int(last * size)) for size in shape)
+            found = torch.empty_like(parameter[part], memory_format=torch.contiguous_format)
+            fill(found, name, model.config, 5, shape, tuple(piece.start for piece in part))
+            assert torch.equal(found, parameter[part]), (name, part)
 
 
 def test_only_seed_and_name_decide():
@@ -66,6 +68,6 @@ def test_norms_begin_as_ones():
 
 
 def test_the_first_weights_are_frozen():
-    found = initial_values("embedding.weight", 0, 4, seed=7, deviation=1.0)
+    found = initial_values("embedding.weight", torch.arange(4), seed=7, deviation=1.0)
     # A change here means that runs can no longer be repeated from their seed.
     assert found.tolist() == [2.170461893081665, -0.8773009777069092, -0.4518860876560211, -0.479922354221344]

@@ -2,12 +2,10 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from training_world import RaggedSource, model_config, training_config
+from training_world import RaggedSource, initial_model, model_config, training_config
 
 from megasbp.data.batch import Batch
-from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.parallelize import parallelize
 from megasbp.parallel.recompute import MODES, Mode
 from megasbp.parallel.runtime import Runtime
 from megasbp.training.gradients import accumulate_gradients
@@ -17,9 +15,7 @@ CPU = torch.device("cpu")
 
 
 def small_model(checkpointing: Mode = "none", **changes: object) -> Transformer:
-    model = Transformer(model_config(**changes))
-    initialize(model, 3)
-    return parallelize(model, Runtime.start(), torch.float32, checkpointing)
+    return initial_model(model_config(**changes), Runtime.start(), checkpointing=checkpointing)
 
 
 def ragged_batch(rows: int = 8) -> Batch:
@@ -167,9 +163,7 @@ def test_decay_spares_norms_and_embeddings(tied: bool) -> None:
 
 
 def test_bf16_compute_keeps_parameters_gradients_and_moments_in_fp32() -> None:
-    model = Transformer(model_config())
-    initialize(model, 3)
-    parallelize(model, Runtime.start(), torch.bfloat16)
+    model = initial_model(model_config(), Runtime.start(), torch.bfloat16)
     batch = ragged_batch()
     exact = accumulate_gradients(small_model(), batch, 8, batch.valid_tokens, CPU)
     nats = accumulate_gradients(model, batch, 8, batch.valid_tokens, CPU)

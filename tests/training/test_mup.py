@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from training_world import VOCABULARY, RaggedSource, training_config
+from training_world import VOCABULARY, RaggedSource, initial_model, training_config
 
 from megasbp.model.config import ModelConfig
-from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.parallelize import parallelize
 from megasbp.parallel.runtime import Runtime
 from megasbp.training.gradients import accumulate_gradients
 from megasbp.training.optimizer import build_optimizer, optimizer_step
@@ -32,9 +30,7 @@ def model_of(width: int, base: int | None, tied: bool) -> Transformer:
         maximum_positions=64,
         mup_base_width=base,
     )
-    model = Transformer(config)
-    initialize(model, 0)
-    return parallelize(model, Runtime.start(), torch.float32)
+    return initial_model(config, Runtime.start())
 
 
 @torch.no_grad()
@@ -42,7 +38,7 @@ def activations(model: Transformer, batch) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     hooks = [
         block.register_forward_hook(lambda _, __, out, name=f"block {number}": found.update({name: out}))
-        for number, block in enumerate(model.blocks)
+        for number, block in enumerate(model.blocks.values())
     ]
     found["logits"] = model(batch.tokens, batch.positions, batch.segments)
     for hook in hooks:

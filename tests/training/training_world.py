@@ -9,9 +9,16 @@ import torch
 from megasbp.addressing import derive_key
 from megasbp.data.batch import MASKED, PADDING, Batch
 from megasbp.model.config import ModelConfig
+from megasbp.model.transformer import Transformer
+from megasbp.parallel.parallelize import parallel_model
+from megasbp.parallel.pipeline import Pipeline
+from megasbp.parallel.recompute import Mode
+from megasbp.parallel.runtime import Runtime
+from megasbp.parallel.shards import initialize_shards
 from megasbp.storage import hash_object
 from megasbp.training.config import TrainingConfig
 from megasbp.training.job import TrainingJob
+from megasbp.training.optimizer import follow_table
 
 VOCABULARY = 61
 SEQUENCE = 24
@@ -68,6 +75,24 @@ def model_config(**changes: Any) -> ModelConfig:
             **changes,
         }
     )
+
+
+def initial_model(
+    config: ModelConfig,
+    runtime: Runtime,
+    dtype: torch.dtype = torch.float32,
+    checkpointing: Mode = "none",
+) -> Transformer | Pipeline:
+    """A rank's part of a model; float64 is also the type of its parameters."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.promote_types(dtype, torch.float32))
+    try:
+        model = parallel_model(config, runtime, dtype, checkpointing, SEQUENCE)
+    finally:
+        torch.set_default_dtype(usual)
+    initialize_shards(model, config, 3)
+    follow_table(model)
+    return model
 
 
 def training_config(**changes: Any) -> TrainingConfig:

@@ -1,0 +1,63 @@
+"""The cases of the parity matrix on 8 ranks; what each computes is left for test_eight_ranks.py.
+
+Usage: python eight_ranks.py FOLDER
+"""
+
+import itertools
+import sys
+from pathlib import Path
+
+from launch import fork_ranks
+from layouts import SCHEDULES, SOURCES, Case, source_of
+from steps import keep, run_case
+
+from megasbp.parallel.config import ParallelConfig
+from megasbp.parallel.runtime import Runtime
+
+RANKS = 8
+# Three axes of two; what is left of 8 ranks shards the parameters.
+_CUBES = [
+    ParallelConfig(**dict.fromkeys(axes, 2))
+    for axes in (
+        *itertools.combinations(("pipeline", "replicate", "context", "tensor"), 3),
+        *itertools.combinations(("pipeline", "replicate", "context", "tensor"), 2),
+    )
+]
+LAYOUTS = [*_CUBES, ParallelConfig(pipeline=2, tensor=4), ParallelConfig(pipeline=4)]
+_FLAT = [layout for layout in LAYOUTS if layout.pipeline == 1]
+_PIPELINED = [
+    layout.model_copy(update={"schedule": schedule})
+    for layout in LAYOUTS
+    if layout.pipeline > 1
+    for schedule in SCHEDULES
+]
+CASES = [
+    *(Case(layout, f"{kind}, 5 layers", "fp64", "pairs") for layout in _FLAT for kind in ("tied", "untied")),
+    *(
+        Case(layout, f"{kind}, {9 if layout.pipeline == 4 else 5} layers", "fp64", source, micro_batch=1)
+        for layout in _PIPELINED
+        for kind, source in (("tied", "ragged"), ("untied", "pairs"))
+    ),
+    *(
+        Case(layout, "tied, 5 layers", "fp32", "pairs", micro_batch=1)
+        for layout in _PIPELINED[::3]
+        if layout.pipeline == 2
+    ),
+]
+
+
+def main(folder: Path) -> None:
+    started = Runtime.start()
+    own = folder / f"rank {started.rank}"
+    own.mkdir()
+    sources = {name: source_of(name, own) for name in SOURCES}
+    for layout in dict.fromkeys(case.parallel for case in CASES):
+        runtime = started.laid_out(layout)
+        for case in CASES:
+            if case.parallel == layout:
+                keep(runtime, run_case(case, runtime, sources), folder / str(case))
+    started.close()
+
+
+if __name__ == "__main__":
+    fork_ranks(main, RANKS, Path(sys.argv[1]))
