@@ -165,8 +165,10 @@ def _mask(segments: torch.Tensor) -> torch.Tensor:
 
 
 def _mask_of(bounds: SegmentBounds) -> torch.Tensor:
-    numbers = torch.arange(len(bounds.starts) - 1).repeat_interleave(bounds.starts.diff())
-    return _mask(numbers.view(bounds.shape))
+    rows, size = bounds.shape
+    # The number of segments that begin up to each token: a shape that torch.compile knows.
+    numbers = torch.searchsorted(bounds.starts, torch.arange(rows * size), right=True)
+    return _mask(numbers.view(rows, size))
 
 
 def _bounds(segments: np.ndarray) -> SegmentBounds:

@@ -1,10 +1,15 @@
 """Leaf modules: each holds fp32 parameters and computes in the type of its input."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from megasbp.kernels.rms_norm import rms_norm
+
+# Of inputs [..., inputs] and a weight [outputs, inputs] of one type.
+Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class Linear(nn.Module):
@@ -12,7 +17,10 @@ class Linear(nn.Module):
 
     Attributes:
         weight: fp32 [outputs, inputs].
+        product: as `functional.linear`.
     """
+
+    product: Product = staticmethod(functional.linear)
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -20,7 +28,7 @@ class Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., inputs] -> [..., outputs], in the type of `x`."""
-        return functional.linear(x, self.weight.to(x.dtype))
+        return self.product(x, self.weight.to(x.dtype))
 
 
 class Embedding(nn.Module):

@@ -1,5 +1,6 @@
 """Spreads a model over the ranks: context and tensor parallelism, pipeline stages, then FSDP2."""
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -8,7 +9,9 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from megasbp.model.config import ModelConfig
 from megasbp.model.transformer import Transformer
+from megasbp.parallel.compiled import compile_blocks
 from megasbp.parallel.context import attend_in_context, take_context_part
+from megasbp.parallel.fp8 import Scaling, multiply_in_fp8
 from megasbp.parallel.pipeline import Pipeline
 from megasbp.parallel.recompute import Mode, checkpoint_activations
 from megasbp.parallel.runtime import PARAMETERS, REPLICATE, TENSOR, Runtime
@@ -19,11 +22,29 @@ from megasbp.parallel.tensor import apply_tensor_parallel
 M = TypeVar("M", bound=nn.Module)
 
 
+@dataclass(frozen=True)
+class BlockOptions:
+    """How blocks compute.
+
+    Attributes:
+        checkpointing: of activations; see `checkpoint_activations`.
+        compiled: see `compile_blocks`.
+        fp8: see `multiply_in_fp8`.
+    """
+
+    checkpointing: Mode = "none"
+    compiled: bool = False
+    fp8: Scaling | None = None
+
+
+PLAIN = BlockOptions()
+
+
 def parallel_model(
     config: ModelConfig,
     runtime: Runtime,
     compute_dtype: torch.dtype,
-    checkpointing: Mode = "none",
+    options: BlockOptions = PLAIN,
     sequence_length: int = 1,
 ) -> Transformer | Pipeline:
     """This rank's part of a model, on its device; weights are unset. No rank ever holds the whole.
@@ -35,11 +56,11 @@ def parallel_model(
 
     Args:
         compute_dtype: torch.float32, or torch.bfloat16, in which the parameters are then gathered too.
-        checkpointing: of activations; see `checkpoint_activations`.
+        options: how its blocks compute.
         sequence_length: for which a pipeline's stages are made equal in work.
     """
     if runtime.pipeline is None or runtime.parallel.pipeline == 1:
-        model = _whole(config, runtime, compute_dtype, checkpointing)
+        model = _whole(config, runtime, compute_dtype, options)
         if runtime.context is not None and runtime.parallel.context > 1:
             take_context_part(model, runtime.context, ("tokens", "positions", "labels"))
         return _sharded(model, runtime)
@@ -47,7 +68,7 @@ def parallel_model(
     layers = stage_layers(config, sequence_length, parallel.stages)
     stages = {}
     for number in stages_of_rank(parallel, runtime.pipeline.get_local_rank()):
-        whole = _whole(config, runtime, compute_dtype, checkpointing)
+        whole = _whole(config, runtime, compute_dtype, options)
         stage = Stage(whole, layers[number], number == 0, number == parallel.stages - 1)
         if runtime.context is not None and parallel.context > 1:
             names = ("received",) if stage.first else ()
@@ -57,17 +78,21 @@ def parallel_model(
 
 
 def _whole(
-    config: ModelConfig, runtime: Runtime, compute_dtype: torch.dtype, checkpointing: Mode
+    config: ModelConfig, runtime: Runtime, compute_dtype: torch.dtype, options: BlockOptions
 ) -> Transformer:
     """The model on no device, its blocks changed as the layout asks for."""
     with torch.device("meta"):
         model = Transformer(config)
     model.compute_dtype = compute_dtype
-    checkpoint_activations(model, checkpointing)
+    if options.fp8 is not None:
+        multiply_in_fp8(model, options.fp8)
     if runtime.parallel.context > 1 and runtime.context is not None:
         attend_in_context(model, runtime.context)
     if runtime.mesh is not None and runtime.tensor_ranks > 1:
         apply_tensor_parallel(model, runtime.mesh[TENSOR])
+    checkpoint_activations(model, options.checkpointing)
+    if options.compiled:
+        compile_blocks(model)
     return model
 
 

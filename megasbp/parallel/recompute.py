@@ -39,5 +39,12 @@ def checkpoint_activations(model: Transformer, mode: Mode) -> None:
     if mode == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _KEPT)
     for block in model.blocks.values():
-        forward: Callable[..., torch.Tensor] = block.forward
-        block.forward = partial(checkpoint, forward, **options)
+        block.forward = _recomputed(block.forward, options)
+
+
+def _recomputed(forward: Callable[..., torch.Tensor], options: dict[str, Any]) -> Callable[..., torch.Tensor]:
+    # A function of its own, because torch.compile does not look into a `partial`.
+    def recomputed(*arguments: Any) -> torch.Tensor:
+        return checkpoint(forward, *arguments, **options)
+
+    return recomputed

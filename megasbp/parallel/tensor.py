@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
-from torch.nn import functional
 
 from megasbp.model.layers import Linear, RMSNorm
 from megasbp.model.transformer import Block, Transformer
@@ -56,10 +55,11 @@ class ColumnLinear(Linear):
     def __init__(self, whole: Linear, mesh: DeviceMesh) -> None:
         nn.Module.__init__(self)
         self.weight = nn.Parameter(_divided(whole.weight, mesh, Shard(0)))
+        self.product = whole.product
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, S, inputs] -> [B, S, outputs / T]."""
-        return functional.linear(x, _local(self.weight).to(x.dtype))
+        return self.product(x, _local(self.weight).to(x.dtype))
 
 
 class RowLinear(Linear):
@@ -68,11 +68,12 @@ class RowLinear(Linear):
     def __init__(self, whole: Linear, mesh: DeviceMesh) -> None:
         nn.Module.__init__(self)
         self.weight = nn.Parameter(_divided(whole.weight, mesh, Shard(1)))
+        self.product = whole.product
         self._group = mesh.get_group()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, S, inputs / T] -> [B, S / T, outputs]."""
-        return sum_to_sequence(functional.linear(x, _local(self.weight).to(x.dtype)), self._group)
+        return sum_to_sequence(self.product(x, _local(self.weight).to(x.dtype)), self._group)
 
 
 class PartialNorm(RMSNorm):

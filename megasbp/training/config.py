@@ -5,6 +5,7 @@ from typing import Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from megasbp.parallel.fp8 import Scaling
 from megasbp.parallel.recompute import Mode
 from megasbp.parallel.runtime import computes_bfloat16
 
@@ -29,6 +30,10 @@ class TrainingConfig(BaseModel):
         activation_checkpointing: "full" keeps only the inputs of the blocks for the backward pass and
             computes the rest again; "selective" keeps the matrix products too; "none" keeps all. Changes
             memory and time, nothing else.
+        compile: compiles the blocks with torch.compile; the first steps take minutes, the others less time.
+            Sums are made in another order.
+        fp8: makes the matrix products of the blocks in 8-bit floating point: "tensorwise" is faster,
+            "rowwise" more exact. On GPUs from compute capability 8.9 on, with torchao and precision "bf16".
         precision: type of activations and matrix products, "bf16" or "fp32"; parameters, gradient sums and
             optimiser are fp32. "auto" becomes "bf16" where this process's device multiplies it in hardware,
             else "fp32"; runs that move between machines name one.
@@ -55,6 +60,8 @@ class TrainingConfig(BaseModel):
     epsilon: float = Field(1e-8, gt=0, allow_inf_nan=False)
     gradient_clip: float = Field(1.0, gt=0, allow_inf_nan=False)
     activation_checkpointing: Mode = "none"
+    compile: bool = False
+    fp8: Scaling | None = None
     precision: Literal["bf16", "fp32"] = "bf16"
     validations: int = Field(10, ge=1)
     checkpoints: int = Field(4, ge=1)
@@ -73,6 +80,12 @@ class TrainingConfig(BaseModel):
     def compute_dtype(self) -> torch.dtype:
         """Type of activations and matrix products."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    @model_validator(mode="after")
+    def _fp8_beside_bf16(self) -> Self:
+        if self.fp8 is not None and self.precision != "bf16":
+            raise ValueError(f"fp8 is {self.fp8!r}, but precision {self.precision!r}; set it to 'bf16'")
+        return self
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

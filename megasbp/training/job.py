@@ -9,6 +9,7 @@ from megasbp.errors import InputError
 from megasbp.model.config import ModelConfig
 from megasbp.model.flops import parameter_count
 from megasbp.parallel.config import layout_problem, schedule_problem
+from megasbp.parallel.fp8 import fp8_problem
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import hash_object, publish_json, read_json, require_free_space
 from megasbp.training.checkpoint import read_state, require_whole
@@ -17,7 +18,7 @@ from megasbp.training.config import TrainingConfig, batch_problem
 JOB_NAME = "job.json"
 
 # Settings of how a job is carried out; changing them between two starts continues the same job.
-_EXECUTION = {"micro_batch", "activation_checkpointing", "keep_checkpoints", "log_every"}
+_EXECUTION = {"micro_batch", "activation_checkpointing", "compile", "keep_checkpoints", "log_every"}
 # Weights, two moments: fp32.
 _CHECKPOINT_BYTES_PER_PARAMETER = 12
 
@@ -96,16 +97,20 @@ def _layout_problem(job: TrainingJob, runtime: Runtime) -> str | None:
     if problem:
         return f"training.{problem}"
     problem = layout_problem(parallel, job.model, job.source.sequence_length, runtime.world_size)
+    if problem is None and training.fp8 is not None:
+        problem = fp8_problem(job.model, runtime.tensor_ranks, runtime.device)
     if problem or runtime.world_size == 1:
         return problem
-    checkpointing = training.activation_checkpointing
-    if parallel.defers_gradients and checkpointing != "none":
-        # torch goes through a stage's graph twice then, and what was computed again is gone the second time.
-        return (
-            f"training.activation_checkpointing is {checkpointing!r}, which parallel.schedule "
-            f"{parallel.schedule!r} rules out, because it defers the gradients of the weights; set it to "
-            "'none', or parallel.schedule to 'interleaved_1f1b'"
-        )
+    # torch goes through a stage's graph twice where gradients are deferred: what was computed again is gone
+    # the second time, and a compiled program computes all of them both times.
+    ruled_out = {"activation_checkpointing": "none", "compile": False} if parallel.defers_gradients else {}
+    for name, allowed in ruled_out.items():
+        if getattr(training, name) != allowed:
+            return (
+                f"training.{name} is {getattr(training, name)!r}, which parallel.schedule "
+                f"{parallel.schedule!r} rules out, because it defers the gradients of the weights; set it to "
+                f"{allowed!r}, or parallel.schedule to 'interleaved_1f1b'"
+            )
     micro_batches = training.global_batch // (training.micro_batch * runtime.data_ranks)
     return schedule_problem(parallel, micro_batches)
 

@@ -17,7 +17,7 @@ import torch
 from megasbp.data.batch import Batch
 from megasbp.data.loader import Loader
 from megasbp.errors import InputError
-from megasbp.parallel.parallelize import parallel_model
+from megasbp.parallel.parallelize import BlockOptions, parallel_model
 from megasbp.parallel.runtime import Runtime
 from megasbp.parallel.shards import initialize_shards
 from megasbp.storage import remove_partials
@@ -100,7 +100,7 @@ class _Run:
             job.model,
             runtime,
             training.compute_dtype,
-            training.activation_checkpointing,
+            BlockOptions(training.activation_checkpointing, training.compile, training.fp8),
             training.sequence_length,
         )
         self.optimizer = build_optimizer(self.model, job.training)

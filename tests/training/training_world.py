@@ -10,7 +10,7 @@ from megasbp.addressing import derive_key
 from megasbp.data.batch import MASKED, PADDING, Batch
 from megasbp.model.config import ModelConfig
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.parallelize import parallel_model
+from megasbp.parallel.parallelize import BlockOptions, parallel_model
 from megasbp.parallel.pipeline import Pipeline
 from megasbp.parallel.recompute import Mode
 from megasbp.parallel.runtime import Runtime
@@ -82,12 +82,13 @@ def initial_model(
     runtime: Runtime,
     dtype: torch.dtype = torch.float32,
     checkpointing: Mode = "none",
+    compiled: bool = False,
 ) -> Transformer | Pipeline:
     """A rank's part of a model; float64 is also the type of its parameters."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.promote_types(dtype, torch.float32))
     try:
-        model = parallel_model(config, runtime, dtype, checkpointing, SEQUENCE)
+        model = parallel_model(config, runtime, dtype, BlockOptions(checkpointing, compiled), SEQUENCE)
     finally:
         torch.set_default_dtype(usual)
     initialize_shards(model, config, 3)
