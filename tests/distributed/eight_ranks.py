@@ -25,24 +25,29 @@ _CUBES = [
 ]
 LAYOUTS = [*_CUBES, ParallelConfig(pipeline=2, tensor=4), ParallelConfig(pipeline=4)]
 _FLAT = [layout for layout in LAYOUTS if layout.pipeline == 1]
-_PIPELINED = [
-    layout.model_copy(update={"schedule": schedule})
-    for layout in LAYOUTS
-    if layout.pipeline > 1
-    for schedule in SCHEDULES
-]
+_PIPELINED = [layout for layout in LAYOUTS if layout.pipeline > 1]
+
+
+def _pipelined(layout: ParallelConfig, number: int) -> list[Case]:
+    """Every schedule at a layout; tied and untied in turn, so that each layout and each schedule has both."""
+    layers = "9 layers" if layout.pipeline == 4 else "5 layers"
+    readers = RANKS // (layout.pipeline * layout.context * layout.tensor)
+    return [
+        Case(
+            layout.model_copy(update={"schedule": schedule}),
+            f"{'untied' if (number + turn) % 2 else 'tied'}, {layers}",
+            "fp32" if turn == number % len(SCHEDULES) else "fp64",
+            "pairs" if turn % 3 == 0 else "ragged",
+            # DualPipeV wants as many micro-batches as there are stages.
+            micro_batch=1 if 4 in {layout.pipeline, readers} else 2,
+        )
+        for turn, schedule in enumerate(SCHEDULES)
+    ]
+
+
 CASES = [
     *(Case(layout, f"{kind}, 5 layers", "fp64", "pairs") for layout in _FLAT for kind in ("tied", "untied")),
-    *(
-        Case(layout, f"{kind}, {9 if layout.pipeline == 4 else 5} layers", "fp64", source, micro_batch=1)
-        for layout in _PIPELINED
-        for kind, source in (("tied", "ragged"), ("untied", "pairs"))
-    ),
-    *(
-        Case(layout, "tied, 5 layers", "fp32", "pairs", micro_batch=1)
-        for layout in _PIPELINED[::3]
-        if layout.pipeline == 2
-    ),
+    *(case for number, layout in enumerate(_PIPELINED) for case in _pipelined(layout, number)),
 ]
 
 
