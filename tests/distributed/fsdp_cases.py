@@ -57,7 +57,7 @@ class CountingCollectives(TorchDispatchMode):
 
 def build(runtime: Runtime, tied: bool, precision: str) -> Transformer:
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    return initial_model(runtime, model_config(tied=tied), dtype)
+    return initial_model(model_config(tied=tied), runtime, dtype)
 
 
 def step_tensors(runtime: Runtime, tied: bool, micro: int, precision: str) -> dict[str, torch.Tensor]:

@@ -17,7 +17,7 @@ from megasbp.parallel.config import ParallelConfig, Schedule
 from megasbp.parallel.recompute import Mode
 
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
-DTYPES = {"fp64": torch.float64, "fp32": torch.float32}
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16}
 _MODELS = {
     "tied": {"tied": True},
     "untied, grouped queries": {"tied": False, "heads": 8},

@@ -61,6 +61,9 @@ RECOMPUTED = [
     *(Case(TENSOR, checkpointing=mode) for mode in MODES),
     *(Case(PIPELINED, "tied, 5 layers", checkpointing=mode) for mode in MODES),
 ]
+IN_BF16 = [
+    Case(ParallelConfig(pipeline=2, schedule=schedule), "tied, 5 layers", "bf16") for schedule in SCHEDULES
+]
 MICRO_BATCH = 2
 
 
@@ -133,7 +136,7 @@ def main(folder: Path) -> None:
     own = folder / f"rank {started.rank}"
     own.mkdir()
     sources = {name: source_of(name, own) for name in SOURCES}
-    for case in (*CASES, *RECOMPUTED):
+    for case in (*CASES, *RECOMPUTED, *IN_BF16):
         keep(laid_out(case.parallel), run_case(case, laid_out(case.parallel), sources), folder / str(case))
     for mutation, case in MUTATIONS.items():
         with mutation():

@@ -10,7 +10,7 @@ import torch
 from launch import launch
 from layouts import SCHEDULES, SOURCES, Case, config_of, layout_name, source_of
 from mutations import MUTATIONS
-from parity_cases import CASES, LAYOUTS, RECOMPUTED, SAVED, job_of
+from parity_cases import CASES, IN_BF16, LAYOUTS, RECOMPUTED, SAVED, job_of
 from steps import GLOBAL_BATCH, assert_runs_agree, errors, kept, run_case, wrong
 from training_world import RaggedSource, initial_model
 
@@ -74,6 +74,13 @@ def test_activations_that_are_computed_again_change_no_bit(launched: Path, case:
     found = kept(launched / str(case))
     expected = kept(launched / str(replace(case, checkpointing="none")))
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("case", IN_BF16[1:], ids=str)
+def test_schedules_add_gradients_of_bf16_in_fp32(launched: Path, case: Case) -> None:
+    found, expected = kept(launched / str(case)), kept(launched / str(IN_BF16[0]))
+    gradients = [name for name in expected if name.startswith("0.")]
+    assert gradients and all(torch.equal(found[name], expected[name]) for name in gradients)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
