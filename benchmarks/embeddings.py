@@ -32,7 +32,8 @@ from megasbp.pairing.search import nearest_neighbours
 from megasbp.pairing.sentence_embedder import SentenceEmbedder, minilm_folder
 from megasbp.pairing.tfidf_embedder import TfidfEmbedder
 from megasbp.storage import MANIFEST_NAME
-from megasbp.training.checkpoint import load_model, newest_checkpoint
+from megasbp.training.checkpoint import load_model
+from megasbp.training.checkpoint_files import newest_checkpoint
 
 PACKAGES = ("megasbp", "torch", "numpy", "scikit-learn", "sentence-transformers")
 _NEIGHBOURS = 10

@@ -30,6 +30,8 @@ class Runtime:
         context: the ranks that share this one's rows and stage, one axis; and
         data: those of this stage that read different rows, one axis. All None for one process.
         parallel: the layout that was asked for. One process alone ignores it; whoever trains checks it.
+        group: carries the collectives over all ranks; None for torch's default group.
+        spare_group: all ranks once more, for `in_background`; None for one process.
     """
 
     rank: int
@@ -40,6 +42,8 @@ class Runtime:
     context: DeviceMesh | None = None
     data: DeviceMesh | None = None
     parallel: ParallelConfig = DATA_ONLY
+    group: dist.ProcessGroup | None = None
+    spare_group: dist.ProcessGroup | None = None
 
     @classmethod
     def start(cls, parallel: ParallelConfig = DATA_ONLY) -> Self:
@@ -68,7 +72,8 @@ class Runtime:
         if world_size == 1:
             return cls(0, 1, device, parallel=parallel)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        return cls(dist.get_rank(), world_size, device).laid_out(parallel)
+        spare = dist.new_group(backend="gloo")
+        return cls(dist.get_rank(), world_size, device, spare_group=spare).laid_out(parallel)
 
     def laid_out(self, parallel: ParallelConfig) -> Self:
         """The same ranks in another layout; they are a multiple of what it takes."""
@@ -90,6 +95,10 @@ class Runtime:
         return replace(
             self, mesh=mesh, pipeline=mesh[PIPELINE], context=rows[CONTEXT], data=data, parallel=parallel
         )
+
+    def in_background(self) -> Self:
+        """For one other thread: its collectives over all ranks do not meet those of the main thread."""
+        return replace(self, group=self.spare_group)
 
     @property
     def is_main(self) -> bool:
@@ -120,7 +129,7 @@ class Runtime:
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sums `tensor` over all ranks, in place; returns it."""
         if self.world_size > 1:
-            dist.all_reduce(tensor)
+            dist.all_reduce(tensor, group=self.group)
         return tensor
 
     def broadcast(self, text: str) -> str:
@@ -130,7 +139,7 @@ class Runtime:
         data = text.encode()
         length = int(self.sum(torch.tensor(len(data) if self.is_main else 0)))
         buffer = torch.tensor(list(data if self.is_main else bytes(length)), dtype=torch.uint8)
-        dist.broadcast(buffer, src=0)
+        dist.broadcast(buffer, src=0, group=self.group)
         return bytes(buffer.tolist()).decode()
 
     def barrier(self) -> None:
@@ -141,6 +150,9 @@ class Runtime:
         """Leaves the process group."""
         if self.world_size > 1:
             dist.destroy_process_group()
+
+
+ALONE = Runtime(0, 1, torch.device("cpu"))
 
 
 def computes_bfloat16(device: torch.device | str) -> bool:

@@ -11,8 +11,8 @@ from megasbp.model.flops import parameter_count
 from megasbp.parallel.config import layout_problem, schedule_problem
 from megasbp.parallel.fp8 import fp8_problem
 from megasbp.parallel.runtime import Runtime
-from megasbp.storage import hash_object, publish_json, read_json, require_free_space
-from megasbp.training.checkpoint import read_state, require_whole
+from megasbp.storage import hash_object, publish_json, read_json, read_manifest, require_free_space
+from megasbp.training.checkpoint_files import read_state, require_whole
 from megasbp.training.config import TrainingConfig, batch_problem
 
 JOB_NAME = "job.json"
@@ -53,7 +53,7 @@ class TrainingJob:
 
 
 def check_job(job: TrainingJob, runtime: Runtime) -> None:
-    """Refuses an impossible job. Writes nothing.
+    """Refuses an impossible job; all ranks call it. Writes nothing.
 
     Raises:
         InputError: names the setting and the nearest legal value.
@@ -84,7 +84,7 @@ def check_job(job: TrainingJob, runtime: Runtime) -> None:
         if job.validation is None:
             raise InputError(f"{job.name}: early_stop_patience needs a validation source")
     if job.initial_checkpoint is not None:
-        _check_initial(job.initial_checkpoint, model)
+        _check_initial(job.initial_checkpoint, model, runtime)
     size = parameter_count(model) * _CHECKPOINT_BYTES_PER_PARAMETER
     # While one is written, the kept ones, the best as of each, and the new one.
     require_free_space(job.folder, size * (2 * training.keep_checkpoints + 1))
@@ -116,8 +116,8 @@ def _layout_problem(job: TrainingJob, runtime: Runtime) -> str | None:
 
 
 def job_identity(job: TrainingJob) -> dict[str, Any]:
-    """Everything that a job's result depends on, by the names that users know."""
-    initial = job.initial_checkpoint
+    """Everything that a job's result depends on, by the names that users know; of a job that is checked."""
+    initial = job.initial_checkpoint and read_manifest(job.initial_checkpoint, check="none")
     identity = {f"model.{key}": value for key, value in job.model.model_dump(mode="json").items()}
     for key, value in job.training.model_dump(mode="json").items():
         if key not in _EXECUTION:
@@ -127,7 +127,7 @@ def job_identity(job: TrainingJob) -> dict[str, Any]:
         "seed": job.seed,
         "source": job.source.fingerprint,
         "validation source": job.validation.fingerprint if job.validation else None,
-        "initial checkpoint": require_whole(initial).digest if initial else None,
+        "initial checkpoint": initial.digest if initial else None,
         "early stop patience": job.early_stop_patience,
         "tokenizer": job.tokenizer_hash,
     }
@@ -157,8 +157,8 @@ def claim_folder(job: TrainingJob, runtime: Runtime) -> str:
     return hash_object(identity)
 
 
-def _check_initial(checkpoint: Path, model: ModelConfig) -> None:
-    require_whole(checkpoint)
+def _check_initial(checkpoint: Path, model: ModelConfig, runtime: Runtime) -> None:
+    require_whole(checkpoint, runtime)
     wanted = model.model_dump(mode="json")
     found = ModelConfig(**read_state(checkpoint)["model"]).model_dump(mode="json")
     for key, value in wanted.items():

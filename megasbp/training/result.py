@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from megasbp.storage import publish_json, read_json, read_manifest
-from megasbp.training.checkpoint import checkpoint_folder
+from megasbp.training.checkpoint_files import checkpoint_folder
 
 CHECKPOINTS = "checkpoints"
 _NAME = "result.json"

@@ -21,15 +21,14 @@ from megasbp.parallel.parallelize import BlockOptions, parallel_model
 from megasbp.parallel.runtime import Runtime
 from megasbp.parallel.shards import initialize_shards
 from megasbp.storage import remove_partials
-from megasbp.training.checkpoint import (
+from megasbp.training.checkpoint import checkpoint_tensors, load_tensors
+from megasbp.training.checkpoint_files import (
     checkpoint_folder,
-    checkpoint_tensors,
-    load_tensors,
     newest_checkpoint,
     read_state,
     remove_checkpoints,
-    save_checkpoint,
 )
+from megasbp.training.checkpoint_writer import CheckpointWriter
 from megasbp.training.gradients import accumulate_gradients
 from megasbp.training.job import TrainingJob, check_job, claim_folder
 from megasbp.training.optimizer import build_optimizer, follow_table, optimizer_step, set_update_count
@@ -113,20 +112,25 @@ class _Run:
             initialize_shards(self.model, job.model, job.seed)
         follow_table(self.model, self.optimizer)
         self.model.train()
+        self.writer = CheckpointWriter(self.tensors, runtime)
         self.recorder = Recorder(job.folder, job.name, job.steps, self.state.step, writes=runtime.is_main)
 
     def complete(self) -> None:
         """Runs the remaining steps and publishes the result."""
         job, state = self.job, self.state
-        with self.recorder, StopSignal() as stop, self._batches() as batches:
+        with self.recorder, StopSignal() as stop, self.writer, self._batches() as batches:
             while state.step < job.steps and not patience_is_over(state.history, job.early_stop_patience):
-                if self.runtime.sum(torch.tensor(int(stop.received))) > 0:
+                flags = torch.tensor([stop.received, self.writer.failed], dtype=torch.int64)
+                stopped, failed = self.runtime.sum(flags).tolist()
+                if failed:
+                    self.writer.wait()
+                if stopped:
                     self._stop()
                 self._step(next(batches))
             self._report()
             self._save()
         if self.runtime.is_main:
-            self._remove_checkpoints(finished=True)
+            remove_checkpoints(self.checkpoints, self._retained(finished=True))
             facts = asdict(state)
             del facts["skipped_in_a_row"]
             facts["steps"] = facts.pop("step")
@@ -138,6 +142,7 @@ class _Run:
         """Ends the process between two steps, with nothing lost."""
         self._report()
         self._save()
+        self.writer.wait()
         if self.runtime.is_main:
             done = f"{self.job.name}: stopped after step {self.state.step}, its checkpoint is written"
             print(f"megasbp: {done}; the same command continues", file=sys.stderr, flush=True)
@@ -196,7 +201,7 @@ class _Run:
             )
 
     def _save(self) -> None:
-        """Writes this step's checkpoint, unless it is there, and removes those no longer needed."""
+        """Begins to write this step's checkpoint, unless it is there; those no longer needed go after it."""
         state = self.state
         if state.step == self.saved_step:
             return
@@ -209,28 +214,21 @@ class _Run:
             "job": self.fingerprint,
         }
         folder = checkpoint_folder(self.checkpoints, state.step)
-        save_checkpoint(folder, self.tensors, facts, self.runtime)
+        retained = self._retained(finished=False)
+        self.writer.save(folder, facts, lambda: remove_checkpoints(self.checkpoints, retained))
         self.saved_step = state.step
-        if self.runtime.is_main:
-            self._remove_checkpoints(finished=False)
         self.recorder.start_clock()
 
-    def _remove_checkpoints(self, finished: bool) -> None:
+    def _retained(self, finished: bool) -> set[int]:
         state, keep = self.state, self.job.training.keep_checkpoints
-        remove_checkpoints(
-            self.checkpoints, retained_steps(self.scheduled, state.step, keep, state.history, finished)
-        )
+        return retained_steps(self.scheduled, state.step, keep, state.history, finished)
 
     def _newest(self) -> Path | None:
-        """The checkpoint to continue from: the main rank looks, and all take the same."""
-        name = ""
+        """The checkpoint to continue from, on all ranks the same."""
         if self.runtime.is_main:
             remove_partials(Path(self.job.folder))
             remove_partials(self.checkpoints)
-            newest = newest_checkpoint(self.checkpoints)
-            name = newest.name if newest else ""
-        name = self.runtime.broadcast(name)
-        return self.checkpoints / name if name else None
+        return newest_checkpoint(self.checkpoints, self.runtime)
 
     def _resume(self, checkpoint: Path) -> None:
         saved = read_state(checkpoint)

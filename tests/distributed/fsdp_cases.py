@@ -25,7 +25,7 @@ from megasbp.errors import InputError
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import Runtime
 from megasbp.parallel.shards import square_sum
-from megasbp.training.checkpoint import checkpoint_steps
+from megasbp.training.checkpoint_files import checkpoint_steps
 from megasbp.training.gradients import accumulate_gradients
 from megasbp.training.optimizer import build_optimizer, optimizer_step
 from megasbp.training.trainer import train

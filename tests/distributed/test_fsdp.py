@@ -16,7 +16,8 @@ from steps import assert_runs_agree
 from training_world import RaggedSource
 
 from megasbp.parallel.runtime import Runtime
-from megasbp.training.checkpoint import load_model, load_tensors, newest_checkpoint
+from megasbp.training.checkpoint import load_model, load_tensors
+from megasbp.training.checkpoint_files import newest_checkpoint
 from megasbp.training.metrics import read_metrics
 from megasbp.training.trainer import train
 from megasbp.training.validation import validation_loss

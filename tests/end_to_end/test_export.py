@@ -13,7 +13,8 @@ from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.synthesis.engine import Engine, Request
 from megasbp.synthesis.requests import build_prompt
-from megasbp.training.checkpoint import load_model, newest_checkpoint
+from megasbp.training.checkpoint import load_model
+from megasbp.training.checkpoint_files import newest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 NEW_TOKENS = 40

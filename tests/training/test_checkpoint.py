@@ -1,9 +1,12 @@
 import errno
 import json
 import os
+import pickle
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,17 +16,15 @@ from megasbp.errors import InputError
 from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import Runtime
-from megasbp.storage import read_manifest
-from megasbp.training.checkpoint import (
+from megasbp.storage import hash_file, read_manifest
+from megasbp.training.checkpoint import checkpoint_tensors, load_model, load_tensors, save_checkpoint
+from megasbp.training.checkpoint_files import (
     checkpoint_folder,
     checkpoint_steps,
-    checkpoint_tensors,
-    load_model,
-    load_tensors,
     newest_checkpoint,
     read_state,
     remove_checkpoints,
-    save_checkpoint,
+    require_whole,
 )
 from megasbp.training.optimizer import MOMENTS, build_optimizer
 
@@ -62,7 +63,65 @@ def lose_the_weights(folder: Path) -> None:
         path.unlink()
 
 
-DAMAGES = [flip_a_byte, cut_short, lose_the_manifest, edit_the_state, lose_the_weights]
+def cut_the_state(folder: Path) -> None:
+    path = folder / "state.json"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def add_a_file(folder: Path) -> None:
+    shutil.copyfile(next(folder.glob("*.safetensors")), folder / "shard-00009.safetensors")
+
+
+def edit_manifest(folder: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    edit(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def name_in_manifest(folder: Path, name: str) -> None:
+    """The manifest names `name` as well, with the right hash of a file that is there."""
+    inside = "state.json"
+    edit_manifest(folder, lambda manifest: manifest["files"].update({name: manifest["files"][inside]}))
+
+
+def climb_out(folder: Path) -> None:
+    shutil.copyfile(folder / "state.json", folder.parent / "outside.json")
+    name_in_manifest(folder, "../outside.json")
+
+
+def name_an_absolute_path(folder: Path) -> None:
+    shutil.copyfile(folder / "state.json", folder.parent / "outside.json")
+    name_in_manifest(folder, str(folder.parent / "outside.json"))
+
+
+def link_out(folder: Path) -> None:
+    (path,) = folder.glob("*.safetensors")
+    path.rename(folder.parent / "outside.safetensors")
+    path.symlink_to(folder.parent / "outside.safetensors")
+
+
+def take_the_manifest_of_another_stage(folder: Path) -> None:
+    edit_manifest(folder, lambda manifest: manifest.update(stage="datasets"))
+
+
+# What is done to a checkpoint -> how the message names it.
+DAMAGES: dict[Callable[[Path], None], str] = {
+    flip_a_byte: "partial checkpoint: shard-.* has other bytes",
+    cut_short: "partial checkpoint: shard-.* has another size",
+    lose_the_manifest: "partial checkpoint: manifest.json is missing",
+    edit_the_state: "partial checkpoint: state.json has other bytes",
+    lose_the_weights: "partial checkpoint: shard-.* is missing",
+    cut_the_state: "partial checkpoint: state.json has another size",
+    add_a_file: "holds shard-00009.safetensors, which its manifest does not name; remove it",
+    climb_out: r"partial checkpoint: its manifest names '\.\./outside.json'",
+    name_an_absolute_path: "partial checkpoint: its manifest names '/.*/outside.json'",
+    link_out: "partial checkpoint: shard-.* is no plain file",
+    take_the_manifest_of_another_stage: "holds a stage 'datasets', not a checkpoint",
+}
+damages = pytest.mark.parametrize(
+    ("damage", "message"), DAMAGES.items(), ids=lambda item: getattr(item, "__name__", "")
+)
 
 
 def test_a_full_disk_is_an_os_error_and_leaves_the_old_checkpoint(
@@ -128,26 +187,54 @@ def test_a_whole_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) 
         load_tensors(folder, checkpoint_tensors(other))
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@damages
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], message: str
 ) -> None:
     write_checkpoint(tmp_path, 1)
     whole, damaged = write_checkpoint(tmp_path, 2), write_checkpoint(tmp_path, 3)
     damage(damaged)
     assert newest_checkpoint(tmp_path) == whole
-    message = capsys.readouterr().err
-    assert "step-00000003 is skipped" in message
-    assert "damaged or partial" in message
-    assert "step-00000002 is skipped" not in message
+    said = capsys.readouterr().err
+    assert re.search(f"step-00000003 is skipped: .*{message}", said)
+    assert "step-00000002 is skipped" not in said
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_not_loaded(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+@damages
+def test_a_damaged_checkpoint_is_not_loaded(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
     folder = write_checkpoint(tmp_path, 3)
     damage(folder)
-    with pytest.raises(InputError, match="damaged or partial checkpoint; name another one, or train again"):
+    with pytest.raises(InputError, match=message):
         load_model(folder)
+
+
+@pytest.mark.parametrize("damage", [climb_out, name_an_absolute_path, link_out])
+def test_nothing_outside_a_checkpoint_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    folder = write_checkpoint(tmp_path, 3)
+    damage(folder)
+    opened: list[str] = []
+    monkeypatch.setattr(
+        "megasbp.training.checkpoint_files.hash_file",
+        lambda path: opened.append(str(Path(path).resolve())) or hash_file(path),
+    )
+    with pytest.raises(InputError):
+        require_whole(folder)
+    assert not [path for path in opened if Path(path).parent != folder]
+
+
+def test_neither_saving_nor_loading_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: Any, **_options: Any) -> None:
+        raise AssertionError("pickled")
+
+    for module, name in ((pickle, "dump"), (pickle, "dumps"), (pickle, "load"), (pickle, "loads")):
+        monkeypatch.setattr(module, name, refuse)
+    for name in ("save", "load"):
+        monkeypatch.setattr(torch, name, refuse)
+    load_model(write_checkpoint(tmp_path, 3))
 
 
 def test_a_checkpoint_whose_best_predecessor_is_gone_is_skipped(

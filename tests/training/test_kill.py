@@ -12,7 +12,7 @@ from training_world import training_job
 
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import read_manifest
-from megasbp.training.checkpoint import checkpoint_folder, checkpoint_steps
+from megasbp.training.checkpoint_files import checkpoint_folder, checkpoint_steps
 from megasbp.training.metrics import TIME_FIELDS, read_metrics
 from megasbp.training.trainer import train
 

@@ -14,7 +14,8 @@ from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import read_manifest
-from megasbp.training.checkpoint import checkpoint_steps, load_model, newest_checkpoint, read_state
+from megasbp.training.checkpoint import load_model
+from megasbp.training.checkpoint_files import checkpoint_steps, newest_checkpoint, read_state
 from megasbp.training.metrics import TIME_FIELDS, read_metrics
 from megasbp.training.trainer import MAXIMUM_SKIPS_IN_A_ROW, train
 from megasbp.training.validation import validation_loss
