@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from killed_run import saving_job
 from training_world import training_job
 
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import read_manifest
 from megasbp.training.checkpoint_files import checkpoint_folder, checkpoint_steps
+from megasbp.training.job import TrainingJob
 from megasbp.training.metrics import TIME_FIELDS, read_metrics
 from megasbp.training.trainer import train
 
@@ -37,16 +39,19 @@ def outcome(folder: Path) -> dict[str, object]:
     }
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    folder = tmp_path_factory.mktemp("uninterrupted")
+def outcome_uninterrupted(job: TrainingJob) -> dict[str, object]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        train(training_job(folder), Runtime.start())
+        train(job, Runtime.start())
     finally:
         torch.set_num_threads(threads)
-    return outcome(folder)
+    return outcome(Path(job.folder))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    return outcome_uninterrupted(training_job(tmp_path_factory.mktemp("uninterrupted")))
 
 
 def run_killed(folder: Path, *arguments: object) -> int:
@@ -66,6 +71,12 @@ def test_killed_at_random_moments_it_ends_like_the_uninterrupted_run(
     kills = run_killed(tmp_path / "job", "moments", 3, 6)
     assert kills >= 2
     assert outcome(tmp_path / "job") == uninterrupted
+
+
+def test_killed_while_writing_behind_the_training_it_ends_like_the_uninterrupted_run(tmp_path: Path) -> None:
+    kills = run_killed(tmp_path / "job", "writing", 4, 20)
+    assert kills == 20
+    assert outcome(tmp_path / "job") == outcome_uninterrupted(saving_job(tmp_path / "uninterrupted"))
 
 
 # Strides of 3 with three beginnings reach every operation; the quick one reaches every kind of them.
