@@ -1,7 +1,11 @@
-"""Turns a training checkpoint into a folder that transformers and vLLM load.
+"""Turns training checkpoints into folders that transformers and vLLM load, and the other way round.
 
-    python tools/convert_checkpoint.py runs/demo/seed-0/train-sbp-*/checkpoints/step-00000400 OUTPUT \\
+    python tools/convert_checkpoint.py export runs/demo/seed-0/train-sbp-*/checkpoints/step-00000400 OUTPUT \\
         --tokenizer runs/demo/tokenizer-*/tokenizer.json
+    python tools/convert_checkpoint.py import HUGGING_FACE_FOLDER OUTPUT
+
+Models are Qwen3ForCausalLM or LlamaForCausalLM. Memory: about two shards (--shard-gb) for an export, a tensor
+for an import. An imported checkpoint holds weights only: a run can start from it, not continue it.
 """
 
 import argparse
@@ -12,26 +16,44 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
 
 from megasbp.errors import InputError
-from megasbp.model.hugging_face import export_hugging_face
-from megasbp.training.checkpoint import load_model
+from megasbp.training.conversion import export_checkpoint, import_checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit status: 0, or 2 for what the user can mend."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", type=Path, help="a step's folder, e.g. .../checkpoints/step-00000400")
-    parser.add_argument("output", type=Path, help="folder to write; replaced as a whole if it exists")
-    parser.add_argument("--tokenizer", type=Path, help="the run's tokenizer.json, copied beside the weights")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     try:
-        export_hugging_face(load_model(options.checkpoint), options.output, options.tokenizer)
+        if options.direction == "export":
+            if options.shard_gb <= 0:
+                raise InputError(f"--shard-gb is {options.shard_gb:g}, must be above 0; leave it out for 5")
+            size = round(options.shard_gb * 1e9)
+            export_checkpoint(options.source, options.output, options.tokenizer, size)
+            print(
+                f"{options.output}: written; open it with transformers.AutoModelForCausalLM.from_pretrained"
+            )
+        else:
+            import_checkpoint(options.source, options.output)
+            print(f"{options.output}: written, a checkpoint of the weights")
     except InputError as error:
         print(f"convert_checkpoint: {error}", file=sys.stderr)
         return 2
-    print(f"{options.output}: written; open it with transformers.AutoModelForCausalLM.from_pretrained")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    directions = parser.add_subparsers(dest="direction", required=True)
+    outward = directions.add_parser("export", help="a checkpoint to a Hugging Face folder")
+    inward = directions.add_parser("import", help="a Hugging Face folder to a checkpoint")
+    outward.add_argument("source", type=Path, help="a step's folder, e.g. .../checkpoints/step-00000400")
+    inward.add_argument("source", type=Path, help="a folder with config.json and safetensors files")
+    for direction in (outward, inward):
+        direction.add_argument("output", type=Path, help="folder to write; replaced as a whole if it exists")
+    outward.add_argument("--tokenizer", type=Path, help="the run's tokenizer.json, copied as well")
+    outward.add_argument("--shard-gb", type=float, default=5.0, help="of a file of weights (default 5)")
+    return parser
 
 
 if __name__ == "__main__":

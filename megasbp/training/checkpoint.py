@@ -76,10 +76,7 @@ def save_checkpoint(
             return publication.enter_context(publishing_folder(folder))
 
         def publish(partial: Path, hashes: Mapping[str, str]) -> None:
-            for name, digest in hashes.items():
-                remember_hash(partial / name, digest)
-            publish_json(partial / STATE_NAME, dict(state))
-            publish_manifest(partial, CHECKPOINT_STAGE, inputs={}, settings={"format": CHECKPOINT_FORMAT})
+            complete_folder(partial, hashes, state)
             publication.close()
             published()
 
@@ -97,6 +94,18 @@ def save_checkpoint(
             # A full disk is said as such, by the error of the rank that met it.
             failures = [failure for failure, _ in error.failures.values()]
             raise next((failure for failure in failures if isinstance(failure, OSError)), error) from None
+
+
+def complete_folder(partial: Path, hashes: Mapping[str, str], state: Mapping[str, Any]) -> None:
+    """Adds state and manifest to a folder of shards.
+
+    Args:
+        hashes: file name -> SHA-256 of what was just written there.
+    """
+    for name, digest in hashes.items():
+        remember_hash(partial / name, digest)
+    publish_json(partial / STATE_NAME, dict(state))
+    publish_manifest(partial, CHECKPOINT_STAGE, inputs={}, settings={"format": CHECKPOINT_FORMAT})
 
 
 def load_tensors(folder: Path, tensors: Mapping[str, torch.Tensor], runtime: Runtime = ALONE) -> None:

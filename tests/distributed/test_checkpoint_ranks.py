@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from checkpoint_cases import BROKEN_STEP, RANKS
 from launch import launch
 
 from megasbp.storage import read_manifest
+from megasbp.training.checkpoint import load_model
 from megasbp.training.checkpoint_files import checkpoint_folder, checkpoint_steps
+from megasbp.training.conversion import export_checkpoint, import_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +73,12 @@ def test_after_either_the_run_ends_with_the_checkpoints_of_the_uninterrupted_one
 
 def test_ranks_may_hold_different_tensors(facts: dict[str, Any]) -> None:
     assert facts["different"] == [True] * RANKS
+
+
+def test_parts_of_four_ranks_are_exported_as_whole_tensors(folder: Path, tmp_path: Path) -> None:
+    checkpoint = checkpoint_folder(folder / "uninterrupted" / "checkpoints", 12)
+    export_checkpoint(checkpoint, tmp_path / "theirs", shard_bytes=4_000)
+    import_checkpoint(tmp_path / "theirs", tmp_path / "again")
+    found, expected = load_model(tmp_path / "again"), load_model(checkpoint)
+    for (name, ours), theirs in zip(found.named_parameters(), expected.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name

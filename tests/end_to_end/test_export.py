@@ -28,6 +28,7 @@ def test_greedy_tokens_of_an_export_are_those_of_the_engine(finished_run: Path, 
     command = [
         sys.executable,
         str(ROOT / "tools" / "convert_checkpoint.py"),
+        "export",
         str(checkpoint),
         str(tmp_path / "export"),
     ]

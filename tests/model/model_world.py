@@ -1,10 +1,12 @@
 """Models small enough to be compared number by number."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from megasbp.model.config import ModelConfig
+from megasbp.model.hugging_face import export_hugging_face, open_hugging_face
 from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
 
@@ -46,3 +48,24 @@ def random_tokens(rows: int, size: int, vocabulary: int = 97, seed: int = 0) -> 
 
 def counting_positions(rows: int, size: int) -> torch.Tensor:
     return torch.arange(size).expand(rows, size)
+
+
+def export_model(model: Transformer, folder: Path, *arguments: Any) -> None:
+    """Writes a model for transformers; further arguments as of `export_hugging_face`."""
+    state = model.state_dict()
+
+    def fill(tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            tensor.copy_(state[name])
+
+    export_hugging_face(model.config, fill, folder, *arguments)
+
+
+def import_model(folder: Path) -> Transformer:
+    """The model of a Hugging Face folder, in memory."""
+    weights = open_hugging_face(folder)
+    model = Transformer(weights.config).eval()
+    model.load_state_dict(
+        {name: weights.read(path, name) for path, names in weights.files.items() for name in names}
+    )
+    return model
