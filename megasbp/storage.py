@@ -263,24 +263,37 @@ def _hashes_of_manifests(folder: Path) -> dict[Path, dict[str, Any]]:
 def read_manifest(folder: Path, check: str = "sizes") -> Manifest | None:
     """The manifest of a folder, or None when the folder has none or does not hold what the manifest says.
 
+    A name that leads out of the folder is nothing it holds; what lies there is not opened.
+
     Args:
         check: "sizes" compares file sizes, "hashes" also the contents, "none" neither.
     """
-    path = Path(folder) / MANIFEST_NAME
+    manifest = _parsed_manifest(Path(folder) / MANIFEST_NAME)
+    if manifest is None or check == "none":
+        return manifest
+    whole = all(_holds(Path(folder), name, entry, check) for name, entry in manifest.files.items())
+    return manifest if whole else None
+
+
+def _parsed_manifest(path: Path) -> Manifest | None:
     if not path.is_file():
         return None
     try:
         manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, TypeError, UnicodeDecodeError):
         return None
-    if check != "none":
-        for name, entry in manifest.files.items():
-            file = Path(folder) / name
-            if not file.is_file() or file.stat().st_size != entry["bytes"]:
-                return None
-            if check == "hashes" and hash_file(file) != entry.get("sha256"):
-                return None
-    return manifest
+    if not isinstance(manifest.files, dict) or not isinstance(manifest.settings, dict):
+        return None
+    return manifest if all(isinstance(entry, dict) for entry in manifest.files.values()) else None
+
+
+def _holds(folder: Path, name: str, entry: dict[str, Any], check: str) -> bool:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        return False
+    file = folder / name
+    if not file.is_file() or file.stat().st_size != entry.get("bytes"):
+        return False
+    return check != "hashes" or hash_file(file) == entry.get("sha256")
 
 
 def require_free_space(folder: Path, needed: int) -> None:

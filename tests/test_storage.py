@@ -1,5 +1,7 @@
 import errno
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,27 @@ def test_a_manifest_notices_a_missing_a_short_and_a_changed_file(tmp_path: Path)
     assert read_manifest(tmp_path, "sizes") is None
     (tmp_path / "a").unlink()
     assert read_manifest(tmp_path, "sizes") is None
+
+
+@pytest.mark.parametrize("name", ["../b", "{0}/b", "c/../../b"])
+def test_a_manifest_holds_nothing_outside_its_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "folder"
+    (folder / "c").mkdir(parents=True)
+    for path in (folder / "a", tmp_path / "b"):
+        path.write_text("abc")
+    manifest = asdict(publish_manifest(folder, "stage", {}, {}))
+    manifest["files"][name.format(tmp_path)] = manifest["files"]["a"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert read_manifest(folder, "sizes") is None
+
+
+@pytest.mark.parametrize("body", ["[]", '{"stage": "s"}', "files as a list", "an entry as a number"])
+def test_a_manifest_of_another_form_is_none(tmp_path: Path, body: str) -> None:
+    forms = {"files as a list": ["a"], "an entry as a number": {"a": 3}}
+    if body in forms:
+        body = json.dumps({"stage": "s", "inputs": {}, "settings": {}, "files": forms[body]})
+    (tmp_path / "manifest.json").write_text(body)
+    assert read_manifest(tmp_path, "none") is None
 
 
 def test_a_manifest_of_a_folder_that_does_not_last_notes_sizes_and_hashes_nothing(

@@ -22,7 +22,13 @@ _STEP_FOLDER = re.compile(r"step-(\d{8,})")
 # A checkpoint has no folders inside, so no name of a file leads out of it.
 _FILE_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 _SOUND = 0
-_DAMAGES = {1: "is missing", 2: "is no plain file", 3: "has another size", 4: "has other bytes"}
+_DAMAGES = {
+    1: "is missing",
+    2: "is no plain file",
+    3: "has another size",
+    4: "has other bytes",
+    5: "cannot be read",
+}
 
 
 def checkpoint_folder(parent: Path, step: int) -> Path:
@@ -137,10 +143,13 @@ def _damage(path: Path, entry: dict[str, Any]) -> int:
     """_SOUND, or the key of what is wrong with a file. Follows no link."""
     try:
         status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            return 2
+        if status.st_size != entry.get("bytes"):
+            return 3
+        return _SOUND if hash_file(path) == entry.get("sha256") else 4
     except FileNotFoundError:
         return 1
-    if not stat.S_ISREG(status.st_mode):
-        return 2
-    if status.st_size != entry.get("bytes"):
-        return 3
-    return _SOUND if hash_file(path) == entry.get("sha256") else 4
+    except OSError:
+        # Said by all ranks: they wait for each other's findings.
+        return 5

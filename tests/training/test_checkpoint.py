@@ -226,6 +226,16 @@ def test_nothing_outside_a_checkpoint_is_opened(
     assert not [path for path in opened if Path(path).parent != folder]
 
 
+def test_a_file_that_the_disk_does_not_give_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: Path) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    folder = write_checkpoint(tmp_path, 3)
+    monkeypatch.setattr("megasbp.training.checkpoint_files.hash_file", fails)
+    with pytest.raises(InputError, match=r"partial checkpoint: .* cannot be read"):
+        require_whole(folder)
+
+
 def test_neither_saving_nor_loading_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: Any, **_options: Any) -> None:
         raise AssertionError("pickled")
