@@ -69,6 +69,7 @@ def train(job: TrainingJob, runtime: Runtime) -> TrainingResult:
     Raises:
         InputError: the job is impossible or the folder holds another one (nothing is written then), or loss
             or gradient stayed not finite for too many steps.
+        OSError: a checkpoint could not be written, on whichever rank; raised on all, the earlier ones stay.
     """
     check_job(job, runtime)
     fingerprint = claim_folder(job, runtime)
