@@ -19,8 +19,8 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader
 from megasbp.errors import InputError
 from megasbp.model.config import ModelConfig
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.parallelize import local_tensor
 from megasbp.parallel.runtime import ALONE, Runtime
+from megasbp.parallel.shards import local_tensor
 from megasbp.storage import publish_json, publish_manifest, publishing_folder, remember_hash
 from megasbp.training.checkpoint_files import (
     CHECKPOINT_FORMAT,

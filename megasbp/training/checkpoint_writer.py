@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import torch
 
-from megasbp.parallel.parallelize import local_tensor
 from megasbp.parallel.runtime import Runtime
+from megasbp.parallel.shards import local_tensor
 from megasbp.training.checkpoint import save_checkpoint
 
 
