@@ -119,7 +119,7 @@ def job_identity(job: TrainingJob) -> dict[str, Any]:
     """Everything that a job's result depends on, by the names that users know."""
     initial = job.initial_checkpoint
     identity = {f"model.{key}": value for key, value in job.model.model_dump(mode="json").items()}
-    for key, value in job.training.model_dump(mode="json").items():
+    for key, value in job.training.content().items():
         if key not in _EXECUTION:
             identity[f"training.{key}"] = value
     return identity | {

@@ -28,7 +28,7 @@ from megasbp.parallel.estimate.memory import peak_memory
 from megasbp.parallel.estimate.parameters import rank_parameters
 from megasbp.parallel.estimate.sizes import Sizes
 from megasbp.parallel.parallelize import local_tensor
-from megasbp.parallel.recompute import MODES, Mode
+from megasbp.parallel.recompute import Mode
 from megasbp.parallel.runtime import Runtime
 from megasbp.training.gradients import accumulate_gradients
 from megasbp.training.optimizer import build_optimizer, optimizer_step
@@ -38,8 +38,13 @@ RANKS = 4
 LAYOUTS = (
     (1, 1, 1), (2, 1, 1), (4, 1, 1), (1, 2, 1), (1, 4, 1), (1, 1, 2), (1, 1, 4), (1, 2, 2), (2, 1, 2)
 )  # fmt: skip
-# tied, with norms of queries; micro-batches; bytes of a number
-STEPS = ((True, 1, 2), (False, 2, 2), (False, 1, 4), (True, 2, 4))
+# Checkpointing; tied, with norms of queries; micro-batches; bytes of a number
+STEPS = (
+    ("none", True, 1, 2),
+    ("none", False, 2, 4),
+    ("selective", True, 2, 2),
+    ("full", False, 1, 2),
+)
 # Layout, checkpointing, micro-batches, vocabulary: of bf16.
 PEAKS = (
     ((1, 1, 1), "none", 1, 256),
@@ -146,8 +151,8 @@ def main(folder: Path) -> None:
         layout: started.laid_out(ParallelConfig(replicate=layout[0], context=layout[1], tensor=layout[2]))
         for layout in LAYOUTS
     }
-    for layout, mode, case in itertools.product(LAYOUTS, MODES, STEPS):
-        facts["steps"][f"{layout} {mode} {case}"] = step(runtimes[layout], mode, *case)
+    for layout, case in itertools.product(LAYOUTS, STEPS):
+        facts["steps"][f"{layout} {case}"] = step(runtimes[layout], *case)
     use_plain_kernels()
     for layout, mode, micro_batches, vocabulary in PEAKS:
         sizes = peak_sizes(layout, RANKS, mode, micro_batches, vocabulary)

@@ -40,7 +40,7 @@ class TracedCollectives(TorchDispatchMode):
         self._named = {name: axis for axis, name in self._axes.items()}
 
     def canonical(self, axis: str) -> str:
-        """The name under which an axis is counted: axes of the same ranks share a group, and the last name."""
+        """The name under which an axis is counted: axes of the same ranks share a group."""
         return self._named[self._axes[axis]]
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):

@@ -1,4 +1,4 @@
-"""What the loss holds at its fullest: see kernels/linear_cross_entropy.py and linear_cross_entropy_part.py."""
+"""What the loss holds at its fullest: as `linear_cross_entropy` and its part for the tensor axis run."""
 
 from megasbp.kernels.linear_cross_entropy import chunk_tokens
 from megasbp.parallel.estimate.activations import Kernels
