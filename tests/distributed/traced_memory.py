@@ -23,12 +23,14 @@ class TracedMemory(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         given = {id(x.untyped_storage()) for x in _tensors((arguments, options))}
         result = function(*arguments, **(options or {}))
+        known = len(self._storages)
         for x in _tensors(result):
             storage = x.untyped_storage()
             key = id(storage)
             if key not in given:
                 self._storages[key] = weakref.ref(storage, lambda _, key=key: self._storages.pop(key, None))
-        self.peak = max(self.peak, self.alive)
+        if len(self._storages) > known:
+            self.peak = max(self.peak, self.alive)
         return result
 
     @property
