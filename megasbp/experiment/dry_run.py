@@ -11,8 +11,10 @@ from megasbp.parallel.estimate.activations import plain_kernels
 from megasbp.parallel.estimate.communication import Collective, collectives
 from megasbp.parallel.estimate.memory import peak_memory
 from megasbp.parallel.estimate.parameters import rank_parameters
+from megasbp.parallel.estimate.pipeline import bubble_share
 from megasbp.parallel.estimate.sizes import Sizes
 from megasbp.training.config import batch_problem
+from megasbp.training.job import pipeline_problem
 
 # Of a device's memory, what tensors may fill: the rest is the allocator's waste, the buffers of the
 # communication library and the device's context.
@@ -27,8 +29,8 @@ def dry_run(recipe: Recipe, gpus: Sequence[int], memory_gib: float) -> dict[str,
         memory_gib: of each GPU.
 
     Returns:
-        JSON-serialisable; a number of GPUs that the recipe cannot take has "problem" alone. Bytes and
-        operations are of the rank that has the most.
+        JSON-serialisable; a number of GPUs that the recipe cannot take has "problem" alone. Of a pipeline's
+        ranks it is the one whose memory is fullest; operations are the mean.
     """
     model, length = recipe.model, recipe.training.sequence_length
     return {
@@ -50,17 +52,23 @@ def _layout(recipe: Recipe, gpus: int, memory_gib: float) -> dict[str, Any]:
         return {"problem": problem}
     training, model = recipe.training, recipe.model
     element = training.compute_dtype.itemsize
-    sizes = Sizes.of(
-        model,
-        recipe.parallel,
-        gpus,
-        sequence_length=training.sequence_length,
-        global_batch=training.global_batch,
-        micro_batch=training.micro_batch,
-        element=element,
-        checkpointing=training.activation_checkpointing,
-    )
-    peak = peak_memory(sizes, plain_kernels(element))
+    places = [
+        Sizes.of(
+            model,
+            recipe.parallel,
+            gpus,
+            place=place,
+            sequence_length=training.sequence_length,
+            global_batch=training.global_batch,
+            micro_batch=training.micro_batch,
+            element=element,
+            checkpointing=training.activation_checkpointing,
+        )
+        for place in range(recipe.parallel.pipeline)
+    ]
+    peaks = [peak_memory(sizes, plain_kernels(element)) for sizes in places]
+    place, peak = max(enumerate(peaks), key=lambda numbered: numbered[1].total)
+    sizes = places[place]
     tokens = training.global_batch * training.sequence_length
     flops = {
         name: flops_per_token(model, training.sequence_length, causal=name == "causal") * tokens / gpus
@@ -68,10 +76,17 @@ def _layout(recipe: Recipe, gpus: int, memory_gib: float) -> dict[str, Any]:
     }
     return {
         "layout": {
+            "pp": sizes.pipeline,
             "dp_replicate": sizes.replicate,
             "dp_shard": sizes.shard,
             "cp": sizes.context,
             "tp": sizes.tensor,
+        },
+        "pipeline": {
+            "place": place,
+            "stages": [part.layers for part in sizes.parts],
+            "bubble_share": bubble_share(recipe.parallel, sizes.micro_batches),
+            "bubble_is_bound": recipe.parallel.defers_gradients,
         },
         "micro_batches": sizes.micro_batches,
         "parameters": rank_parameters(sizes),
@@ -88,9 +103,9 @@ def _problem(recipe: Recipe, gpus: int) -> str | None:
     problem = layout_problem(parallel, recipe.model, training.sequence_length, gpus)
     if problem is not None:
         return problem
-    readers = gpus // (parallel.context * parallel.tensor)
-    batch = batch_problem(training.global_batch, training.micro_batch, readers)
-    return None if batch is None else f"training.{batch}"
+    readers = gpus // (parallel.pipeline * parallel.context * parallel.tensor)
+    problem = batch_problem(training.global_batch, training.micro_batch, readers)
+    return pipeline_problem(training, parallel, readers) if problem is None else f"training.{problem}"
 
 
 def _communication(found: list[Collective]) -> list[dict[str, Any]]:

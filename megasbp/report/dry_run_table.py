@@ -35,6 +35,13 @@ def _print_layout(gpus: str, layout: dict[str, Any], memory_gib: float, console:
         f"{quantity(layout['parameters'])} parameters a rank; {quantity(layout['flops']['causal'])} FLOP "
         f"causal ({quantity(layout['flops']['full'])} full)"
     )
+    pipeline = layout["pipeline"]
+    if layout["layout"]["pp"] > 1:
+        most = "at most " if pipeline["bubble_is_bound"] else ""
+        console.print(
+            f"pipeline: waits {most}{pipeline['bubble_share']:.1%} of a step; fullest is rank "
+            f"{pipeline['place']}, with stages of {' and '.join(map(str, pipeline['stages']))} blocks"
+        )
     memory = layout["memory"]
     table = Table(box=None, pad_edge=False)
     table.add_column(f"memory, fullest: {memory['moment']}")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 from launch import fork_ranks
-from steps import GLOBAL_BATCH, build_model, rows_of_step
+from steps import GLOBAL_BATCH, rows_of_step
+from torch import nn
 from torch.nn import functional
 from traced_collectives import TracedCollectives
 from traced_memory import TracedMemory
-from training_world import SEQUENCE, model_config, training_config
+from training_world import SEQUENCE, RaggedSource, initial_model, model_config, training_config
 
 from megasbp.data.batch import Batch
 from megasbp.kernels import cpu, linear_cross_entropy
@@ -26,9 +27,9 @@ from megasbp.parallel.estimate.communication import collectives
 from megasbp.parallel.estimate.memory import peak_memory
 from megasbp.parallel.estimate.parameters import rank_parameters
 from megasbp.parallel.estimate.sizes import Sizes
-from megasbp.parallel.parallelize import local_tensor
 from megasbp.parallel.recompute import Mode
 from megasbp.parallel.runtime import Runtime
+from megasbp.parallel.shards import local_tensor
 from megasbp.training.gradients import accumulate_gradients
 from megasbp.training.optimizer import build_optimizer, optimizer_step
 
@@ -46,6 +47,8 @@ STEPS = (
     ("selective", True, 2, 2),
     ("full", False, 1, 2),
 )
+# Schedule, and ranks of the tensor axis beside a pipeline of what is left of half the ranks.
+PIPELINES = (("gpipe", 1), ("1f1b", 2), ("interleaved_1f1b", 1), ("zbv_zero_bubble", 2), ("dualpipe_v", 1))
 # Layout, checkpointing, micro-batches, vocabulary: of bf16.
 PEAKS = (
     ((1, 1, 1), "none", 1, 256),
@@ -90,8 +93,8 @@ def traced_peak(runtime: Runtime, sizes: Sizes) -> int:
     positions = torch.arange(sizes.sequence_length, dtype=torch.int32).expand(rows, -1)
     batch = Batch(tokens, tokens.clone(), positions, tokens.clone())
     with TracedMemory() as memory:
-        model = build_model(runtime, sizes.model, DTYPES[sizes.element], sizes.checkpointing)
-        for block in model.blocks:
+        model = initial_model(sizes.model, runtime, DTYPES[sizes.element], sizes.checkpointing)
+        for block in model.blocks.values():
             block.attention.attend = attend
         optimizer = build_optimizer(model, training_config())
         for _ in range(2):
@@ -115,19 +118,28 @@ def peak_sizes(
 
 def step(runtime: Runtime, mode: Mode, wide: bool, micro_batches: int, element: int) -> dict[str, object]:
     """Parameters and collectives of one rank in one step, estimated and found."""
-    tensor = runtime.parallel.tensor
-    # Of sizes that FSDP2 has to pad.
+    tensor, place = runtime.parallel.tensor, 0
+    if runtime.pipeline is not None:
+        place = runtime.pipeline.get_local_rank()
+    # Of sizes that FSDP2 has to pad, and stages of unequal length.
+    layers = max(3, runtime.parallel.stages + 1)
     config = model_config(
-        vocabulary_size=70 * tensor, layers=3, heads=8, kv_heads=4, head_dim=6, qk_norm=wide, tied=wide
+        vocabulary_size=70 * tensor,
+        layers=layers,
+        heads=8,
+        kv_heads=4,
+        head_dim=6,
+        qk_norm=wide,
+        tied=wide,
     )
     rows = GLOBAL_BATCH // runtime.data_ranks
     sizes = Sizes.of(
-        config, runtime.parallel, RANKS,
+        config, runtime.parallel, RANKS, place=place,
         sequence_length=SEQUENCE, global_batch=GLOBAL_BATCH, micro_batch=rows // micro_batches,
         element=element, checkpointing=mode,
     )  # fmt: skip
-    model = build_model(runtime, config, DTYPES[element], mode)
-    batch = rows_of_step(runtime, 0)
+    model = initial_model(config, runtime, DTYPES[element], mode)
+    batch = rows_of_step(runtime, RaggedSource(1), 0)
     batch.labels.fill_(3)
     accumulate_gradients(model, batch, sizes.micro_batch, 100, runtime.device)  # the first step sets FSDP2 up
     with TracedCollectives(runtime) as traced:
@@ -137,7 +149,8 @@ def step(runtime: Runtime, mode: Mode, wide: bool, micro_batches: int, element: 
     for one in collectives(sizes):
         calls[f"{traced.canonical(one.axis)} {one.kind}"] += one.calls
         size[f"{traced.canonical(one.axis)} {one.kind}"] += one.bytes
-    held = sum(local_tensor(parameter).numel() for parameter in model.parameters())
+    # A pipeline does not name the copy of a tied table, but holds it.
+    held = sum(local_tensor(parameter).numel() for parameter in nn.Module.parameters(model))
     return {
         "estimated": {"parameters": rank_parameters(sizes), "calls": calls, "bytes": size},
         "found": {"parameters": held, "calls": traced.calls, "bytes": traced.bytes},
@@ -154,14 +167,17 @@ def main(folder: Path) -> None:
     for layout in LAYOUTS:
         for case in STEPS if layout in OFTEN else STEPS[::3]:
             facts["steps"][f"{layout} {case}"] = step(runtimes[layout], *case)
+    for schedule, tensor in PIPELINES:
+        runtime = started.laid_out(ParallelConfig(pipeline=2, tensor=tensor, schedule=schedule))
+        for tied in (True, False):
+            facts["steps"][f"{schedule} {tensor} {tied}"] = step(runtime, "none", tied, 4, 2)
     use_plain_kernels()
     for layout, mode, micro_batches, vocabulary in PEAKS:
         sizes = peak_sizes(layout, RANKS, mode, micro_batches, vocabulary)
         found = traced_peak(runtimes[layout], sizes)
         estimated = peak_memory(sizes, kernels(sizes.element)).total
         facts["peaks"][f"{layout} {mode} {micro_batches} {vocabulary}"] = [estimated, found]
-    if started.is_main:
-        (folder / "facts.json").write_text(json.dumps(facts))
+    (folder / f"facts-{started.rank}.json").write_text(json.dumps(facts))
     started.close()
 
 

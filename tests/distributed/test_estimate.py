@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from estimate_cases import DTYPES, attend, kernels, peak_sizes, traced_peak, use_plain_kernels
+from estimate_cases import DTYPES, RANKS, attend, kernels, peak_sizes, traced_peak, use_plain_kernels
 from launch import launch
 from torch.utils.flop_counter import FlopCounterMode
 from traced_memory import TracedMemory
@@ -28,8 +28,9 @@ from megasbp.parallel.runtime import Runtime
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("estimate")
-    launch("estimate_cases.py", folder, seconds=400)
-    return json.loads((folder / "facts.json").read_text())
+    launch("estimate_cases.py", folder, seconds=280)
+    ranks = [json.loads((folder / f"facts-{rank}.json").read_text()) for rank in range(RANKS)]
+    return {"steps": [rank["steps"] for rank in ranks], "peaks": ranks[0]["peaks"]}
 
 
 @pytest.fixture
@@ -44,9 +45,13 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parameters_and_every_collective_of_a_step_are_exact_at_every_layout(
     launched: dict[str, Any],
 ) -> None:
-    assert len(launched["steps"]) == 4 * 4 + 5 * 2
-    for name, step in launched["steps"].items():
-        assert step["estimated"] == step["found"], name
+    for rank, steps in enumerate(launched["steps"]):
+        assert len(steps) == 4 * 4 + 5 * 2 + 5 * 2
+        for name, step in steps.items():
+            # The first rank of an axis holds the most: the last ones may lack rows.
+            if rank > 0:
+                step["estimated"]["parameters"] = step["found"]["parameters"] = 0
+            assert step["estimated"] == step["found"], (rank, name)
 
 
 def test_the_fullest_moment_on_four_ranks_is_within_a_few_percent(launched: dict[str, Any]) -> None:
@@ -65,7 +70,7 @@ def test_what_a_block_keeps_is_exact(plain: None, mode: Mode, element: int, qk_n
         model = Transformer(config)
         initialize(model, 1)
         model.compute_dtype = DTYPES[element]
-        for block in model.blocks:
+        for block in model.blocks.values():
             block.attention.attend = attend
         checkpoint_activations(model, mode)
         tokens = torch.zeros(2, 64, dtype=torch.int32)
@@ -96,7 +101,7 @@ def test_operations_are_those_that_torch_counts(plain: None) -> None:
     config, rows, length = model_config(layers=3, width=48, heads=8, kv_heads=8), 2, 64
     model = Transformer(config)
     initialize(model, 1)
-    for block in model.blocks:
+    for block in model.blocks.values():
         block.attention.attend = written_out
     tokens = torch.zeros(rows, length, dtype=torch.int32)
     with FlopCounterMode(display=False) as counter:

@@ -13,6 +13,7 @@ _KINDS = {
     "_allgather_base_": ("all-gather", 0),
     "_reduce_scatter_base_": ("reduce-scatter", 1),
     "allreduce_": ("all-reduce", 0),
+    "send": ("point to point", 0),
 }
 
 
@@ -28,12 +29,14 @@ class TracedCollectives(TorchDispatchMode):
         assert runtime.mesh is not None and runtime.context is not None and runtime.data is not None
         self.calls: Counter[str] = Counter()
         self.bytes: Counter[str] = Counter()
+        assert runtime.pipeline is not None
         axes = {
             "all": dist.group.WORLD,
             "tp": runtime.mesh[TENSOR].get_group(),
             "cp": runtime.context.get_group(),
             "dp_shard": runtime.mesh[PARAMETERS].get_group(),
             "dp_replicate": runtime.mesh[REPLICATE].get_group(),
+            "pp": runtime.pipeline.get_group(),
             "dp": runtime.data.get_group(),
         }
         self._axes = {axis: group.group_name for axis, group in axes.items()}
@@ -45,7 +48,7 @@ class TracedCollectives(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, arguments=(), options=None):
         space, name = str(function).split(".")[:2]
-        if space == "c10d":
+        if space == "c10d" and name != "recv_":
             kind, place = _KINDS[name]
             tensors = arguments[place]
             size = sum(x.nbytes for x in (tensors if isinstance(tensors, list) else [tensors]))

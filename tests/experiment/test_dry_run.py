@@ -24,7 +24,7 @@ def test_the_3b_recipe_is_estimated_from_8_to_512_gpus() -> None:
     assert totals == sorted(totals, reverse=True)
     for count in counts:
         layout = found[str(count)]
-        assert layout["layout"] == {"dp_replicate": 1, "dp_shard": count // 2, "cp": 1, "tp": 2}
+        assert layout["layout"] == {"pp": 1, "dp_replicate": 1, "dp_shard": count // 2, "cp": 1, "tp": 2}
         # All ranks together hold every parameter, norms once for each rank of the tensor axis.
         assert 0 <= layout["parameters"] * count / 2.919e9 - 1 < 1e-3
         assert layout["flops"]["causal"] * count == pytest.approx(18.57e9 * 2048 * 4096, rel=1e-3)
@@ -80,6 +80,18 @@ def test_the_command_prints_tables_or_json(capsys: pytest.CaptureFixture[str]) -
 def test_training_still_needs_an_arm(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(RECIPE)]) == 2
     assert "--arm is missing" in capsys.readouterr().err
+
+
+def test_a_pipeline_divides_the_blocks_and_waits() -> None:
+    recipe = ("parallel.pipeline=4", "parallel.tensor=2")
+    alone, piped = report(*recipe[1:])["gpus"]["8"], report(*recipe)["gpus"]["8"]
+    # 256 micro-batches of 8 rows: (4 - 1) / (256 + 4 - 1).
+    assert piped["pipeline"]["bubble_share"] == pytest.approx(3 / 259)
+    assert sum(piped["pipeline"]["stages"]) < 26
+    assert piped["memory"]["gathered"] < alone["memory"]["gathered"]
+    assert {entry["axis"] for entry in piped["communication"]} == {"pp", "tp"}
+    mend = report(*recipe, "parallel.schedule=zbv_zero_bubble", "training.activation_checkpointing=full")
+    assert "set it to 'none'" in mend["gpus"]["8"]["problem"]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)

@@ -70,7 +70,7 @@ def ends_kept(sizes: Sizes, kernels: Kernels) -> int:
     kept = tokens * (4 * 4 + 8) + tokens * 2 * model.head_dim * _FP32
     if kernels.masks:
         kept += sizes.micro_batch * sizes.sequence_length**2
-    if sizes.stage.last:
+    if sizes.last:
         kept += _input(sizes) + tokens // sizes.tensor * _FP32
     return kept
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from megasbp.parallel.estimate.parameters import block_unit, root_unit
+from megasbp.parallel.estimate.parameters import Parameter, block_unit, root_units
 from megasbp.parallel.estimate.sizes import Sizes
 
 Kind = Literal["all-gather", "reduce-scatter", "all-reduce", "point to point"]
@@ -45,21 +45,39 @@ class Collective:
 
 def collectives(sizes: Sizes) -> list[Collective]:
     """Of one rank in one step; none of an axis of one rank."""
-    groups = (_parameters(sizes), _sequence(sizes), _keys_and_values(sizes), _vocabulary(sizes))
-    return [one for group in groups for one in group if one.ranks > 1 and one.calls > 0]
+    groups = (
+        _stages(sizes),
+        _parameters(sizes),
+        _sequence(sizes),
+        _keys_and_values(sizes),
+        _vocabulary(sizes),
+    )
+    return [one for group in groups for one in group if one.ranks > 1 and one.bytes > 0]
+
+
+def _stages(sizes: Sizes) -> Iterator[Collective]:
+    """States to the stage behind, their gradients to the one before; of a tied table both gradients."""
+    handed = sum(part.sends + part.receives for part in sizes.parts)
+    states = sizes.tokens // sizes.tensor * sizes.model.width * sizes.element
+    ranks = sizes.pipeline
+    yield Collective("pp", "point to point", ranks, handed * sizes.micro_batches, states)
+    if sizes.model.tied and sizes.first != sizes.last:
+        table = Parameter("embedding", (sizes.model.vocabulary_size, sizes.model.width), 0)
+        yield Collective("pp", "point to point", ranks, 1, table.shard(sizes.tensor, sizes.sharing) * _FP32)
 
 
 def _parameters(sizes: Sizes) -> Iterator[Collective]:
     """FSDP2: gathered in the compute type, gradients reduced in fp32, once a step."""
     # With one micro-batch a block is given up after its forward pass; the root never is.
-    again = 2 if sizes.micro_batches == 1 else 1
-    for unit, units, gathers in ((block_unit(sizes), sizes.stage.layers, again), (root_unit(sizes), 1, 1)):
+    again = 1 if sizes.accumulates else 2
+    roots = [(root, 1, 1) for root in root_units(sizes)]
+    for unit, units, gathers in ((block_unit(sizes), sizes.layers, again), *roots):
         whole = unit.shard * sizes.sharing
         yield Collective("dp_shard", "all-gather", sizes.sharing, gathers * units, whole * sizes.element)
         yield Collective("dp_shard", "reduce-scatter", sizes.sharing, units, whole * _FP32)
         yield Collective("dp_replicate", "all-reduce", sizes.replicate, units, unit.shard * _FP32)
         # FSDP2 sums what ranks of the tensor axis add to a norm, in the type in which it holds gradients.
-        held = sizes.element if sizes.micro_batches == 1 else _FP32
+        held = _FP32 if sizes.accumulates else sizes.element
         for norm in unit.norms:
             yield Collective("tp", "all-reduce", sizes.tensor, units, norm * held)
 
@@ -67,7 +85,7 @@ def _parameters(sizes: Sizes) -> Iterator[Collective]:
 def _sequence(sizes: Sizes) -> Iterator[Collective]:
     """Two gathers and two sums in each block, and their opposites in its backward pass."""
     again = 0 if sizes.checkpointing == "none" else 1
-    blocks = sizes.stage.layers * sizes.micro_batches
+    blocks = sizes.layers * sizes.micro_batches
     size = sizes.tokens * sizes.model.width * sizes.element
     yield Collective("tp", "all-gather", sizes.tensor, blocks * (4 + 2 * again), size)
     # Computing again ends before the block's last sum, which the backward pass does not need.
@@ -78,7 +96,7 @@ def _keys_and_values(sizes: Sizes) -> Iterator[Collective]:
     """Of whole rows, gathered in each block; their gradients are summed."""
     model = sizes.model
     again = 0 if sizes.checkpointing == "none" else 1
-    blocks = sizes.stage.layers * sizes.micro_batches
+    blocks = sizes.layers * sizes.micro_batches
     keys = model.kv_heads * model.head_dim // sizes.tensor
     size = sizes.micro_batch * sizes.sequence_length * keys * sizes.element
     yield Collective("cp", "all-gather", sizes.context, 2 * blocks * (1 + again), size)
@@ -89,10 +107,10 @@ def _vocabulary(sizes: Sizes) -> Iterator[Collective]:
     """Embedding and loss, of which each rank holds some rows; every token is taken to have a label."""
     passes, tensor = sizes.micro_batches, sizes.tensor
     size = sizes.tokens * sizes.model.width * sizes.element
-    ends = passes * (sizes.stage.first + sizes.stage.last)
+    ends = passes * (sizes.first + sizes.last)
     yield Collective("tp", "all-gather", tensor, ends, size)
     yield Collective("tp", "reduce-scatter", tensor, ends, size)
-    if sizes.stage.last:
+    if sizes.last:
         # The largest logit of each token; then the sum of exponentials and the label's logit.
         yield Collective("tp", "all-reduce", tensor, passes, sizes.tokens * _FP32)
         yield Collective("tp", "all-reduce", tensor, passes, 2 * sizes.tokens * _FP32)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from megasbp.parallel.estimate.activations import Kernels, block_kept, computed_again, ends_kept
 from megasbp.parallel.estimate.loss_memory import loss_working
-from megasbp.parallel.estimate.parameters import block_unit, rank_parameters, root_unit
+from megasbp.parallel.estimate.parameters import block_unit, rank_parameters, root_units
 from megasbp.parallel.estimate.sizes import Sizes
 
 _FP32 = 4
@@ -53,19 +53,21 @@ def peak_memory(sizes: Sizes, kernels: Kernels) -> Memory:
 
 def moments(sizes: Sizes, kernels: Kernels) -> list[Memory]:
     """The loss; each block's backward pass at its feed-forward layer, and its end; the end of all."""
-    block, root, layers = block_unit(sizes), root_unit(sizes), sizes.stage.layers
-    element, alone, several = sizes.element, sizes.ranks == 1, sizes.micro_batches > 1
+    block, roots = block_unit(sizes), sum(root.unsharded for root in root_units(sizes))
+    element, alone, several = sizes.element, sizes.ranks == 1, sizes.accumulates
+    # Of the stage that runs; a rank may hold others.
+    layers = max(part.layers for part in sizes.parts)
     held = rank_parameters(sizes)
     # Between micro-batches gradients stay as they are, in fp32; one process has no others.
-    unreduced = _FP32 * (layers * block.unsharded + root.unsharded) if several else 0
+    unreduced = _FP32 * (sizes.layers * block.unsharded + roots) if several else 0
     gradient = _FP32 if alone else element
-    table = sizes.model.vocabulary_size // sizes.tensor * sizes.model.width * sizes.stage.last
+    table = sizes.model.vocabulary_size // sizes.tensor * sizes.model.width * sizes.last
     parameters = 0 if alone else element
-    gathered = parameters * (root.unsharded + (layers * block.unsharded if several else 0))
+    gathered = parameters * (roots + (sizes.layers * block.unsharded if several else 0))
     running = 0 if several else parameters * block.unsharded
     reducing = 0 if alone else _FP32 * block.unsharded
     kept, ends = block_kept(sizes, kernels), ends_kept(sizes, kernels)
-    waiting = (sizes.stage.in_flight - 1) * (layers * kept + ends)
+    waiting = (sizes.in_flight - 1) * (layers * kept + ends)
     inner = sizes.model.feed_forward // sizes.tensor
     states = sizes.tokens * sizes.model.width * element
 
@@ -78,7 +80,7 @@ def moments(sizes: Sizes, kernels: Kernels) -> list[Memory]:
             gathered=gathered,
             gradients=unreduced,
             activations=waiting + layers * kept + ends,
-            working=loss_working(sizes, kernels) if sizes.stage.last else 0,
+            working=loss_working(sizes, kernels) if sizes.last else 0,
             buffers=0,
         )
     ]
@@ -112,9 +114,9 @@ def moments(sizes: Sizes, kernels: Kernels) -> list[Memory]:
         memory(
             "gradients outside the blocks",
             gathered=0,
-            gradients=_FP32 * held + (0 if alone else (_FP32 if several else element) * root.unsharded),
+            gradients=_FP32 * held + (0 if alone else (_FP32 if several else element) * roots),
             activations=waiting,
             working=0,
-            buffers=0 if alone else _FP32 * root.unsharded,
+            buffers=0 if alone else _FP32 * roots,
         ),
     ]

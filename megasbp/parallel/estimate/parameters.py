@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from megasbp.model.config import ModelConfig
-from megasbp.parallel.estimate.sizes import Sizes
+from megasbp.parallel.estimate.sizes import Part, Sizes
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,13 @@ def block_parameters(model: ModelConfig) -> list[Parameter]:
     ]
 
 
-def root_parameters(sizes: Sizes) -> list[Parameter]:
-    """Of a stage, outside its blocks."""
-    model, stage = sizes.model, sizes.stage
+def root_parameters(model: ModelConfig, part: Part) -> list[Parameter]:
+    """Of a stage, outside its blocks; a tied table on the last stage is a copy."""
     table = (model.vocabulary_size, model.width)
-    held = [Parameter("norm", (model.width,))] if stage.last else []
-    if stage.first or (stage.last and model.tied):
+    held = [Parameter("norm", (model.width,))] if part.last else []
+    if part.first or (part.last and model.tied):
         held.append(Parameter("embedding", table, 0))
-    if stage.last and not model.tied:
+    if part.last and not model.tied:
         held.append(Parameter("output", table, 0))
     return held
 
@@ -96,11 +95,11 @@ def block_unit(sizes: Sizes) -> Unit:
     return unit_of(block_parameters(sizes.model), sizes)
 
 
-def root_unit(sizes: Sizes) -> Unit:
-    """What the stage holds outside its blocks."""
-    return unit_of(root_parameters(sizes), sizes)
+def root_units(sizes: Sizes) -> list[Unit]:
+    """What each stage of the rank holds outside its blocks."""
+    return [unit_of(root_parameters(sizes.model, part), sizes) for part in sizes.parts]
 
 
 def rank_parameters(sizes: Sizes) -> int:
-    """Elements that the first rank of a stage holds, which no other rank of it exceeds."""
-    return sizes.stage.layers * block_unit(sizes).shard + root_unit(sizes).shard
+    """Elements that the first rank of those with the same stages holds, which no other of them exceeds."""
+    return sizes.layers * block_unit(sizes).shard + sum(root.shard for root in root_units(sizes))

@@ -4,24 +4,27 @@ from dataclasses import dataclass
 
 from megasbp.model.config import ModelConfig
 from megasbp.parallel.config import ParallelConfig
+from megasbp.parallel.estimate.pipeline import most_in_flight
 from megasbp.parallel.recompute import Mode
+from megasbp.parallel.stages import stage_layers, stages_of_rank
 
 
 @dataclass(frozen=True)
-class Stage:
-    """The part of a model that one rank of a pipeline holds.
+class Part:
+    """A stage of the model that a rank holds; without a pipeline the whole model.
 
     Attributes:
         layers: blocks.
         first: whether it holds the embedding.
         last: whether it holds the final norm, the output layer and the loss.
-        in_flight: micro-batches whose activations it holds together.
+        receives, sends: whether the stage before, or behind, lies on another rank.
     """
 
     layers: int
     first: bool = True
     last: bool = True
-    in_flight: int = 1
+    receives: bool = False
+    sends: bool = False
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Sizes:
     """One rank's share of one optimiser step.
 
     Attributes:
+        parts: the stages of the model that it holds.
+        in_flight: passes through one of its stages whose activations it holds together, at most.
         replicate, shard, context, tensor, pipeline: ranks of each axis of the mesh.
         sequence_length: tokens of a row.
         micro_batch: rows of a forward pass.
@@ -38,7 +43,8 @@ class Sizes:
     """
 
     model: ModelConfig
-    stage: Stage
+    parts: tuple[Part, ...]
+    in_flight: int
     replicate: int
     shard: int
     context: int
@@ -57,7 +63,7 @@ class Sizes:
         parallel: ParallelConfig,
         ranks: int,
         *,
-        stage: Stage | None = None,
+        place: int = 0,
         sequence_length: int,
         global_batch: int,
         micro_batch: int,
@@ -67,23 +73,58 @@ class Sizes:
         """Of ranks that the layout divides, and a global batch that their micro-batches divide.
 
         Args:
-            stage: the whole model unless given.
+            place: in the pipeline, 0 <= place < parallel.pipeline.
         """
         shard = ranks // parallel.unit
+        micro_batches = global_batch // (parallel.replicate * shard * micro_batch)
+        layers = stage_layers(model, sequence_length, parallel.stages)
+        held = stages_of_rank(parallel, place)
+        last = parallel.stages - 1
+        parts = tuple(
+            Part(
+                layers=len(layers[stage]),
+                first=stage == 0,
+                last=stage == last,
+                receives=stage > 0 and stage - 1 not in held,
+                sends=stage < last and stage + 1 not in held,
+            )
+            for stage in held
+        )
         return cls(
             model=model,
-            stage=stage or Stage(model.layers),
+            parts=parts,
+            in_flight=most_in_flight(parallel, place, micro_batches),
             replicate=parallel.replicate,
             shard=shard,
             context=parallel.context,
             tensor=parallel.tensor,
-            pipeline=1,
+            pipeline=parallel.pipeline,
             sequence_length=sequence_length,
             micro_batch=micro_batch,
-            micro_batches=global_batch // (parallel.replicate * shard * micro_batch),
+            micro_batches=micro_batches,
             element=element,
             checkpointing=checkpointing,
         )
+
+    @property
+    def layers(self) -> int:
+        """Blocks of this rank."""
+        return sum(part.layers for part in self.parts)
+
+    @property
+    def first(self) -> bool:
+        """Whether the embedding is here."""
+        return any(part.first for part in self.parts)
+
+    @property
+    def last(self) -> bool:
+        """Whether the loss is here."""
+        return any(part.last for part in self.parts)
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether parameters stay gathered, and gradients whole, over several micro-batches."""
+        return self.micro_batches > 1 or self.pipeline > 1
 
     @property
     def ranks(self) -> int:
