@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from launch import fork_ranks
 from steps import GLOBAL_BATCH, rows_of_step
-from torch import nn
 from torch.nn import functional
 from traced_collectives import TracedCollectives
 from traced_memory import TracedMemory
@@ -150,7 +149,8 @@ def step(runtime: Runtime, mode: Mode, wide: bool, micro_batches: int, element: 
         calls[f"{traced.canonical(one.axis)} {one.kind}"] += one.calls
         size[f"{traced.canonical(one.axis)} {one.kind}"] += one.bytes
     # A pipeline does not name the copy of a tied table, but holds it.
-    held = sum(local_tensor(parameter).numel() for parameter in nn.Module.parameters(model))
+    parameters = [x for module in model.modules() for x in module._parameters.values() if x is not None]
+    held = sum(local_tensor(parameter).numel() for parameter in parameters)
     return {
         "estimated": {"parameters": rank_parameters(sizes), "calls": calls, "bytes": size},
         "found": {"parameters": held, "calls": traced.calls, "bytes": traced.bytes},
