@@ -13,7 +13,7 @@ from .cpu import address, cpp, takes
 
 # Logits held at a time. On the CPU the chunk stays in the last-level cache: at vocabulary 4,096 chunks of 512
 # to 1,024 tokens were fastest, the whole batch nearly twice as slow.
-_CPU_LOGITS, _DEVICE_LOGITS = 2**21, 2**28
+CPU_LOGITS, DEVICE_LOGITS = 2**21, 2**28
 _SMALLEST_CHUNK = 128
 
 
@@ -199,6 +199,11 @@ def rounded(weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def chunks(tokens: int, weight: torch.Tensor) -> list[slice]:
-    logits = _CPU_LOGITS if weight.device.type == "cpu" else _DEVICE_LOGITS
-    step = max(_SMALLEST_CHUNK, logits // len(weight))
+    logits = CPU_LOGITS if weight.device.type == "cpu" else DEVICE_LOGITS
+    step = chunk_tokens(len(weight), logits)
     return [slice(start, min(start + step, tokens)) for start in range(0, tokens, step)]
+
+
+def chunk_tokens(vocabulary: int, logits: int) -> int:
+    """Tokens of a chunk, of so many logits where that is not too few tokens."""
+    return max(_SMALLEST_CHUNK, logits // vocabulary)

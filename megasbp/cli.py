@@ -17,6 +17,7 @@ pairs, sample a synthetic corpus from it, and train on real + synthetic text aga
   megasbp plan configs/demo.toml        what the recipe will do, by arithmetic
   megasbp run configs/demo.toml         all of it; a rerun does only what is missing or changed
   megasbp run configs/demo.toml budget.tokens_per_arm=2_000_000 training.learning_rate=3e-3
+  megasbp train configs/sbp_3b_200b.toml --dry-run --gpus 8,64,512
   torchrun --nproc-per-node 8 -m megasbp train configs/demo.toml --arm sbp
 """
 
@@ -79,10 +80,22 @@ def _parser() -> argparse.ArgumentParser:
         "train", help="train one arm whose earlier stages are finished (under torchrun too)"
     )
     _add_recipe(train)
-    train.add_argument("--arm", required=True, help="baseline, sbp, random_pairs or oracle")
+    train.add_argument("--arm", help="baseline, sbp, random_pairs or oracle")
     train.add_argument(
         "--seed", type=int, default=None, help="one of the recipe's seeds (default: its first)"
     )
+    train.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="train nothing: print each rank's parameters, memory, FLOPs and communication, by arithmetic",
+    )
+    train.add_argument(
+        "--gpus", type=_counts, default=[8], metavar="N,N", help="of --dry-run: numbers of GPUs (8)"
+    )
+    train.add_argument(
+        "--memory", type=float, default=80.0, metavar="GIB", help="of --dry-run: memory of a GPU (80)"
+    )
+    train.add_argument("--json", action="store_true", help="of --dry-run: print JSON instead of tables")
     train.set_defaults(verb=_train)
 
     report = verbs.add_parser("report", help="draw the table and the page again from a run's results.json")
@@ -147,7 +160,34 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
+def _counts(text: str) -> list[int]:
+    """Whole numbers of at least 1, separated by commas."""
+    counts = [int(part) for part in text.split(",")]
+    if min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} holds a number below 1")
+    return counts
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    import json
+
+    from megasbp.experiment.dry_run import dry_run
+    from megasbp.experiment.recipe import load_recipe
+    from megasbp.report.dry_run_table import print_dry_run
+
+    report = dry_run(load_recipe(options.recipe, options.overrides), options.gpus, options.memory)
+    if options.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print_dry_run(report)
+    return 0
+
+
 def _train(options: argparse.Namespace) -> int:
+    if options.dry_run:
+        return _dry_run(options)
+    if options.arm is None:
+        raise InputError("--arm is missing; name baseline, sbp, random_pairs or oracle, or add --dry-run")
     from megasbp.experiment.recipe import load_recipe
     from megasbp.experiment.run import start_runtime, train_arm
 

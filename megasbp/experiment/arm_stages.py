@@ -110,7 +110,7 @@ def train_stage(
         inputs=inputs,
         settings={
             "model": recipe.model.model_dump(mode="json"),
-            "training": training.model_dump(mode="json"),
+            "training": training.content(),
             "samples": plan.samples,
             "steps": plan.steps,
             "seed": seed,

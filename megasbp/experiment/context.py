@@ -23,7 +23,7 @@ UNIT_SPLITS = ("unique", "validation", "test")
 TOKENIZER_NAME = "tokenizer.json"
 
 # Files of a training job that hold times; they are no results.
-TRAINING_LOGS = ("metrics.jsonl", "tensorboard/*", "tensorboard/**/*")
+TRAINING_LOGS = ("metrics.jsonl", "tensorboard/*", "tensorboard/**/*", "profile/*")
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,8 @@ class Recipe(Section):
 
     def content(self) -> dict[str, Any]:
         """The recipe as JSON-serialisable values, without where it runs."""
-        return self.model_dump(mode="json", exclude={"runs", "shards", "parallel"})
+        values = self.model_dump(mode="json", exclude={"runs", "shards", "parallel"})
+        return {**values, "training": self.training.content()}
 
     @property
     def hash(self) -> str:

@@ -156,7 +156,7 @@ def _tune(
         name,
         inputs={"pairs": pairs, "baseline": baseline},
         settings={
-            "training": training.model_dump(mode="json"),
+            "training": training.content(),
             "steps": steps,
             "patience": patience,
             "seed": context.seed,

@@ -1,6 +1,6 @@
 """The recipe's section [training]."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from megasbp.parallel.fp8 import Scaling
 from megasbp.parallel.recompute import Mode
 from megasbp.parallel.runtime import computes_bfloat16
+
+# They watch a run and change nothing in it.
+OBSERVATION = frozenset({"peak_tflops", "profile_steps"})
 
 
 class TrainingConfig(BaseModel):
@@ -42,6 +45,10 @@ class TrainingConfig(BaseModel):
             is the best so far writes one too.
         keep_checkpoints: newest ones that are kept, beside the best.
         log_every: steps after which the losses are read from the device and written; every step has a row.
+        peak_tflops: dense TFLOP/s of a rank's device, of which the logs give the share that is used; without
+            it those of NVIDIA's data sheet where the device's name is known.
+        profile_steps: first and last step of a window under torch's profiler; its traces are
+            profile/rank-R.json.gz in the job's folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +74,8 @@ class TrainingConfig(BaseModel):
     checkpoints: int = Field(4, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
     log_every: int = Field(1, ge=1)
+    peak_tflops: float | None = Field(None, gt=0, allow_inf_nan=False)
+    profile_steps: tuple[int, int] | None = None
 
     @field_validator("precision", mode="before")
     @classmethod
@@ -75,6 +84,20 @@ class TrainingConfig(BaseModel):
             return value
         native = computes_bfloat16("cuda" if torch.cuda.is_available() else "cpu")
         return "bf16" if native else "fp32"
+
+    @field_validator("profile_steps")
+    @classmethod
+    def _rising(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 1 <= value[0] <= value[1]:
+            first = max(1, min(value))
+            raise ValueError(
+                f"first and last step, counted from 1; set it to [{first}, {max(first, *value)}]"
+            )
+        return value
+
+    def content(self) -> dict[str, Any]:
+        """The section as JSON-serialisable values, without what only watches a run."""
+        return self.model_dump(mode="json", exclude=set(OBSERVATION))
 
     @property
     def compute_dtype(self) -> torch.dtype:

@@ -8,7 +8,7 @@ from megasbp.data.sources import SampleSource
 from megasbp.errors import InputError
 from megasbp.model.config import ModelConfig
 from megasbp.model.flops import parameter_count
-from megasbp.parallel.config import layout_problem, schedule_problem
+from megasbp.parallel.config import ParallelConfig, layout_problem, schedule_problem
 from megasbp.parallel.fp8 import fp8_problem
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import hash_object, publish_json, read_json, read_manifest, require_free_space
@@ -101,6 +101,11 @@ def _layout_problem(job: TrainingJob, runtime: Runtime) -> str | None:
         problem = fp8_problem(job.model, runtime.tensor_ranks, runtime.device)
     if problem or runtime.world_size == 1:
         return problem
+    return pipeline_problem(training, parallel, runtime.data_ranks)
+
+
+def pipeline_problem(training: TrainingConfig, parallel: ParallelConfig, data_ranks: int) -> str | None:
+    """Why a pipeline cannot run so many micro-batches so, with the mend; None where it can, or none is."""
     # torch goes through a stage's graph twice where gradients are deferred: what was computed again is gone
     # the second time, and a compiled program computes all of them both times.
     ruled_out = {"activation_checkpointing": "none", "compile": False} if parallel.defers_gradients else {}
@@ -111,7 +116,7 @@ def _layout_problem(job: TrainingJob, runtime: Runtime) -> str | None:
                 f"{parallel.schedule!r} rules out, because it defers the gradients of the weights; set it to "
                 f"{allowed!r}, or parallel.schedule to 'interleaved_1f1b'"
             )
-    micro_batches = training.global_batch // (training.micro_batch * runtime.data_ranks)
+    micro_batches = training.global_batch // (training.micro_batch * data_ranks)
     return schedule_problem(parallel, micro_batches)
 
 
@@ -119,7 +124,7 @@ def job_identity(job: TrainingJob) -> dict[str, Any]:
     """Everything that a job's result depends on, by the names that users know; of a job that is checked."""
     initial = job.initial_checkpoint and read_manifest(job.initial_checkpoint, check="none")
     identity = {f"model.{key}": value for key, value in job.model.model_dump(mode="json").items()}
-    for key, value in job.training.model_dump(mode="json").items():
+    for key, value in job.training.content().items():
         if key not in _EXECUTION:
             identity[f"training.{key}"] = value
     return identity | {

@@ -9,9 +9,16 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 # Fields that differ between two runs of the same job; all others are equal.
-TIME_FIELDS = ("seconds", "tokens_per_second")
+TIME_FIELDS = (
+    "seconds",
+    "tokens_per_second",
+    "mfu_causal",
+    "mfu_full",
+    "data_seconds",
+    "peak_memory_bytes",
+)
 
-_SCALARS = ("loss", "learning_rate", "gradient_norm", "validation_loss", "tokens_per_second")
+_SCALARS = ("loss", "learning_rate", "gradient_norm", "validation_loss", *TIME_FIELDS)
 
 
 class MetricsLog:

@@ -65,8 +65,10 @@ class ProgressLine:
         shown = "not finite, skipped" if row["skipped"] else f"loss {loss:.4f}  norm {norm:.2f}"
         if "validation_loss" in row:
             shown += f"  validation {row['validation_loss']:.4f}"
+        # Both conventions would be long; the logs have the other one.
+        used = "" if row["mfu_causal"] is None else f"MFU {row['mfu_causal']:.1%} causal  "
         time_left = clock((self._seconds_per_step or 0) * (self._steps - row["step"]))
         return (
             f"{self._name}  step {row['step']}/{self._steps}  {shown}  lr {row['learning_rate']:.2e}  "
-            f"{row['tokens_per_second']:,.0f} tokens/s  {time_left} left"
+            f"{row['tokens_per_second']:,.0f} tokens/s  {used}{time_left} left"
         )

@@ -10,6 +10,7 @@ import torch
 
 from megasbp.training.metrics import MetricsLog
 from megasbp.training.progress import ProgressLine
+from megasbp.training.utilisation import Utilisation, peak_memory_bytes
 
 
 class Recorder:
@@ -19,9 +20,21 @@ class Recorder:
         folder: of the job.
         last_step: the step that the run continues from; the logs are cut back to it.
         writes: whether this rank writes and speaks; the others only read their rows.
+        device: whose memory is reported.
     """
 
-    def __init__(self, folder: Path, name: str, steps: int, last_step: int, writes: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        steps: int,
+        last_step: int,
+        *,
+        writes: bool,
+        utilisation: Utilisation,
+        device: torch.device,
+    ) -> None:
+        self._utilisation, self._device = utilisation, device
         self._log = MetricsLog(folder, last_step) if writes else None
         self._progress = ProgressLine(name, steps, silent=not writes)
         self._pending: list[tuple[dict[str, Any], int, torch.Tensor]] = []
@@ -49,12 +62,13 @@ class Recorder:
         """The rows since the last call, complete; waits for the device once.
 
         What is not finite is None, and the row's "skipped" is true. The time of a step is the mean since the
-        clock was last started.
+        clock was last started, the memory the most of these steps.
         """
         if not self._pending:
             return []
         values = torch.stack([measured for _, _, measured in self._pending]).tolist()
         seconds = (time.perf_counter() - self._clock) / len(values)
+        memory = peak_memory_bytes(self._device)
         rows = []
         for (row, tokens, _), (loss, norm) in zip(self._pending, values, strict=True):
             finite = math.isfinite(loss) and math.isfinite(norm)
@@ -64,6 +78,8 @@ class Recorder:
                 "skipped": not finite,
                 "seconds": round(seconds, 6),
                 "tokens_per_second": round(tokens / seconds, 1),
+                **self._utilisation.of(tokens / seconds),
+                "peak_memory_bytes": memory,
             }
             rows.append(row)
         self._pending = []

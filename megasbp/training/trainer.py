@@ -6,6 +6,7 @@ one.
 """
 
 import sys
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -32,6 +33,7 @@ from megasbp.training.checkpoint_writer import CheckpointWriter
 from megasbp.training.gradients import accumulate_gradients
 from megasbp.training.job import TrainingJob, check_job, claim_folder
 from megasbp.training.optimizer import build_optimizer, follow_table, optimizer_step, set_update_count
+from megasbp.training.profile import PROFILES, ProfilerWindow
 from megasbp.training.recorder import Recorder
 from megasbp.training.result import CHECKPOINTS, TrainingResult, publish_result, read_result
 from megasbp.training.schedule import (
@@ -42,6 +44,7 @@ from megasbp.training.schedule import (
     retained_steps,
 )
 from megasbp.training.stop_signal import STOPPED_STATUS, StopSignal
+from megasbp.training.utilisation import Utilisation, peak_tflops
 from megasbp.training.validation import validation_loss
 
 __all__ = ["TrainingJob", "TrainingResult", "train"]
@@ -114,12 +117,22 @@ class _Run:
         follow_table(self.model, self.optimizer)
         self.model.train()
         self.writer = CheckpointWriter(self.tensors, runtime)
-        self.recorder = Recorder(job.folder, job.name, job.steps, self.state.step, writes=runtime.is_main)
+        peak = training.peak_tflops or peak_tflops(runtime.device)
+        self.recorder = Recorder(
+            job.folder,
+            job.name,
+            job.steps,
+            self.state.step,
+            writes=runtime.is_main,
+            utilisation=Utilisation(job.model, training.sequence_length, peak, runtime.world_size),
+            device=runtime.device,
+        )
+        self.profiler = ProfilerWindow(job.folder, runtime.rank, training.profile_steps)
 
     def complete(self) -> None:
         """Runs the remaining steps and publishes the result."""
         job, state = self.job, self.state
-        with self.recorder, StopSignal() as stop, self.writer, self._batches() as batches:
+        with self.recorder, self.profiler, StopSignal() as stop, self.writer, self._batches() as batches:
             while state.step < job.steps and not patience_is_over(state.history, job.early_stop_patience):
                 flags = torch.tensor([stop.received, self.writer.failed], dtype=torch.int64)
                 stopped, failed = self.runtime.sum(flags).tolist()
@@ -127,7 +140,10 @@ class _Run:
                     self.writer.wait()
                 if stopped:
                     self._stop()
-                self._step(next(batches))
+                with self.profiler.step(state.step + 1):
+                    started = time.perf_counter()
+                    batch = next(batches)
+                    self._step(batch, time.perf_counter() - started)
             self._report()
             self._save()
         if self.runtime.is_main:
@@ -161,8 +177,12 @@ class _Run:
         with closing(batches):
             yield batches
 
-    def _step(self, batch: Batch) -> None:
-        """One optimiser step, and what is due after it."""
+    def _step(self, batch: Batch, waited: float) -> None:
+        """One optimiser step, and what is due after it.
+
+        Args:
+            waited: seconds until the batch was there.
+        """
         job, state, training = self.job, self.state, self.job.training
         counts = torch.tensor([batch.input_tokens, batch.valid_tokens])
         inputs, valid = self.runtime.sum_over_data(counts).tolist()
@@ -173,6 +193,7 @@ class _Run:
         rate = learning_rate(training, state.step, job.steps)
         measured = optimizer_step(self.optimizer, rate, nats, valid, training.gradient_clip, self.runtime)
         row = {"step": state.step, "tokens": state.input_tokens, "valid_tokens": valid, "learning_rate": rate}
+        row["data_seconds"] = round(waited, 6)
         self.recorder.add(row, inputs, measured)
 
         validates, saves = state.step in self.validation_steps, state.step in self.scheduled
@@ -229,6 +250,7 @@ class _Run:
         if self.runtime.is_main:
             remove_partials(Path(self.job.folder))
             remove_partials(self.checkpoints)
+            remove_partials(Path(self.job.folder) / PROFILES)
         return newest_checkpoint(self.checkpoints, self.runtime)
 
     def _resume(self, checkpoint: Path) -> None:

@@ -1,0 +1,1 @@
+"""What a layout holds, computes and sends, by arithmetic: no process group, no device, no tensor."""

@@ -1,0 +1,116 @@
+"""What the forward pass of a micro-batch keeps for the backward pass.
+
+Counted per token in elements of the compute type and in bytes of fp32, for each of the modes of
+`checkpoint_activations`. A rank of the tensor axis holds its part of the heads and of the inner width, and
+between the blocks its part of the tokens; what a gather gives its products, it holds whole.
+"""
+
+from dataclasses import dataclass
+
+from megasbp.kernels.linear_cross_entropy import DEVICE_LOGITS
+from megasbp.parallel.estimate.parameters import block_parameters
+from megasbp.parallel.estimate.sizes import Sizes
+
+_FP32 = 4
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What the kernels of a device hold beside their results.
+
+    Attributes:
+        masks: attention takes a mask of each pair of tokens of a row, and keeps it in each layer as numbers
+            to be added; else it knows where segments begin.
+        activation_gradient: bytes of a feed-forward activation's gradients, its backward pass at its fullest.
+        logits: that the loss holds at a time, of many tokens.
+    """
+
+    masks: bool
+    activation_gradient: int
+    logits: int = DEVICE_LOGITS
+
+
+def plain_kernels(element: int) -> Kernels:
+    """Those of kernels/ in PyTorch, which a GPU runs: fp32 copies in the activation's backward pass."""
+    # The gradient; three results on the way; fp32 copies of gate, up and the gradient, unless they are fp32.
+    copies = 3 * _FP32 if element < _FP32 else 0
+    return Kernels(masks=True, activation_gradient=element + 3 * _FP32 + copies)
+
+
+def block_kept(sizes: Sizes, kernels: Kernels) -> int:
+    """Bytes of one block of one micro-batch."""
+    if sizes.checkpointing == "full":
+        return _input(sizes)
+    if sizes.checkpointing == "none":
+        return _everything(sizes, kernels)
+    width, inner = sizes.model.width, sizes.model.feed_forward // sizes.tensor
+    queries, keys = _queries(sizes), _keys(sizes)
+    # Products of four projections and of three, and attention's result.
+    products = (queries + 2 * keys + width) + (2 * inner + width) + queries
+    return _input(sizes) + sizes.tokens * (products * sizes.element + _log_sums(sizes))
+
+
+def computed_again(sizes: Sizes, kernels: Kernels) -> int:
+    """Bytes that a block's backward pass adds first, where activations are checkpointed."""
+    everything = _everything(sizes, kernels)
+    if sizes.checkpointing == "none":
+        return 0
+    if sizes.checkpointing == "full":
+        return everything - _input(sizes)
+    queries, keys, inner = _queries(sizes), _keys(sizes), sizes.model.feed_forward // sizes.tensor
+    # Of what was kept, these are used as they are.
+    products = keys + 2 * inner + queries + (queries + keys if sizes.model.qk_norm else 0)
+    return everything - _input(sizes) - sizes.tokens * (products * sizes.element + _log_sums(sizes))
+
+
+def ends_kept(sizes: Sizes, kernels: Kernels) -> int:
+    """Bytes outside the blocks of one micro-batch: its batch, rotations, masks, and what the loss reads."""
+    model, tokens = sizes.model, sizes.tokens
+    # Tokens, labels, positions and segments, int32; the labels again in int64.
+    kept = tokens * (4 * 4 + 8) + tokens * 2 * model.head_dim * _FP32
+    if kernels.masks:
+        kept += sizes.micro_batch * sizes.sequence_length**2
+    if sizes.last:
+        kept += _input(sizes) + tokens // sizes.tensor * _FP32
+    return kept
+
+
+def _everything(sizes: Sizes, kernels: Kernels) -> int:
+    """Bytes of a block without checkpointing."""
+    model, tokens = sizes.model, sizes.tokens
+    queries, keys, inner = _queries(sizes), _keys(sizes), model.feed_forward // sizes.tensor
+    # Behind the norms; rotated queries and attention's result; gate, up and their product.
+    elements = 2 * model.width + 2 * queries + 3 * inner
+    # Rotated keys and values, of whole rows.
+    elements += 2 * keys * sizes.context
+    scales = 2 / sizes.tensor
+    if model.qk_norm:
+        elements += queries + keys
+        scales += (model.heads + model.kv_heads) / sizes.tensor
+    kept = 2 * _input(sizes) + tokens * elements * sizes.element
+    kept += round(tokens * scales * _FP32) + tokens * _log_sums(sizes)
+    if kernels.masks:
+        kept += tokens * sizes.sequence_length * sizes.element
+    if sizes.ranks == 1 and sizes.element < _FP32:
+        # One process casts its fp32 weights; FSDP2 gathers them in the compute type.
+        matrices = (p for p in block_parameters(model) if p.tensor_dim is not None)
+        kept += sizes.element * sum(parameter.unsharded(1) for parameter in matrices)
+    return kept
+
+
+def _input(sizes: Sizes) -> int:
+    """Bytes of the states between two blocks."""
+    return sizes.tokens // sizes.tensor * sizes.model.width * sizes.element
+
+
+def _log_sums(sizes: Sizes) -> int:
+    """Bytes a token of the logarithms of attention's sums."""
+    return sizes.model.heads // sizes.tensor * _FP32
+
+
+def _queries(sizes: Sizes) -> int:
+    return sizes.model.heads * sizes.model.head_dim // sizes.tensor
+
+
+def _keys(sizes: Sizes) -> int:
+    return sizes.model.kv_heads * sizes.model.head_dim // sizes.tensor

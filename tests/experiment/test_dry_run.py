@@ -1,0 +1,100 @@
+"""`megasbp train RECIPE --dry-run`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from megasbp.cli import main
+from megasbp.experiment.dry_run import dry_run
+from megasbp.experiment.recipe import load_recipe
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+RECIPE = CONFIGS / "sbp_3b_200b.toml"
+
+
+def report(*overrides: str, gpus: tuple[int, ...] = (8,), memory: float = 80.0) -> dict:
+    return dry_run(load_recipe(RECIPE, overrides), gpus, memory)
+
+
+def test_the_3b_recipe_is_estimated_from_8_to_512_gpus() -> None:
+    counts = (8, 16, 32, 64, 128, 256)
+    found = report("parallel.tensor=2", gpus=(*counts, 512))["gpus"]
+    totals = [found[str(count)]["memory"]["total"] for count in counts]
+    assert totals == sorted(totals, reverse=True)
+    for count in counts:
+        layout = found[str(count)]
+        assert layout["layout"] == {"pp": 1, "dp_replicate": 1, "dp_shard": count // 2, "cp": 1, "tp": 2}
+        # All ranks together hold every parameter, norms once for each rank of the tensor axis.
+        assert 0 <= layout["parameters"] * count / 2.919e9 - 1 < 1e-3
+        assert layout["flops"]["causal"] * count == pytest.approx(18.57e9 * 2048 * 4096, rel=1e-3)
+    # With one micro-batch the parameters are not kept whole.
+    assert found["512"]["micro_batches"] == 1
+    assert found["512"]["memory"]["gathered"] < found["256"]["memory"]["gathered"]
+
+
+def test_checkpointing_needs_less_memory_and_more_gathering() -> None:
+    found = {
+        mode: report("parallel.tensor=2", f"training.activation_checkpointing={mode}")["gpus"]["8"]
+        for mode in ("none", "selective", "full")
+    }
+    none, selective, full = (found[mode]["memory"]["activations"] for mode in found)
+    assert full < selective < none
+    sent = {mode: sum(entry["sent"] for entry in layout["communication"]) for mode, layout in found.items()}
+    assert sent["none"] < sent["selective"] == sent["full"]
+
+
+def test_whether_it_fits_depends_on_the_gpu() -> None:
+    needed = report()["gpus"]["8"]["memory"]["total"] / 2**30
+    assert not report(memory=needed)["gpus"]["8"]["fits"]
+    assert report(memory=needed / 0.89)["gpus"]["8"]["fits"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gpus", "mend"),
+    [
+        (("parallel.tensor=16",), 16, "set it to 8"),
+        (("parallel.tensor=8",), 12, "start 16"),
+        (("training.micro_batch=8",), 512, "set global_batch to 4096"),
+    ],
+)
+def test_an_impossible_layout_says_why_and_the_nearest_that_is_not(
+    overrides: tuple[str, ...], gpus: int, mend: str
+) -> None:
+    layout = report(*overrides, gpus=(gpus,))["gpus"][str(gpus)]
+    assert layout.keys() == {"problem"}
+    assert mend in layout["problem"]
+
+
+def test_the_command_prints_tables_or_json(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", str(RECIPE), "--dry-run", "--gpus", "8,9", "--memory", "141"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "fits a GPU of 141 GiB" in printed
+    assert "dp_shard" in printed
+    assert "9 GPU: impossible" in printed
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == report(gpus=(8, 9), memory=141.0)
+
+
+def test_training_still_needs_an_arm(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(RECIPE)]) == 2
+    assert "--arm is missing" in capsys.readouterr().err
+
+
+def test_a_pipeline_divides_the_blocks_and_waits() -> None:
+    recipe = ("parallel.pipeline=4", "parallel.tensor=2")
+    alone, piped = report(*recipe[1:])["gpus"]["8"], report(*recipe)["gpus"]["8"]
+    # 256 micro-batches of 8 rows: (4 - 1) / (256 + 4 - 1).
+    assert piped["pipeline"]["bubble_share"] == pytest.approx(3 / 259)
+    assert sum(piped["pipeline"]["stages"]) < 26
+    assert piped["memory"]["gathered"] < alone["memory"]["gathered"]
+    assert {entry["axis"] for entry in piped["communication"]} == {"pp", "tp"}
+    mend = report(*recipe, "parallel.schedule=zbv_zero_bubble", "training.activation_checkpointing=full")
+    assert "set it to 'none'" in mend["gpus"]["8"]["problem"]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_has_an_estimate(path: Path) -> None:
+    found = dry_run(load_recipe(path), (1,), 80.0)["gpus"]["1"]
+    assert found["memory"]["total"] > 0
