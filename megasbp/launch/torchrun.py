@@ -5,7 +5,6 @@ or comes late, goes to the stage that the others are at, whose ranks then start 
 checkpoint.
 """
 
-import os
 import shlex
 import signal
 import subprocess
@@ -14,22 +13,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from types import FrameType
 
 from torch.distributed import TCPStore
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.elastic.rendezvous import RendezvousClosedError, RendezvousError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.elastic.multiprocessing import SignalException
 
 from megasbp.errors import InputError, StageError
+from megasbp.launch.agent import run_agent
 from megasbp.launch.job import Job
 
-# Seconds until an agent that waits for others looks again whether the stage still is to be made.
-_JOIN_SECONDS = 60
-_CONNECT_SECONDS = 60
 _LONGEST_PAUSE = 30.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 @dataclass(frozen=True)
@@ -71,7 +65,7 @@ def run_jobs(
             elif job.resources.ranks == 1:
                 _run_process(job, announce)
             else:
-                _run_agent(job, host, endpoint, maximum_restarts, finished, announce)
+                run_agent(job, host.rank == 0, endpoint, maximum_restarts, finished, announce)
 
 
 def describe(job: Job) -> str:
@@ -85,7 +79,7 @@ def describe(job: Job) -> str:
 def _meeting_place(jobs: Sequence[Job], host: Host) -> Iterator[str]:
     """The endpoint. Host 0 keeps its store for the whole run, so that no stage meets the end of another's."""
     nodes = max(job.resources.nodes for job in jobs)
-    if host.rank >= nodes:
+    if not 0 <= host.rank < nodes:
         raise InputError(f"--node-rank {host.rank}: the recipe's stages use {nodes} hosts, 0 to {nodes - 1}")
     if host.endpoint is None and nodes > 1:
         raise InputError(
@@ -106,18 +100,18 @@ def _meeting_place(jobs: Sequence[Job], host: Host) -> Iterator[str]:
             "name this host and a free port"
         ) from None
     yield f"{name}:{store.port}"
-    del store
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Makes SIGTERM an exception, as torchrun's agents do, so that what was started is stopped too."""
+    """Makes SIGTERM torchrun's exception, so that what was started is stopped, and the meeting not closed."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        raise SignalException(f"got signal {number}", signal.Signals(number))
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM,)}
-    before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+    # Agents leave their handlers behind.
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    signal.signal(signal.SIGTERM, stop)
     try:
         yield
     except SignalException as stopped:
@@ -148,65 +142,3 @@ def _run_process(job: Job, announce: Callable[[str], None]) -> None:
         raise
     if status != 0:
         raise StageError(f"{job.name}: failed with status {status}; its lines above say why")
-
-
-def _run_agent(
-    job: Job,
-    host: Host,
-    endpoint: str,
-    maximum_restarts: int,
-    finished: Callable[[Job], bool],
-    announce: Callable[[str], None],
-) -> None:
-    resources = job.resources
-    announce(f"{job.name}: {resources.nodes} x {resources.processes} ranks, meeting at {endpoint}")
-    config = LaunchConfig(
-        min_nodes=resources.nodes,
-        max_nodes=resources.nodes,
-        nproc_per_node=resources.processes,
-        # It becomes part of a file's name.
-        run_id=job.name.replace("/", "-"),
-        rdzv_backend="c10d",
-        rdzv_endpoint=endpoint,
-        rdzv_configs={
-            "is_host": host.rank == 0,
-            "join_timeout": _JOIN_SECONDS,
-            "read_timeout": _CONNECT_SECONDS,
-        },
-        max_restarts=maximum_restarts,
-    )
-    while True:
-        try:
-            with _threads(resources.processes), TemporaryDirectory(prefix="megasbp-agent-") as logs:
-                config.logs_specs = DefaultLogsSpecs(log_dir=logs)
-                elastic_launch(config, sys.executable)(*job.arguments)
-            return
-        except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            raise StageError(
-                f"{job.name}: rank {rank} failed with status {failure.exitcode}, after {maximum_restarts} "
-                "restarts; its lines above say why"
-            ) from None
-        except RendezvousClosedError:
-            raise StageError(f"{job.name}: has failed on another host; its lines there say why") from None
-        except RendezvousError as error:
-            # Host 0, or another one, is away. Without this host's part the stage cannot be finished but by
-            # those who had finished theirs when it went.
-            if finished(job):
-                return
-            announce(f"{job.name}: not all hosts are at {endpoint} ({type(error).__name__}); trying again")
-            time.sleep(1)
-
-
-@contextmanager
-def _threads(processes: int) -> Iterator[None]:
-    """One thread for each of several ranks of a host, unless the environment says otherwise; as torchrun."""
-    name = "OMP_NUM_THREADS"
-    given = name in os.environ or processes == 1
-    if not given:
-        os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        if not given:
-            del os.environ[name]

@@ -50,7 +50,7 @@ def test_a_lost_host_changes_no_byte_of_a_training(corpus: Path, tmp_path: Path)
         run = recipe.parent / "runs" / "small"
         with Hosts(recipe, tmp_path / name / "log", "--until", "train-baseline", *SETTINGS) as hosts:
             if name == "broken":
-                hosts.wait_until(partial(found, run, "seed-0/train-*/checkpoints/step-*"), 400)
+                hosts.wait_until(partial(found, run, "seed-0/train-*/checkpoints/step-????????"), 400)
                 hosts.lose(1)
                 hosts.start(1)
             hosts.wait(400)
@@ -69,7 +69,7 @@ def test_losing_each_host_changes_no_byte_of_the_whole_method(corpus: Path, tmp_
             if name == "broken":
                 # Host 0 has the meeting place too.
                 for host, stage in ((1, "train-baseline"), (0, "synthesizer-true")):
-                    checkpoints = f"seed-0/{stage}-*/checkpoints/step-*"
+                    checkpoints = f"seed-0/{stage}-*/checkpoints/step-????????"
                     hosts.wait_until(partial(found, run, checkpoints), 1000)
                     hosts.lose(host)
                     hosts.start(host)
