@@ -14,7 +14,7 @@ from megasbp.errors import InputError
 from megasbp.launch.config import ClusterConfig, Kind
 from megasbp.model.config import ModelConfig
 from megasbp.pairing.config import PairingConfig
-from megasbp.parallel.config import DATA_ONLY, ParallelConfig, layout_problem
+from megasbp.parallel.config import DATA_ONLY, ParallelConfig, layout_problem, schedule_problem
 from megasbp.shards.config import INLINE, ShardsConfig
 from megasbp.storage import hash_object
 from megasbp.synthesis.config import SynthesisConfig
@@ -192,6 +192,7 @@ class Recipe(Section):
                 problem = layout_problem(layout, self.model, length, ranks)
                 readers = ranks * layout.replicate // layout.unit
                 problem = problem or batch_problem(batch, micro_batch, readers)
+                problem = problem or schedule_problem(layout, batch // readers // micro_batch)
                 if problem:
                     raise ValueError(f"cluster.{kind}: {problem}")
         return self

@@ -119,8 +119,8 @@ def _ending_when(finished: Callable[[], bool]) -> Iterator[None]:
 def _environment(processes: int) -> Iterator[None]:
     """What an agent and its ranks find in the environment, where it does not say otherwise."""
     wanted = {
-        # Agents that share their store keep rank 0's address of the first round, so that a replacement waits for
-        # one that nobody sends (pytorch issue 135712).
+        # Agents that share their store keep rank 0's address of the first round, so that a replacement waits
+        # for one that nobody sends (pytorch issue 135712).
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         # As torchrun: one thread for each of several ranks of a host.
         **({"OMP_NUM_THREADS": "1"} if processes > 1 else {}),

@@ -11,10 +11,11 @@ from small_run import write_recipe
 
 from megasbp.storage import Manifest, read_manifest
 
-# Two hosts of two ranks; the synthesizer's context is four times the arms' sequences, so it is divided.
+# Two hosts of two ranks: the arms over tensor and pipeline ranks, the synthesizer, whose context is four
+# times as long, over context ranks and FSDP2.
 CLUSTER = """
 [cluster]
-training = { nodes = 2, processes = 2, parallel = { tensor = 2 } }
+training = { nodes = 2, processes = 2, parallel = { tensor = 2, pipeline = 2 } }
 tuning = { nodes = 2, processes = 2, parallel = { context = 2 } }
 evaluation = { nodes = 2, processes = 2 }
 """

@@ -26,6 +26,10 @@ def demo(*overrides: str) -> Recipe:
         # A layout is refused before any job is queued for it.
         (["cluster.training.nodes=3", "cluster.training.parallel={tensor=2}"], "cluster.training: parallel"),
         (["cluster.tuning.nodes=3"], "cluster.tuning: global_batch is"),
+        (
+            ["cluster.training.nodes=2", "cluster.training.parallel={pipeline=2}"],
+            "cluster.training: parallel.schedule 1f1b over 2 ranks cannot run 1 micro-batches",
+        ),
     ],
 )
 def test_an_impossible_cluster_is_refused(overrides: list[str], message: str) -> None:
