@@ -5,10 +5,15 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from megasbp import __version__
-from megasbp.errors import InputError, ShardError
+from megasbp.errors import InputError, ShardError, StageError
+
+if TYPE_CHECKING:
+    from megasbp.experiment.recipe import Recipe
 
 _DESCRIPTION = """\
 Synthetic Bootstrapped Pretraining: pair the documents of a corpus, tune a synthesizer p(d2 | d1) on the
@@ -17,14 +22,15 @@ pairs, sample a synthetic corpus from it, and train on real + synthetic text aga
   megasbp plan configs/demo.toml        what the recipe will do, by arithmetic
   megasbp run configs/demo.toml         all of it; a rerun does only what is missing or changed
   megasbp run configs/demo.toml budget.tokens_per_arm=2_000_000 training.learning_rate=3e-3
+  megasbp run RECIPE --launcher slurm   the same as jobs of Slurm, each stage on what [cluster] gives it
   megasbp train configs/sbp_3b_200b.toml --dry-run --gpus 8,64,512
-  torchrun --nproc-per-node 8 -m megasbp train configs/demo.toml --arm sbp
+  torchrun --nproc-per-node 8 -m megasbp stage RECIPE seed-0/train-sbp
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns the exit status: 0, 1 for a failed run, 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     # Before torch is loaded: its CPU threads spin long while they wait, and beside any other busy process
     # that slowed training 70 times. A short spin costs about 15% on a quiet machine (docs/log.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
@@ -33,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"megasbp: {error}", file=sys.stderr)
         return 2
-    except ShardError as error:
+    except (ShardError, StageError) as error:
         print(f"megasbp: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -51,6 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """argparse takes a list of positional arguments in one piece; overrides may also follow an option."""
+    parser = _parser()
+    options, others = parser.parse_known_args(arguments)
+    if others and (not hasattr(options, "overrides") or any(other.startswith("-") for other in others)):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if others:
+        options.overrides += others
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="megasbp", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -62,10 +79,21 @@ def _parser() -> argparse.ArgumentParser:
         "run", help="run a recipe: every stage that is missing or changed, then the report"
     )
     _add_recipe(run)
+    run.add_argument("--until", metavar="STAGE", help="stop when this stage is finished, e.g. datasets")
     run.add_argument(
-        "--until",
-        metavar="STAGE",
-        help="stop when this stage is finished, e.g. datasets, before `torchrun ... train --arm baseline`",
+        "--launcher",
+        choices=("torchrun", "slurm"),
+        help="start each stage on what the recipe's section [cluster] gives its kind: with torchrun type the "
+        "same command on every host, with slurm once where jobs are submitted",
+    )
+    run.add_argument(
+        "--node-rank", type=int, default=0, metavar="K", help="torchrun: which host this is (default: 0)"
+    )
+    run.add_argument(
+        "--rdzv-endpoint", metavar="HOST:PORT", help="torchrun: where the hosts meet: host 0 and a free port"
+    )
+    run.add_argument(
+        "--dry-run", action="store_true", help="with a launcher: print what it would start, and start nothing"
     )
     run.set_defaults(verb=_run)
 
@@ -76,9 +104,17 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
     plan.set_defaults(verb=_plan)
 
-    train = verbs.add_parser(
-        "train", help="train one arm whose earlier stages are finished (under torchrun too)"
+    stage = verbs.add_parser(
+        "stage",
+        help="make one stage whose earlier ones are finished (train-*, synthesizer-*, pair-value and "
+        "losses under torchrun too)",
     )
+    stage.add_argument("recipe", type=Path, help="a recipe, e.g. configs/demo.toml")
+    stage.add_argument("stage", metavar="STAGE", help="e.g. corpus, seed-0/train-sbp, report")
+    _add_overrides(stage)
+    stage.set_defaults(verb=_stage)
+
+    train = verbs.add_parser("train", help="train one arm: the stage train-ARM of a seed")
     _add_recipe(train)
     train.add_argument("--arm", help="baseline, sbp, random_pairs or oracle")
     train.add_argument(
@@ -115,6 +151,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", type=Path, help="a recipe, e.g. configs/demo.toml")
+    _add_overrides(parser)
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -125,23 +165,52 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from megasbp.experiment.recipe import load_recipe
-    from megasbp.experiment.results import publish_results
     from megasbp.experiment.run import run_experiment
-    from megasbp.experiment.stages import Reached
     from megasbp.report.plan_table import print_plan
-    from megasbp.report.write import write_report
 
-    recipe = load_recipe(options.recipe, options.overrides)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("`megasbp run` is one process; under torchrun use `megasbp train RECIPE --arm NAME`")
-    try:
-        seeds = run_experiment(recipe, _announce, print_plan, options.until)
-    except Reached as stage:
-        print(f"stopped after {stage}, as asked")
+        raise InputError(
+            "`megasbp run` is one process; under torchrun use `megasbp stage RECIPE STAGE`, or let "
+            "`megasbp run RECIPE --launcher torchrun` start the ranks"
+        )
+    recipe = load_recipe(options.recipe, options.overrides)
+    if options.launcher is not None:
+        return _launch(options, recipe)
+    run_experiment(recipe, _announce, print_plan, options.until)
+    if options.until is None:
+        _draw(recipe.folder)
+    else:
+        print(f"stopped after {options.until}, as asked")
+    return 0
+
+
+def _launch(options: argparse.Namespace, recipe: "Recipe") -> int:
+    from megasbp.experiment.jobs import finished_jobs, recipe_jobs
+    from megasbp.experiment.run import require_inputs
+    from megasbp.launch import slurm, torchrun
+    from megasbp.shards.lock import folder_lock
+
+    jobs = recipe_jobs(recipe, options.recipe, options.overrides, options.until)
+    scripts = recipe.folder / "slurm"
+    if options.dry_run:
+        for job in jobs:
+            _announce(
+                slurm.script(job, recipe.cluster, recipe.name, scripts)
+                if options.launcher == "slurm"
+                else torchrun.describe(job)
+            )
         return 0
-    path = publish_results(recipe, seeds)
-    print(write_report(path))
-    print(f"report: {path.parent / 'report.html'}")
+    require_inputs(recipe)
+    finished = finished_jobs(recipe)
+    if options.launcher == "slurm":
+        left = [job for job in jobs if not finished(job)]
+        for name, number in slurm.submit(left, recipe.cluster, recipe.name, scripts).items():
+            _announce(f"{number}  {name}")
+        return 0
+    host = torchrun.Host(options.node_rank, options.rdzv_endpoint)
+    # One such run at a time; the other hosts only do what host 0 does.
+    with folder_lock(recipe.folder) if host.rank == 0 else nullcontext():
+        torchrun.run_jobs(jobs, host, recipe.cluster.maximum_restarts, finished, _announce)
     return 0
 
 
@@ -183,35 +252,52 @@ def _dry_run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _stage(options: argparse.Namespace) -> int:
+    from megasbp.experiment.parts import REPORT, find_part
+    from megasbp.experiment.recipe import load_recipe
+    from megasbp.experiment.run import make_part, start_runtime
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    part = find_part(recipe, options.stage)
+    runtime = start_runtime(recipe, part)
+    try:
+        make_part(recipe, part, runtime, _announce if runtime.is_main else _ignore)
+    finally:
+        runtime.close()
+    if part.name == REPORT:
+        _draw(recipe.folder)
+    return 0
+
+
 def _train(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _dry_run(options)
     if options.arm is None:
         raise InputError("--arm is missing; name baseline, sbp, random_pairs or oracle, or add --dry-run")
     from megasbp.experiment.recipe import load_recipe
-    from megasbp.experiment.run import start_runtime, train_arm
 
     recipe = load_recipe(options.recipe, options.overrides)
-    runtime = start_runtime(recipe)
-    try:
-        seed = recipe.seeds[0] if options.seed is None else options.seed
-        announce = _announce if runtime.is_main else _ignore
-        result = train_arm(recipe, runtime, options.arm, seed, announce)
-        announce(
-            f"{options.arm}: validation loss {result.facts['final_validation_loss']:.4f}; {result.folder}"
-        )
-    finally:
-        runtime.close()
-    return 0
+    seed = recipe.seeds[0] if options.seed is None else options.seed
+    if seed not in recipe.seeds:
+        raise InputError(f"--seed {seed}: the recipe has seeds {list(recipe.seeds)}")
+    if options.arm not in recipe.budget.arms:
+        raise InputError(f"--arm {options.arm}: the recipe has arms {', '.join(recipe.budget.arms)}")
+    options.stage = f"seed-{seed}/train-{options.arm}"
+    return _stage(options)
 
 
 def _report(options: argparse.Namespace) -> int:
+    _draw(options.run)
+    return 0
+
+
+def _draw(run: Path) -> None:
+    """Prints the table of a run's results and writes its page."""
     from megasbp.report.write import write_report
 
-    path = options.run / "report" / "results.json"
+    path = run / "report" / "results.json"
     print(write_report(path))
     print(f"report: {path.parent / 'report.html'}")
-    return 0
 
 
 def _clean(options: argparse.Namespace) -> int:

@@ -15,3 +15,10 @@ class ShardError(Exception):
     The command line prints it and exits with status 1; the same command goes on with the shards that are
     missing.
     """
+
+
+class StageError(Exception):
+    """A stage has failed in a process of its own, which has said why; the message names the stage.
+
+    The command line prints it and exits with status 1; the same command goes on where that stage stopped.
+    """

@@ -127,13 +127,13 @@ def test_documented_verbs_exist():
             main([verb, "--help"])
         statuses[verb] = exit.value.code
 
-    assert verbs >= {"run", "plan", "train", "report", "clean", "doctor"}
+    assert verbs >= {"run", "stage", "plan", "train", "report", "clean", "doctor"}
     assert [verb for verb, status in statuses.items() if status != 0] == []
 
 
 def test_documented_settings_exist():
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    settings = set(re.findall(r"\b([a-z_]+\.[a-z_]+)=", text)) - {"section.key"}
+    settings = set(re.findall(r"(?<![\w.])([a-z_]+(?:\.[a-z_]+)+)=", text)) - {"section.key"}
     for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
         for section, values in tomllib.loads(block).items():
             settings |= {f"{section}.{key}" for key in values} if isinstance(values, dict) else {section}

@@ -178,10 +178,11 @@ def losses_stage(context: Context, arm: str, trained: StageResult) -> StageResul
         test = corpus.open("test")
         source = PackedDocuments(test, recipe.training.sequence_length)
         model = load_trained(context, last_checkpoint(trained))
-        losses = document_losses(model, source, len(test), recipe.evaluation.batch_size)
-        for name, values in (("nats", losses.nats), ("tokens", losses.tokens)):
-            with publishing_file(folder / f"{name}.npy") as partial, open(partial, "wb") as file:
-                np.save(file, values, allow_pickle=False)
+        losses = document_losses(model, source, len(test), recipe.evaluation.batch_size, context.runtime)
+        if context.runtime.is_main:
+            for name, values in (("nats", losses.nats), ("tokens", losses.tokens)):
+                with publishing_file(folder / f"{name}.npy") as partial, open(partial, "wb") as file:
+                    np.save(file, values, allow_pickle=False)
         return {"nats": float(losses.nats.sum()), "tokens": int(losses.tokens.sum())}
 
     return context.workspace.stage(

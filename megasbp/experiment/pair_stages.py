@@ -55,18 +55,17 @@ _MOST_FIT_TEXTS = 200_000
 _VALUE_TABLES = ("new_target", "new_seed_and_target")
 
 
-def embed_stage(context: Context, baseline: StageResult) -> StageResult | None:
+def embed_stage(context: Context, baseline: StageResult | None) -> StageResult | None:
     """One unit vector per unit of the unique, validation and test splits, in shards below NAME.
 
-    None when the recipe names no embedder.
+    None when the recipe names no embedder. With the embedder "checkpoint" it is that of `baseline`.
     """
     recipe, corpus = context.recipe, context.corpus
     if recipe.pairing.embedder == "none":
         return None
-    from_checkpoint = recipe.pairing.embedder == "checkpoint"
 
     def make(folder: Path) -> dict[str, Any]:
-        checkpoint = best_checkpoint(baseline) if from_checkpoint else None
+        checkpoint = None if baseline is None else best_checkpoint(baseline)
         fitted = _fit_embedder(context, folder / "fitted", checkpoint)
         paths = {"tokenizer": corpus.tokenizer.folder / TOKENIZER_NAME, "fitted": fitted.folder}
         if checkpoint is not None:
@@ -91,10 +90,10 @@ def embed_stage(context: Context, baseline: StageResult) -> StageResult | None:
         return agreed_facts(manifests)
 
     inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "units": corpus.units}
-    if from_checkpoint:
+    if baseline is not None:
         inputs["baseline"] = baseline
     # Only the project's own checkpoint differs between seeds; outside embedders are shared by all of them.
-    name = context.name("embed") if from_checkpoint else "embed"
+    name = "embed" if baseline is None else context.name("embed")
     return context.workspace.stage(
         name, inputs=inputs, settings={"embedder": recipe.pairing.embedder}, make=make
     )

@@ -58,7 +58,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
 def _tokens(recipe: Recipe) -> tuple[dict[str, int], bool]:
     if recipe.corpus.exists():
         try:
-            corpus = make_corpus(recipe, Workspace(recipe.folder, lambda line: None, build=False))
+            corpus = make_corpus(recipe, Workspace(recipe.folder, lambda line: None, makes=()))
         except MissingStage:
             pass
         else:

@@ -11,13 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from megasbp.corpus.config import CorpusConfig
 from megasbp.errors import InputError
+from megasbp.launch.config import ClusterConfig, Kind
 from megasbp.model.config import ModelConfig
 from megasbp.pairing.config import PairingConfig
-from megasbp.parallel.config import ParallelConfig
+from megasbp.parallel.config import DATA_ONLY, ParallelConfig, layout_problem, schedule_problem
 from megasbp.shards.config import INLINE, ShardsConfig
 from megasbp.storage import hash_object
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.training.config import TrainingConfig
+from megasbp.training.config import TrainingConfig, batch_problem
 
 Arm = Literal["baseline", "sbp", "random_pairs", "oracle"]
 # The rates that AdamW bears fall with the width: 3e-3 at a width of 4,096, above what anyone trains with.
@@ -114,7 +115,8 @@ class Recipe(Section):
 
     `threads` fixes torch's CPU threads (0: as the machine has), because the last bits of a matrix product
     depend on it. `shards` says where the stages that are cut into shards run; without it, in this process.
-    `parallel` lays training out over torchrun's ranks.
+    `parallel` lays training out over torchrun's ranks; `cluster` says, for `megasbp run --launcher`, how many
+    ranks each kind of step gets, and in which layout.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
@@ -132,6 +134,7 @@ class Recipe(Section):
     budget: BudgetConfig
     evaluation: EvaluationConfig = EvaluationConfig()
     shards: ShardsConfig = INLINE
+    cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -175,6 +178,32 @@ class Recipe(Section):
             raise ValueError(f"seeds {list(self.seeds)} repeat")
         return self
 
+    @model_validator(mode="after")
+    def _cluster_fits(self) -> Self:
+        # A recipe without the section may be laid out by torchrun's own options.
+        if "cluster" in self.model_fields_set:
+            training, tuning = self.training, self.synthesizer
+            rows: tuple[tuple[Kind, int, int, int], ...] = (
+                ("training", training.sequence_length, training.global_batch, training.micro_batch),
+                ("tuning", tuning.context, tuning.global_batch, tuning.micro_batch),
+            )
+            for kind, length, batch, micro_batch in rows:
+                layout, ranks = self.layout(kind), self.cluster.of(kind).ranks
+                problem = layout_problem(layout, self.model, length, ranks)
+                readers = ranks * layout.replicate // layout.unit
+                problem = problem or batch_problem(batch, micro_batch, readers)
+                problem = problem or schedule_problem(layout, batch // readers // micro_batch)
+                if problem:
+                    raise ValueError(f"cluster.{kind}: {problem}")
+        return self
+
+    def layout(self, kind: Kind) -> ParallelConfig:
+        """The layout of the ranks that make a kind of step."""
+        if kind not in {"training", "tuning"}:
+            return DATA_ONLY
+        own = self.cluster.of(kind).parallel
+        return self.parallel if own is None else own
+
     @property
     def folder(self) -> Path:
         """The run's folder."""
@@ -182,7 +211,7 @@ class Recipe(Section):
 
     def content(self) -> dict[str, Any]:
         """The recipe as JSON-serialisable values, without where it runs."""
-        values = self.model_dump(mode="json", exclude={"runs", "shards", "parallel"})
+        values = self.model_dump(mode="json", exclude={"runs", "shards", "parallel", "cluster"})
         return {**values, "training": self.training.content()}
 
     @property

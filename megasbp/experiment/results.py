@@ -11,8 +11,8 @@ from megasbp.experiment.arm_stages import source_tokens, trial_grid
 from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, ArmPlan, plan_arm
 from megasbp.experiment.corpus_stages import DATASETS
 from megasbp.experiment.ledger import Work, ledger
+from megasbp.experiment.method import SeedResults
 from megasbp.experiment.recipe import Recipe
-from megasbp.experiment.run import SeedResults
 from megasbp.experiment.statistics import HeldOutLosses, arm_loss, contrast, holm, oracle_share
 from megasbp.experiment.synthesizer_stages import VALUE_TABLES
 from megasbp.experiment.text_stages import triples

@@ -8,8 +8,8 @@ work: the same stage with the same key continues in it.
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,15 @@ class StageResult:
 
 
 class MissingStage(InputError):
-    """A stage was needed but building is not allowed here (see `Workspace.build`)."""
+    """A stage was needed that may not be made here (see `Workspace.makes`).
 
+    Attributes:
+        stage: its name.
+    """
 
-class Reached(Exception):
-    """The stage that was asked for is finished."""
+    def __init__(self, stage: str) -> None:
+        super().__init__(f"{stage}: not made yet; `megasbp run` makes it")
+        self.stage = stage
 
 
 class Workspace:
@@ -53,25 +57,23 @@ class Workspace:
     Args:
         root: the run's folder.
         announce: receives one line per stage.
-        build: False refuses to build missing stages (raises MissingStage): for commands that only read.
+        makes: names of the stages that may be made, and spoken of, here; another one that is missing raises
+            MissingStage. None for all.
         runtime: all ranks make a stage together, the first one publishes it; None for one process.
-        until: name of a stage, with or without its folder; raises `Reached` when it is finished.
     """
 
     def __init__(
         self,
         root: Path,
         announce: Callable[[str], None] = print,
-        build: bool = True,
+        makes: Collection[str] | None = None,
         runtime: Runtime | None = None,
-        until: str | None = None,
     ) -> None:
         self.root = Path(root)
         self._runtime = runtime
-        self.build = build
+        self.makes = makes
         self.used: list[Path] = []
         self.announce = announce
-        self._until = until
 
     def stage(
         self,
@@ -100,16 +102,15 @@ class Workspace:
         key = Manifest(name, hashes, values).key
         folder = self.root / f"{name}-{key[:10]}"
         self.used.append(folder)
-        manifest = read_manifest(folder)
-        if manifest is not None and manifest.key == key:
-            self.announce(f"{name}: done before, kept")
-            self._stop_after(name)
-            return StageResult(folder, manifest)
-        if manifest is not None or (folder / MANIFEST_NAME).exists():
-            raise InputError(f"{folder}: {_damage(folder)}; remove that folder to have it made again")
-        if not self.build:
-            raise MissingStage(f"{name}: not made yet; `megasbp run` makes it")
+        made_here = self.makes is None or name in self.makes
         first = self._runtime is None or self._runtime.is_main
+        manifest = self._finished(folder, key)
+        if manifest is not None:
+            if made_here:
+                self.announce(f"{name}: done before, kept")
+            return StageResult(folder, manifest)
+        if not made_here:
+            raise MissingStage(name)
         if first:
             folder.mkdir(parents=True, exist_ok=True)
             remove_partials(folder)
@@ -121,16 +122,26 @@ class Workspace:
         if first:
             publish_manifest(folder, name, hashes, values, facts, ignore=ignore)
             self._record_time(name, seconds)
-        self._wait()
-        manifest = read_manifest(folder)
+        manifest = self._finished(folder, key)
         assert manifest is not None
         self.announce(f"{name}: finished in {seconds:.1f} s")
-        self._stop_after(name)
         return StageResult(folder, manifest)
 
-    def _stop_after(self, name: str) -> None:
-        if self._until in {name, name.rpartition("/")[2]}:
-            raise Reached(name)
+    def _finished(self, folder: Path, key: str) -> Manifest | None:
+        """The manifest of a finished folder. The main rank looks, and all ranks take what it saw.
+
+        A shared file system may show other hosts an older state for a while.
+        """
+        manifest = None
+        if self._runtime is None or self._runtime.is_main:
+            manifest = read_manifest(folder)
+            other = manifest is not None and manifest.key != key
+            if other or (manifest is None and (folder / MANIFEST_NAME).exists()):
+                raise InputError(f"{folder}: {_damage(folder)}; remove that folder to have it made again")
+        if self._runtime is None:
+            return manifest
+        seen = self._runtime.broadcast(json.dumps(asdict(manifest) if manifest else None))
+        return Manifest(**json.loads(seen)) if seen != "null" else None
 
     def _wait(self) -> None:
         if self._runtime is not None:

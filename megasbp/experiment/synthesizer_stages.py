@@ -21,22 +21,29 @@ from megasbp.training.trainer import TrainingJob, train
 VALUE_TABLES = ("new_target", "new_seed_and_target")
 
 
-def synthesizer_stages(context: Context, pairs: StageResult, baseline: StageResult) -> dict[str, StageResult]:
-    """Tunes on true pairs at each learning rate; then on random pairs with the best one's rate and steps.
+def true_synthesizers(context: Context, pairs: StageResult, baseline: StageResult) -> list[StageResult]:
+    """Tunes on true pairs, once at each of the recipe's learning rates.
 
-    Returns:
-        "true", "random" and "trials/N" -> the tuned synthesizers. Facts: those of a training job,
-        learning_rate, pairs, best_step and checkpoint (path inside the folder).
+    Facts of each: those of a training job, learning_rate, pairs, best_step and checkpoint (path inside the
+    folder).
     """
     section = context.recipe.synthesizer
     rows = _pair_source(context, pairs, "train").samples_per_epoch
     maximum = max(1, round(section.maximum_epochs * rows / section.global_batch))
-    trials = [_tune(context, pairs, baseline, rate, maximum) for rate in section.learning_rates]
-    chosen = min(trials, key=lambda trial: trial.facts["best_validation_loss"])
-    facts = chosen.facts
-    random = _tune(context, pairs, baseline, facts["learning_rate"], facts["best_step"], random_pairs=True)
-    numbered = {f"trials/{number}": trial for number, trial in enumerate(trials)}
-    return {"true": chosen, "random": random, **numbered}
+    return [_tune(context, pairs, baseline, rate, maximum) for rate in section.learning_rates]
+
+
+def best_synthesizer(trials: list[StageResult]) -> StageResult:
+    """The one with the lowest loss on held-out pairs; the first of equals."""
+    return min(trials, key=lambda trial: trial.facts["best_validation_loss"])
+
+
+def random_synthesizer(
+    context: Context, pairs: StageResult, baseline: StageResult, true: StageResult
+) -> StageResult:
+    """Tunes on random pairs with the rate and the steps of the best synthesizer on true pairs."""
+    facts = true.facts
+    return _tune(context, pairs, baseline, facts["learning_rate"], facts["best_step"], random_pairs=True)
 
 
 def synthesizer_checkpoint(result: StageResult) -> Path:
@@ -45,7 +52,11 @@ def synthesizer_checkpoint(result: StageResult) -> Path:
 
 
 def pair_value_stage(
-    context: Context, pairs: StageResult, baseline: StageResult, synthesizers: dict[str, StageResult]
+    context: Context,
+    pairs: StageResult,
+    baseline: StageResult,
+    true_synthesizer: StageResult,
+    random_synthesizer: StageResult,
 ) -> StageResult:
     """What the true seed is worth, in nats per token of d2, on targets that no model was trained on.
 
@@ -54,8 +65,8 @@ def pair_value_stage(
     recipe, corpus = context.recipe, context.corpus
 
     def make(folder: Path) -> dict[str, Any]:
-        true = load_trained(context, synthesizer_checkpoint(synthesizers["true"]))
-        random = load_trained(context, synthesizer_checkpoint(synthesizers["random"]))
+        true = load_trained(context, synthesizer_checkpoint(true_synthesizer))
+        random = load_trained(context, synthesizer_checkpoint(random_synthesizer))
         untuned = load_trained(context, best_checkpoint(baseline))
         clusters = np.asarray(corpus.column("test", "cluster"))[corpus.unit_parents("test")]
         tables = {}
@@ -88,8 +99,8 @@ def pair_value_stage(
         inputs={
             "pairs": pairs,
             "baseline": baseline,
-            "true": synthesizers["true"],
-            "random": synthesizers["random"],
+            "true": true_synthesizer,
+            "random": random_synthesizer,
         },
         settings={
             "evaluation": recipe.evaluation.model_dump(mode="json", exclude={"triples"}),
@@ -128,11 +139,13 @@ def _tune(
     order = derive_key(context.seed, "pair order")
 
     def make(folder: Path) -> dict[str, Any]:
+        with context.runtime.main_first():
+            source = _pair_source(context, pairs, "train", random_pairs, order, folder / "plan")
         job = TrainingJob(
             name=name,
             model=context.recipe.model,
             training=training,
-            source=_pair_source(context, pairs, "train", random_pairs, order, folder / "plan"),
+            source=source,
             steps=steps,
             seed=context.seed,
             folder=folder,
@@ -201,7 +214,7 @@ def _pair_losses(
     """Losses of d2 given its seed, one item per pair of the table."""
     source = _pair_source(context, pairs, name, random_pairs)
     items = _table(pairs, name, random_pairs).num_rows
-    return document_losses(model, source, items, context.recipe.evaluation.batch_size)
+    return document_losses(model, source, items, context.recipe.evaluation.batch_size, context.runtime)
 
 
 def _losses_alone(
@@ -209,5 +222,6 @@ def _losses_alone(
 ) -> DocumentLosses:
     """Losses of the targets with no seed, as the untuned checkpoint reads any document; one item per pair."""
     source = PackedDocuments(dataset, context.recipe.synthesizer.context, np.unique(targets))
-    losses = document_losses(model, source, len(dataset), context.recipe.evaluation.batch_size)
+    batch_size = context.recipe.evaluation.batch_size
+    losses = document_losses(model, source, len(dataset), batch_size, context.runtime)
     return DocumentLosses(losses.nats[targets], losses.tokens[targets])

@@ -1,6 +1,8 @@
 """Who this process is among the ranks, and the few collectives that the trainer calls itself."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -145,6 +147,15 @@ class Runtime:
     def barrier(self) -> None:
         """Returns when every rank has called it."""
         self.sum(torch.zeros(1))
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """The main rank runs the block before all others: it writes files there, and they find them."""
+        if not self.is_main:
+            self.barrier()
+        yield
+        if self.is_main:
+            self.barrier()
 
     def close(self) -> None:
         """Leaves the process group."""

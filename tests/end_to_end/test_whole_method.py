@@ -86,7 +86,7 @@ def test_clean_lists_only_what_the_results_do_not_need(finished_run: Path) -> No
     assert listed.stdout.strip().endswith("0.0 MB  would be freed")
 
 
-@pytest.mark.parametrize("verb", ["run", "plan", "train", "report", "clean", "doctor"])
+@pytest.mark.parametrize("verb", ["run", "stage", "plan", "train", "report", "clean", "doctor"])
 def test_help_teaches(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     from megasbp.cli import main
 

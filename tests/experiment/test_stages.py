@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from megasbp.errors import InputError
-from megasbp.experiment.stages import MissingStage, Reached, Workspace
+from megasbp.experiment.stages import MissingStage, Workspace
 
 
 def make_text(folder: Path) -> dict[str, int]:
@@ -65,10 +65,11 @@ def test_a_damaged_finished_stage_is_named_and_not_overwritten(tmp_path: Path) -
 
 def test_a_read_only_workspace_refuses_to_make(tmp_path: Path) -> None:
     with pytest.raises(MissingStage, match="s: not made yet"):
-        Workspace(tmp_path, build=False).stage("s", inputs={}, settings={}, make=make_text)
+        Workspace(tmp_path, makes=()).stage("s", inputs={}, settings={}, make=make_text)
 
 
-def test_a_run_can_end_after_a_stage_made_now_or_before(tmp_path: Path) -> None:
-    for _ in range(2):
-        with pytest.raises(Reached, match="seed-0/s"):
-            Workspace(tmp_path, until="s").stage("seed-0/s", inputs={}, settings={}, make=make_text)
+def test_a_workspace_makes_the_stages_it_is_for_and_no_other(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, makes=("s",))
+    assert workspace.stage("s", inputs={}, settings={}, make=make_text).facts == {"letters": 5}
+    with pytest.raises(MissingStage, match="t: not made yet"):
+        workspace.stage("t", inputs={}, settings={}, make=make_text)

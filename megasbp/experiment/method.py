@@ -1,0 +1,191 @@
+"""The method: which stage is made from which. Asking for a stage makes those before it that are missing."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from megasbp.experiment.arm_stages import (
+    Chosen,
+    losses_stage,
+    synthesis_stage,
+    train_stage,
+    trial_grid,
+)
+from megasbp.experiment.budget import SYNTHESIZER_OF_ARM
+from megasbp.experiment.context import Context, Corpus
+from megasbp.experiment.corpus_stages import make_corpus
+from megasbp.experiment.pair_stages import embed_stage, pairs_stage
+from megasbp.experiment.recipe import Recipe
+from megasbp.experiment.stages import StageResult, Workspace
+from megasbp.experiment.synthesizer_stages import (
+    best_synthesizer,
+    pair_value_stage,
+    random_synthesizer,
+    true_synthesizers,
+)
+from megasbp.experiment.text_stages import quality_stage
+from megasbp.parallel.runtime import Runtime
+
+
+@dataclass
+class SeedResults:
+    """The finished stages of one seed that the results are assembled from."""
+
+    context: Context
+    chosen: Chosen
+    trials: list[StageResult]
+    embed: StageResult | None
+    pairs: StageResult
+    synthesizers: dict[str, StageResult]
+    pair_value: StageResult
+    synthesis: dict[str, StageResult] = field(default_factory=dict)
+    trained: dict[str, StageResult] = field(default_factory=dict)
+    losses: dict[str, StageResult] = field(default_factory=dict)
+    quality: dict[str, StageResult] = field(default_factory=dict)
+
+
+class Method:
+    """The stages of a recipe, in a workspace that says which of them may be made here."""
+
+    def __init__(self, recipe: Recipe, workspace: Workspace, runtime: Runtime) -> None:
+        self.recipe, self.workspace, self.runtime = recipe, workspace, runtime
+        self._seeds: dict[int, SeedStages] = {}
+
+    @cached_property
+    def corpus(self) -> Corpus:
+        """Split, tokenizer, datasets and units: the same for every seed."""
+        return make_corpus(self.recipe, self.workspace)
+
+    def seed(self, seed: int) -> "SeedStages":
+        """The stages of one of the recipe's seeds."""
+        if seed not in self._seeds:
+            self._seeds[seed] = SeedStages(self, seed)
+        return self._seeds[seed]
+
+    def results(self) -> list[SeedResults]:
+        """Every stage of every seed."""
+        return [self.seed(seed).results() for seed in self.recipe.seeds]
+
+
+class SeedStages:
+    """The stages of one seed."""
+
+    def __init__(self, method: Method, seed: int) -> None:
+        self._method, self._seed = method, seed
+        self._arms: dict[str, ArmStages] = {}
+
+    @cached_property
+    def context(self) -> Context:
+        """What its stages work on."""
+        method = self._method
+        return Context(method.recipe, method.workspace, method.corpus, self._seed, method.runtime)
+
+    @cached_property
+    def trials(self) -> list[StageResult]:
+        """The first seed's baselines at all settings of the grid; of other seeds none."""
+        if self._seed != self._method.recipe.seeds[0]:
+            return []
+        return [train_stage(self.context, "baseline", trial) for trial in trial_grid(self._method.recipe)]
+
+    @cached_property
+    def chosen(self) -> Chosen:
+        """The settings with the first seed's lowest validation loss at the end of the budget."""
+        grid = trial_grid(self._method.recipe)
+        if len(grid) == 1:
+            return grid[0]
+        trials = self._method.seed(self._method.recipe.seeds[0]).trials
+        losses = [trial.facts["final_validation_loss"] for trial in trials]
+        return grid[losses.index(min(losses))]
+
+    @cached_property
+    def baseline(self) -> StageResult:
+        """The baseline at the chosen settings."""
+        return train_stage(self.context, "baseline", self.chosen)
+
+    @cached_property
+    def embed(self) -> StageResult | None:
+        """The embeddings; None when the recipe names no embedder."""
+        from_checkpoint = self._method.recipe.pairing.embedder == "checkpoint"
+        return embed_stage(self.context, self.baseline if from_checkpoint else None)
+
+    @cached_property
+    def pairs(self) -> StageResult:
+        """The pair tables."""
+        return pairs_stage(self.context, self.embed)
+
+    @cached_property
+    def true_synthesizers(self) -> list[StageResult]:
+        """Tuned on true pairs, one for each learning rate."""
+        return true_synthesizers(self.context, self.pairs, self.baseline)
+
+    @cached_property
+    def random_synthesizer(self) -> StageResult:
+        """Tuned on random pairs."""
+        return random_synthesizer(self.context, self.pairs, self.baseline, self.synthesizer("true"))
+
+    def synthesizer(self, kind: str) -> StageResult:
+        """The one that writes: of kind "true", the best, or "random"."""
+        return best_synthesizer(self.true_synthesizers) if kind == "true" else self.random_synthesizer
+
+    @cached_property
+    def pair_value(self) -> StageResult:
+        """What a pair is worth."""
+        true, random = self.synthesizer("true"), self.synthesizer("random")
+        return pair_value_stage(self.context, self.pairs, self.baseline, true, random)
+
+    @cached_property
+    def real_quality(self) -> StageResult:
+        """Quality of real text, to compare with."""
+        return quality_stage(self.context, "real", None)
+
+    def arm(self, arm: str) -> "ArmStages":
+        """The stages of one arm."""
+        if arm not in self._arms:
+            self._arms[arm] = ArmStages(self, arm)
+        return self._arms[arm]
+
+    def results(self) -> SeedResults:
+        """Every stage of this seed."""
+        numbered = {f"trials/{number}": trial for number, trial in enumerate(self.true_synthesizers)}
+        synthesizers = {"true": self.synthesizer("true"), "random": self.synthesizer("random"), **numbered}
+        results = SeedResults(
+            self.context, self.chosen, self.trials, self.embed, self.pairs, synthesizers, self.pair_value
+        )
+        results.quality["real"] = self.real_quality
+        for arm in self._method.recipe.budget.arms:
+            stages = self.arm(arm)
+            if stages.synthesis is not None and stages.quality is not None:
+                results.synthesis[arm], results.quality[arm] = stages.synthesis, stages.quality
+            results.trained[arm], results.losses[arm] = stages.trained, stages.losses
+        return results
+
+
+class ArmStages:
+    """The stages of one arm of one seed."""
+
+    def __init__(self, seed: SeedStages, arm: str) -> None:
+        self._seed, self._arm = seed, arm
+
+    @cached_property
+    def synthesis(self) -> StageResult | None:
+        """Its synthetic corpus; None for an arm of real text."""
+        if self._arm not in SYNTHESIZER_OF_ARM:
+            return None
+        synthesizer = self._seed.synthesizer(SYNTHESIZER_OF_ARM[self._arm])
+        return synthesis_stage(self._seed.context, self._arm, synthesizer)
+
+    @cached_property
+    def quality(self) -> StageResult | None:
+        """Quality of its synthetic corpus, where it has one."""
+        return (
+            None if self.synthesis is None else quality_stage(self._seed.context, self._arm, self.synthesis)
+        )
+
+    @cached_property
+    def trained(self) -> StageResult:
+        """Its model."""
+        return train_stage(self._seed.context, self._arm, self._seed.chosen, self.synthesis)
+
+    @cached_property
+    def losses(self) -> StageResult:
+        """Its model's losses on the test split."""
+        return losses_stage(self._seed.context, self._arm, self.trained)

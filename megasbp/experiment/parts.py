@@ -1,0 +1,158 @@
+"""A recipe's parts: the stages that one start makes, what they need first, and what they run on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from megasbp.errors import InputError
+from megasbp.experiment.budget import SYNTHESIZER_OF_ARM
+from megasbp.experiment.clean import record_used
+from megasbp.experiment.method import Method, SeedStages
+from megasbp.experiment.recipe import Recipe
+from megasbp.experiment.results import publish_results
+from megasbp.launch.config import Kind
+
+REPORT = "report"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Stages that one start makes, on the same resources.
+
+    Attributes:
+        name: e.g. "corpus" or "seed-0/train-sbp".
+        kind: what it runs on.
+        needs: parts that must be finished before.
+        stages: names of the stages that it makes.
+        make: makes them.
+    """
+
+    name: str
+    kind: Kind
+    needs: tuple[str, ...]
+    stages: tuple[str, ...]
+    make: Callable[[Method], object]
+
+
+def parts(recipe: Recipe) -> list[Part]:
+    """All parts of a recipe, each after those that it needs; the last one is the report."""
+    listed = [
+        Part("corpus", "data", (), ("split", "tokenizer", "datasets", "units"), lambda method: method.corpus)
+    ]
+    for seed in recipe.seeds:
+        listed += _seed_parts(recipe, seed)
+    needs = tuple(part.name for part in listed)
+    return [*listed, Part(REPORT, "data", needs, (), _publish)]
+
+
+def find_part(recipe: Recipe, name: str) -> Part:
+    """The part that makes a stage; "corpus", "seed-N/losses" and "seed-N/quality" make several.
+
+    Args:
+        name: of the part or the stage, with or without its folder; without it the first seed's is meant.
+
+    Raises:
+        InputError: there is none; the message lists them.
+    """
+    listed = parts(recipe)
+    for part in listed:
+        names = (part.name, *part.stages)
+        if name in {*names, *(full.rpartition("/")[2] for full in names)}:
+            return part
+    known = ", ".join(part.name for part in listed)
+    raise InputError(f"{name}: no such stage; this recipe's are {known}")
+
+
+def parts_until(recipe: Recipe, stage: str | None) -> list[Part]:
+    """The parts up to the one that makes a stage; all of them for None."""
+    if stage is None:
+        return parts(recipe)
+    last = find_part(recipe, stage).name
+    names = [part.name for part in parts(recipe)]
+    return parts(recipe)[: names.index(last) + 1]
+
+
+def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
+    arms, first = recipe.budget.arms, recipe.seeds[0]
+
+    def name(stage: str) -> str:
+        return f"seed-{seed}/{stage}"
+
+    def part(
+        stage: str, kind: Kind, needs: tuple[str, ...], make: Callable[[SeedStages], object], *stages: str
+    ) -> Part:
+        made = tuple(map(name, stages or (stage,)))
+        return Part(name(stage), kind, needs, made, lambda method: make(method.seed(seed)))
+
+    # What the first seed's baseline was tuned to is the setting of all others, and of every arm.
+    tuned = f"seed-{first}/train-baseline"
+    before = ("corpus",) if seed == first else ("corpus", tuned)
+    listed = [part("train-baseline", "training", before, lambda stages: (stages.trials, stages.baseline))]
+    embed = _embed_part(recipe, seed)
+    if embed is not None and (seed == first or embed.name != "embed"):
+        listed.append(embed)
+    listed += [
+        part("pairs", "data", (embed.name if embed else "corpus",), lambda stages: stages.pairs),
+        part(
+            "synthesizer-true",
+            "tuning",
+            (name("train-baseline"), name("pairs")),
+            lambda stages: stages.true_synthesizers,
+        ),
+        part(
+            "synthesizer-random",
+            "tuning",
+            (name("synthesizer-true"),),
+            lambda stages: stages.random_synthesizer,
+        ),
+        part("pair-value", "evaluation", (name("synthesizer-random"),), lambda stages: stages.pair_value),
+    ]
+    written = [arm for arm in arms if arm in SYNTHESIZER_OF_ARM]
+    for arm in arms:
+        needs = tuned
+        if arm in written:
+            synthesizer, needs = name(f"synthesizer-{SYNTHESIZER_OF_ARM[arm]}"), name(f"synthesis-{arm}")
+            listed.append(part(f"synthesis-{arm}", "inference", (synthesizer,), partial(_synthesis, arm)))
+        if arm != "baseline":
+            listed.append(part(f"train-{arm}", "training", (needs,), partial(_trained, arm)))
+    listed += [
+        part(
+            "losses",
+            "evaluation",
+            tuple(name(f"train-{arm}") for arm in arms),
+            lambda stages: [stages.arm(arm).losses for arm in arms],
+            *(f"losses-{arm}" for arm in arms),
+        ),
+        part(
+            "quality",
+            "data",
+            tuple(name(f"synthesis-{arm}") for arm in written) or ("corpus",),
+            lambda stages: (stages.real_quality, [stages.arm(arm).quality for arm in written]),
+            *(f"quality-{arm}" for arm in ("real", *written)),
+        ),
+    ]
+    return listed
+
+
+def _synthesis(arm: str, stages: SeedStages) -> object:
+    return stages.arm(arm).synthesis
+
+
+def _trained(arm: str, stages: SeedStages) -> object:
+    return stages.arm(arm).trained
+
+
+def _embed_part(recipe: Recipe, seed: int) -> Part | None:
+    """Only the project's own checkpoint differs between seeds; outside embedders are shared by all."""
+    if recipe.pairing.embedder == "none":
+        return None
+    name, needs = "embed", "corpus"
+    if recipe.pairing.embedder == "checkpoint":
+        name, needs = f"seed-{seed}/embed", f"seed-{seed}/train-baseline"
+    return Part(name, "inference", (needs,), (name,), lambda method: method.seed(seed).embed)
+
+
+def _publish(method: Method) -> None:
+    """Writes the run's results, and notes which stage folders they came from."""
+    publish_results(method.recipe, method.results())
+    record_used(method.recipe.folder, method.workspace.used)

@@ -1,0 +1,99 @@
+"""What one host does with its jobs; two hosts are in tests/end_to_end/test_two_hosts.py."""
+
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from megasbp.errors import InputError, StageError
+from megasbp.launch import agent
+from megasbp.launch.config import Resources
+from megasbp.launch.job import Job
+from megasbp.launch.torchrun import Host, run_jobs
+
+ALONE = Host()
+
+
+def job(name: str, folder: Path, **resources: int) -> Job:
+    """Leaves a file NAME-RANK."""
+    code = (
+        f"import os, pathlib; pathlib.Path({str(folder)!r}, '{name}-' + os.environ.get('RANK', '0')).touch()"
+    )
+    return Job(name, Resources(**resources), (), ("-c", code))  # type: ignore[arg-type]
+
+
+def run(jobs: list[Job], host: Host = ALONE, restarts: int = 0, done: tuple[str, ...] = ()) -> list[str]:
+    lines: list[str] = []
+    run_jobs(jobs, host, restarts, lambda job: job.name in done, lines.append)
+    return lines
+
+
+def test_jobs_run_in_order_and_finished_ones_are_kept(tmp_path: Path) -> None:
+    lines = run([job(name, tmp_path) for name in "abc"], done=("b",))
+    assert lines == ["a: one process", "b: done before, kept", "c: one process"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-0", "c-0"]
+
+
+def test_several_ranks_are_started_by_an_agent_and_signals_are_as_before(tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)]
+    run([job("a", tmp_path, processes=2), job("b", tmp_path, processes=2)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a-0", "a-1", "b-0", "b-1"]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)] == before
+
+
+def test_a_failed_job_ends_the_run_with_its_name(tmp_path: Path) -> None:
+    for resources in (Resources(), Resources(processes=2)):
+        failing = Job("seed-0/f", resources, (), ("-c", "raise SystemExit(3)"))
+        with pytest.raises(StageError, match="seed-0/f: .*failed with status 3"):
+            run([failing, job("after", tmp_path)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_ranks_are_started_again(tmp_path: Path) -> None:
+    # The first start leaves a mark and fails; the second one finds it.
+    mark = tmp_path / "mark"
+    code = f"import pathlib; mark = pathlib.Path({str(mark)!r}); first = not mark.exists(); mark.touch()"
+    run([Job("a", Resources(processes=2), (), ("-c", f"{code}; exit(first)"))], restarts=2)
+
+
+def test_another_host_waits_and_ends_with_its_last_job(tmp_path: Path) -> None:
+    jobs = [job("a", tmp_path), job("b", tmp_path, nodes=2), job("c", tmp_path)]
+    assert run(jobs, Host(1, "127.0.0.1:1"), done=("a", "b")) == [
+        "a: done before, kept",
+        "b: done before, kept",
+    ]
+
+
+@pytest.mark.parametrize(
+    "host, message",
+    [
+        (Host(), "--rdzv-endpoint: is needed where stages use 2 hosts"),
+        (Host(2, "here:29400"), "--node-rank 2: the recipe's stages use 2 hosts, 0 to 1"),
+        (Host(-1, "here:29400"), "--node-rank -1"),
+        (Host(0, "here"), "--rdzv-endpoint here: is not HOST:PORT"),
+    ],
+)
+def test_a_host_that_cannot_meet_the_others_is_refused(tmp_path: Path, host: Host, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run([job("a", tmp_path, nodes=2)], host)
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        host = Host(0, f"127.0.0.1:{taken.getsockname()[1]}")
+        with pytest.raises(InputError, match="host 0 cannot listen there"):
+            run([job("a", tmp_path, nodes=2)], host)
+
+
+def test_an_agent_does_not_outlive_its_finished_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "_END_SECONDS", 0.1)
+    start = time.monotonic()
+    with pytest.raises(agent._FinishedWithoutUs), agent._ending_when(lambda: True):
+        time.sleep(20)
+    assert time.monotonic() - start < 10
+    with agent._ending_when(lambda: False):
+        time.sleep(0.5)
