@@ -13,8 +13,7 @@ from megasbp.parallel.estimate.memory import peak_memory
 from megasbp.parallel.estimate.parameters import rank_parameters
 from megasbp.parallel.estimate.pipeline import bubble_share
 from megasbp.parallel.estimate.sizes import Sizes
-from megasbp.training.config import batch_problem
-from megasbp.training.job import pipeline_problem
+from megasbp.training.config import batch_problem, pipeline_problem
 
 # Of a device's memory, what tensors may fill: the rest is the allocator's waste, the buffers of the
 # communication library and the device's context.

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from megasbp.parallel.config import ParallelConfig, schedule_problem
 from megasbp.parallel.fp8 import Scaling
 from megasbp.parallel.recompute import Mode
 from megasbp.parallel.runtime import computes_bfloat16
@@ -129,3 +130,19 @@ def batch_problem(global_batch: int, micro_batch: int, ranks: int) -> str | None
         f"global_batch is {global_batch}, not a multiple of micro_batch {micro_batch}{over}; "
         f"set global_batch to {nearest}, or a smaller micro_batch"
     )
+
+
+def pipeline_problem(training: TrainingConfig, parallel: ParallelConfig, data_ranks: int) -> str | None:
+    """Why a pipeline cannot run so many micro-batches so, with the mend; None where it can, or none is."""
+    # torch goes through a stage's graph twice where gradients are deferred: what was computed again is gone
+    # the second time, and a compiled program computes all of them both times.
+    ruled_out = {"activation_checkpointing": "none", "compile": False} if parallel.defers_gradients else {}
+    for name, allowed in ruled_out.items():
+        if getattr(training, name) != allowed:
+            return (
+                f"training.{name} is {getattr(training, name)!r}, which parallel.schedule "
+                f"{parallel.schedule!r} rules out, because it defers the gradients of the weights; set it to "
+                f"{allowed!r}, or parallel.schedule to 'interleaved_1f1b'"
+            )
+    micro_batches = training.global_batch // (training.micro_batch * data_ranks)
+    return schedule_problem(parallel, micro_batches)

@@ -8,12 +8,12 @@ from megasbp.data.sources import SampleSource
 from megasbp.errors import InputError
 from megasbp.model.config import ModelConfig
 from megasbp.model.flops import parameter_count
-from megasbp.parallel.config import ParallelConfig, layout_problem, schedule_problem
+from megasbp.parallel.config import layout_problem
 from megasbp.parallel.fp8 import fp8_problem
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import hash_object, publish_json, read_json, read_manifest, require_free_space
 from megasbp.training.checkpoint_files import read_state, require_whole
-from megasbp.training.config import TrainingConfig, batch_problem
+from megasbp.training.config import TrainingConfig, batch_problem, pipeline_problem
 
 JOB_NAME = "job.json"
 
@@ -102,22 +102,6 @@ def _layout_problem(job: TrainingJob, runtime: Runtime) -> str | None:
     if problem or runtime.world_size == 1:
         return problem
     return pipeline_problem(training, parallel, runtime.data_ranks)
-
-
-def pipeline_problem(training: TrainingConfig, parallel: ParallelConfig, data_ranks: int) -> str | None:
-    """Why a pipeline cannot run so many micro-batches so, with the mend; None where it can, or none is."""
-    # torch goes through a stage's graph twice where gradients are deferred: what was computed again is gone
-    # the second time, and a compiled program computes all of them both times.
-    ruled_out = {"activation_checkpointing": "none", "compile": False} if parallel.defers_gradients else {}
-    for name, allowed in ruled_out.items():
-        if getattr(training, name) != allowed:
-            return (
-                f"training.{name} is {getattr(training, name)!r}, which parallel.schedule "
-                f"{parallel.schedule!r} rules out, because it defers the gradients of the weights; set it to "
-                f"{allowed!r}, or parallel.schedule to 'interleaved_1f1b'"
-            )
-    micro_batches = training.global_batch // (training.micro_batch * data_ranks)
-    return schedule_problem(parallel, micro_batches)
 
 
 def job_identity(job: TrainingJob) -> dict[str, Any]:
