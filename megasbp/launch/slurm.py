@@ -22,6 +22,8 @@ wait $!
 """
 _AGENTS = """\
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# A shared store would show ranks that start again what the lost ones wrote (pytorch issue 135712).
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 srun {python} -m torch.distributed.run --nnodes={nodes} --nproc-per-node={processes} \\
     --rdzv-backend=c10d --rdzv-endpoint="$head:{port}" --rdzv-id="$SLURM_JOB_ID" \\
     --max-restarts={restarts} {arguments}"""
