@@ -22,6 +22,7 @@ from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import ALONE, Runtime
 from megasbp.parallel.shards import local_tensor
 from megasbp.storage import publish_json, publish_manifest, publishing_folder, remember_hash
+from megasbp.training.adamw import MOMENTS, AdamW
 from megasbp.training.checkpoint_files import (
     CHECKPOINT_FORMAT,
     CHECKPOINT_STAGE,
@@ -29,7 +30,6 @@ from megasbp.training.checkpoint_files import (
     read_state,
     require_whole,
 )
-from megasbp.training.optimizer import MOMENTS, AdamW
 from megasbp.training.shard_writer import ShardWriter
 
 

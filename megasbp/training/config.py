@@ -34,6 +34,7 @@ class TrainingConfig(BaseModel):
         activation_checkpointing: "full" keeps only the inputs of the blocks for the backward pass and
             computes the rest again; "selective" keeps the matrix products too; "none" keeps all. Changes
             memory and time, nothing else.
+        adamw: "torch" for its fused kernels, "apex" for NVIDIA's, on GPUs where that is installed.
         compile: compiles the blocks with torch.compile; the first steps take minutes, the others less time.
             Sums are made in another order.
         fp8: makes the matrix products of the blocks in 8-bit floating point: "tensorwise" is faster,
@@ -68,6 +69,7 @@ class TrainingConfig(BaseModel):
     epsilon: float = Field(1e-8, gt=0, allow_inf_nan=False)
     gradient_clip: float = Field(1.0, gt=0, allow_inf_nan=False)
     activation_checkpointing: Mode = "none"
+    adamw: Literal["torch", "apex"] = "torch"
     compile: bool = False
     fp8: Scaling | None = None
     precision: Literal["bf16", "fp32"] = "bf16"

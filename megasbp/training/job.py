@@ -12,13 +12,21 @@ from megasbp.parallel.config import layout_problem
 from megasbp.parallel.fp8 import fp8_problem
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import hash_object, publish_json, read_json, read_manifest, require_free_space
+from megasbp.training.apex_adamw import apex_problem
 from megasbp.training.checkpoint_files import read_state, require_whole
 from megasbp.training.config import TrainingConfig, batch_problem, pipeline_problem
 
 JOB_NAME = "job.json"
 
 # Settings of how a job is carried out; changing them between two starts continues the same job.
-_EXECUTION = {"micro_batch", "activation_checkpointing", "compile", "keep_checkpoints", "log_every"}
+_EXECUTION = {
+    "micro_batch",
+    "activation_checkpointing",
+    "adamw",
+    "compile",
+    "keep_checkpoints",
+    "log_every",
+}
 # Weights, two moments: fp32.
 _CHECKPOINT_BYTES_PER_PARAMETER = 12
 
@@ -99,6 +107,8 @@ def _layout_problem(job: TrainingJob, runtime: Runtime) -> str | None:
     problem = layout_problem(parallel, job.model, job.source.sequence_length, runtime.world_size)
     if problem is None and training.fp8 is not None:
         problem = fp8_problem(job.model, runtime.tensor_ranks, runtime.device)
+    if problem is None and training.adamw == "apex":
+        problem = apex_problem(runtime.device)
     if problem or runtime.world_size == 1:
         return problem
     return pipeline_problem(training, parallel, runtime.data_ranks)

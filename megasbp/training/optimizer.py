@@ -9,20 +9,9 @@ from megasbp.model.transformer import Transformer
 from megasbp.parallel.pipeline import Pipeline
 from megasbp.parallel.runtime import Runtime
 from megasbp.parallel.shards import local_tensor, square_sum
+from megasbp.training.adamw import MOMENTS, AdamW
+from megasbp.training.apex_adamw import ApexAdamW
 from megasbp.training.config import TrainingConfig
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
-class AdamW(torch.optim.AdamW):
-    """Fused AdamW (Loshchilov and Hutter, arXiv 1711.05101), one pass over the state of each parameter.
-
-    The fused kernels read `found_inf` (0-d, on the device): 1 leaves parameters, moments and step counts
-    untouched. So a step is skipped without the host knowing.
-    """
-
-    found_inf: torch.Tensor | None = None
-    grad_scale: torch.Tensor | None = None
 
 
 def decay_groups(model: nn.Module) -> dict[str, list[str]]:
@@ -60,7 +49,8 @@ def build_optimizer(model: Transformer | Pipeline, config: TrainingConfig) -> Ad
         # Tables are not decayed.
         copy = model.tied.copy
         options.append({"params": [copy], "weight_decay": 0.0, "rate_multiplier": 1.0, "copy": True})
-    optimizer = AdamW(
+    kind = ApexAdamW if config.adamw == "apex" else AdamW
+    optimizer = kind(
         options,
         lr=config.learning_rate,
         betas=(config.beta1, config.beta2),

@@ -21,9 +21,10 @@ from megasbp.model.transformer import Transformer
 from megasbp.parallel.pipeline import Pipeline
 from megasbp.parallel.runtime import Runtime
 from megasbp.parallel.stage import AccumulatingStage
+from megasbp.training.adamw import AdamW
 from megasbp.training.checkpoint import checkpoint_tensors
 from megasbp.training.gradients import accumulate_gradients
-from megasbp.training.optimizer import AdamW, build_optimizer, optimizer_step
+from megasbp.training.optimizer import build_optimizer, optimizer_step
 
 GLOBAL_BATCH = 16
 STEPS = 2

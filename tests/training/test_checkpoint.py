@@ -17,6 +17,7 @@ from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import hash_file, read_manifest
+from megasbp.training.adamw import MOMENTS
 from megasbp.training.checkpoint import checkpoint_tensors, load_model, load_tensors, save_checkpoint
 from megasbp.training.checkpoint_files import (
     checkpoint_folder,
@@ -26,7 +27,7 @@ from megasbp.training.checkpoint_files import (
     remove_checkpoints,
     require_whole,
 )
-from megasbp.training.optimizer import MOMENTS, build_optimizer
+from megasbp.training.optimizer import build_optimizer
 
 
 def write_checkpoint(parent: Path, step: int, best_step: int | None = None, seed: int = 0) -> Path:
