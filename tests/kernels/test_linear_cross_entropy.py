@@ -30,7 +30,7 @@ def formula(labels: torch.Tensor, reduction: str):
 @pytest.fixture
 def small_chunks(monkeypatch):
     """Chunks of at most 128 tokens, so that small cases have several."""
-    monkeypatch.setattr(module, "_CPU_LOGITS", 1)
+    monkeypatch.setattr(module, "CPU_LOGITS", 1)
 
 
 @pytest.mark.usefixtures("small_chunks")
@@ -124,7 +124,7 @@ def test_logits_of_all_tokens_are_never_held(monkeypatch):
         return softmax_gradient(logits, *others)
 
     monkeypatch.setattr(module, "_softmax_gradient", watched)
-    monkeypatch.setattr(module, "_CPU_LOGITS", 128 * 97)
+    monkeypatch.setattr(module, "CPU_LOGITS", 128 * 97)
     hidden, weight, labels = case((1000,), 97, 8, 0.0, torch.float64)
     linear_cross_entropy(hidden, weight.requires_grad_(), labels).backward()
     assert max(held) == 128 * 97

@@ -36,7 +36,7 @@ def test_parts_give_the_whole_loss_and_its_gradients(
     dtype: torch.dtype, sizes: list[int], tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Several chunks of tokens.
-    monkeypatch.setattr("megasbp.kernels.linear_cross_entropy._CPU_LOGITS", 1)
+    monkeypatch.setattr("megasbp.kernels.linear_cross_entropy.CPU_LOGITS", 1)
     generator = torch.Generator().manual_seed(tokens)
     hidden = (4 * torch.randn(tokens, 24, generator=generator)).to(dtype)
     weight = torch.randn(sum(sizes), 24, generator=generator).to(dtype)
