@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launch import fork_ranks
 from layouts import SCHEDULES, SOURCES, Case, source_of
-from steps import keep, run_case
+from steps import Layouts, keep, run_case
 
 from megasbp.parallel.config import ParallelConfig
 from megasbp.parallel.runtime import Runtime
@@ -56,11 +56,10 @@ def main(folder: Path) -> None:
     own = folder / f"rank {started.rank}"
     own.mkdir()
     sources = {name: source_of(name, own) for name in SOURCES}
-    for layout in dict.fromkeys(case.parallel for case in CASES):
-        runtime = started.laid_out(layout)
-        for case in CASES:
-            if case.parallel == layout:
-                keep(runtime, run_case(case, runtime, sources), folder / str(case))
+    laid_out = Layouts(started)
+    for case in CASES:
+        runtime = laid_out(case.parallel)
+        keep(runtime, run_case(case, runtime, sources), folder / str(case))
     started.close()
 
 

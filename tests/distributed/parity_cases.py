@@ -12,7 +12,7 @@ from breaking_source import train_up_to
 from launch import fork_ranks
 from layouts import SCHEDULES, SOURCES, Case, config_of, layout_name, layouts_of, source_of
 from mutations import MUTATIONS
-from steps import GLOBAL_BATCH, keep, one_step, passes_of_a_step, run_case
+from steps import GLOBAL_BATCH, Layouts, keep, one_step, passes_of_a_step, run_case
 from training_world import RaggedSource, initial_model, training_config, training_job
 
 from megasbp.errors import InputError
@@ -127,12 +127,7 @@ def schedule_refusal(runtime: Runtime, folder: Path, **training: object) -> str:
 def main(folder: Path) -> None:
     started = Runtime.start()
     facts: dict[str, object] = {}
-    runtimes: dict[ParallelConfig, Runtime] = {}
-
-    def laid_out(layout: ParallelConfig) -> Runtime:
-        runtimes[layout] = runtimes.get(layout) or started.laid_out(layout)
-        return runtimes[layout]
-
+    laid_out = Layouts(started)
     own = folder / f"rank {started.rank}"
     own.mkdir()
     sources = {name: source_of(name, own) for name in SOURCES}

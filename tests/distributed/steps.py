@@ -1,6 +1,7 @@
 """Two optimiser steps of a small model at a layout, and all in them that another layout must repeat."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,6 +19,7 @@ from megasbp.data.batch import Batch
 from megasbp.data.loader import Loader
 from megasbp.data.sources import SampleSource
 from megasbp.model.transformer import Transformer
+from megasbp.parallel.config import ParallelConfig
 from megasbp.parallel.pipeline import Pipeline
 from megasbp.parallel.runtime import Runtime
 from megasbp.parallel.stage import AccumulatingStage
@@ -84,6 +86,20 @@ def tensors_of_steps(
     if isinstance(model, Pipeline) and model.tied is not None and model.tied.copy is not None:
         found["copy of the table"] = whole(model.tied.copy)
     return found
+
+
+class Layouts:
+    """The same ranks in many layouts. Schedules share their groups, each of which has threads of its own."""
+
+    def __init__(self, started: Runtime) -> None:
+        self._started = started
+        self._known: dict[ParallelConfig, Runtime] = {}
+
+    def __call__(self, parallel: ParallelConfig) -> Runtime:
+        axes = parallel.model_copy(update={"schedule": "1f1b"})
+        if axes not in self._known:
+            self._known[axes] = self._started.laid_out(axes)
+        return replace(self._known[axes], parallel=parallel)
 
 
 def run_case(case: Case, runtime: Runtime, sources: Mapping[str, SampleSource]) -> dict[str, torch.Tensor]:
