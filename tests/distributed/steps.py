@@ -1,6 +1,6 @@
 """Two optimiser steps of a small model at a layout, and all in them that another layout must repeat."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 import torch
-from layouts import DTYPES, Case, config_of
+from layouts import DTYPES, SOURCES, Case, config_of, source_of
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -107,6 +107,14 @@ def run_case(case: Case, runtime: Runtime, sources: Mapping[str, SampleSource]) 
     dtype = DTYPES[case.dtype]
     model = initial_model(config_of(case.model), runtime, dtype, case.checkpointing)
     return tensors_of_steps(runtime, model, case.micro_batch, sources[case.source])
+
+
+def references(cases: Iterable[Case], folder: Path) -> dict[tuple[str, str, str], dict[str, torch.Tensor]]:
+    """What one process computes for each case; `folder` is for its sources."""
+    runtime = Runtime.start()
+    sources = {name: source_of(name, folder) for name in SOURCES}
+    wanted = {case.reference: case for case in cases}
+    return {reference: run_case(case, runtime, sources) for reference, case in wanted.items()}
 
 
 def passes_of_a_step(runtime: Runtime) -> dict[str, int]:

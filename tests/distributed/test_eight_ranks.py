@@ -6,10 +6,8 @@ import pytest
 import torch
 from eight_ranks import CASES
 from launch import launch
-from layouts import SOURCES, Case, source_of
-from steps import kept, run_case, wrong
-
-from megasbp.parallel.runtime import Runtime
+from layouts import Case
+from steps import kept, references, wrong
 
 # One launch of all cases.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -25,9 +23,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], Tensors]:
-    runtime, folder = Runtime.start(), tmp_path_factory.mktemp("alone")
-    sources = {name: source_of(name, folder) for name in SOURCES}
-    return {case.reference: run_case(case, runtime, sources) for case in CASES}
+    return references(CASES, tmp_path_factory.mktemp("alone"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

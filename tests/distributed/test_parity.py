@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from launch import launch
-from layouts import SCHEDULES, SOURCES, Case, config_of, layout_name, source_of
+from layouts import SCHEDULES, Case, config_of, layout_name
 from mutations import MUTATIONS
 from parity_cases import CASES, IN_BF16, LAYOUTS, RECOMPUTED, SAVED, job_of
-from steps import GLOBAL_BATCH, assert_runs_agree, errors, kept, run_case, wrong
+from steps import GLOBAL_BATCH, assert_runs_agree, errors, kept, references, wrong
 from training_world import RaggedSource, initial_model
 
 from megasbp.model.transformer import Transformer
@@ -35,9 +35,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str, str], Tensors]:
-    runtime, folder = Runtime.start(), tmp_path_factory.mktemp("alone")
-    sources = {name: source_of(name, folder) for name in SOURCES}
-    return {case.reference: run_case(case, runtime, sources) for case in CASES}
+    return references(CASES, tmp_path_factory.mktemp("alone"))
 
 
 @pytest.fixture(scope="module")
