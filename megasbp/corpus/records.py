@@ -42,7 +42,7 @@ class Fields:
 
     @property
     def maximum_line_bytes(self) -> int:
-        """Longer lines hold no allowed document: JSON may spend 12 bytes on one character (two escapes of six).
+        """Longer lines hold no allowed document: JSON may spend 12 bytes on a character (two escapes).
 
         The rest is for the other fields.
         """

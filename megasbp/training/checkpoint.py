@@ -1,8 +1,8 @@
 """Checkpoints: safetensors shards that load on any number of ranks, whole or not there at all.
 
-A checkpoint is a folder, e.g. `step-00001000`: one safetensors file per rank (torch's distributed checkpoint), with
-the weights as "model.NAME" and the moments of AdamW as "exp_avg.NAME" and "exp_avg_sq.NAME", all fp32;
-`state.json`; and a manifest of hashes, written last.
+A checkpoint is a folder, e.g. `step-00001000`: one safetensors file per rank (torch's distributed
+checkpoint), with the weights as "model.NAME" and the moments of AdamW as "exp_avg.NAME" and
+"exp_avg_sq.NAME", all fp32; `state.json`; and a manifest of hashes, written last.
 """
 
 import warnings
@@ -36,7 +36,7 @@ from megasbp.training.shard_writer import ShardWriter
 def checkpoint_tensors(model: nn.Module, optimizer: AdamW | None = None) -> dict[str, torch.Tensor]:
     """What a checkpoint holds, by its names there: the live tensors, DTensors where the model is sharded.
 
-    Taken once after `parallel_model`: while FSDP2 has gathered a block, the module itself shows other tensors.
+    Taken once after `parallel_model`: while FSDP2 has gathered a block, the module shows other tensors.
     """
     tensors = {}
     for name, parameter in model.named_parameters():
