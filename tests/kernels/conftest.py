@@ -1,16 +1,34 @@
-"""Every test of a kernel runs twice: as the CPU takes it, in C++, and as other devices do, in PyTorch."""
+"""Every test of a kernel runs three times: in C++, in PyTorch, and in Triton.
+
+Triton runs on the GPU where there is one, and in its interpreter elsewhere.
+"""
 
 import pytest
+import torch
+
+HAS_GPU = torch.cuda.is_available()
+if not HAS_GPU:
+    import interpreter  # noqa: F401
 
 from megasbp.kernels import attention, decode_attention, linear_cross_entropy, rms_norm, rope, sample, swiglu
 
-IN_CPP = (attention, decode_attention, linear_cross_entropy, rms_norm, rope, sample, swiglu)
+ROUTED = (rms_norm,)
+TRITON_TYPES = (torch.float32, torch.bfloat16)
 
 
-@pytest.fixture(autouse=True, params=["cpp", "torch"])
+def _to_triton(*tensors):
+    return "triton" if all(x.dtype in TRITON_TYPES for x in tensors) else "torch"
+
+
+@pytest.fixture(autouse=True, params=["cpp", "torch", "triton"])
 def path(request, monkeypatch):
     """Where fp32 and bf16 tensors go."""
-    if request.param == "torch":
-        for module in IN_CPP:
-            monkeypatch.setattr(module, "takes", lambda *tensors: False)
-    return request.param
+    if request.param == "triton" and HAS_GPU:
+        with torch.device("cuda"):
+            yield request.param
+        return
+    if request.param != "cpp":
+        route = _to_triton if request.param == "triton" else lambda *tensors: "torch"
+        for module in ROUTED:
+            monkeypatch.setattr(module, "route", route)
+    yield request.param

@@ -1,0 +1,159 @@
+"""Norms of rows, each read once. The weight's gradient is summed in fp32 by a fixed number of programs, whose
+sums are added in order: the same bits every time on one device."""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launch import processors, warps
+
+# Elements that a program works on at a time, in as many whole rows.
+_ELEMENTS = 4096
+# Programs of the backward pass per multiprocessor; each walks over rows.
+_BACKWARD_PROGRAMS = 4
+
+
+def forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The norm of `x`, and fp32 1 / length of each row; contiguous tensors."""
+    y, scale = torch.empty_like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
+    _launch_forward(x, x, weight, x, y, scale, eps, adds=False)
+    return y, scale
+
+
+def add_forward(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum, its norm, and fp32 1 / length of each of its rows; contiguous tensors."""
+    total, y, scale = torch.empty_like(x), torch.empty_like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
+    _launch_forward(x, residual, weight, total, y, scale, eps, adds=True)
+    return total, y, scale
+
+
+def backward(
+    grad: Tensor, grad_total: Tensor | None, total: Tensor, weight: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of what was normalised and of the weight; `grad_total` is added to the first."""
+    grad_x = torch.empty_like(total)
+    width = total.shape[-1]
+    block = triton.next_power_of_2(width)
+    rows = max(1, _ELEMENTS // block)
+    blocks = triton.cdiv(scale.numel(), rows)
+    programs = min(blocks, _BACKWARD_PROGRAMS * processors(total))
+    parts = total.new_empty(programs, width, dtype=torch.float32)
+    if programs:
+        backward_kernel[(programs,)](
+            grad,
+            grad if grad_total is None else grad_total,
+            total,
+            weight,
+            scale,
+            grad_x,
+            parts,
+            scale.numel(),
+            WIDTH=width,
+            BLOCK=block,
+            ROWS=rows,
+            ADDS=grad_total is not None,
+            num_warps=warps(rows * block),
+        )
+    return grad_x, parts.sum(0).to(weight.dtype)
+
+
+def _launch_forward(
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    total: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    eps: float,
+    adds: bool,
+) -> None:
+    width = x.shape[-1]
+    block = triton.next_power_of_2(width)
+    rows = max(1, _ELEMENTS // block)
+    programs = triton.cdiv(scale.numel(), rows)
+    if programs:
+        forward_kernel[(programs,)](
+            x,
+            residual,
+            weight,
+            total,
+            y,
+            scale,
+            scale.numel(),
+            eps,
+            WIDTH=width,
+            BLOCK=block,
+            ROWS=rows,
+            ADDS=adds,
+            num_warps=warps(rows * block),
+        )
+
+
+@triton.jit
+def forward_kernel(
+    x_ptr,
+    residual_ptr,
+    weight_ptr,
+    total_ptr,
+    y_ptr,
+    scale_ptr,
+    rows,
+    eps,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    ADDS: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, BLOCK)
+    offset = row[:, None] * WIDTH + column[None, :]
+    inside = (row < rows)[:, None] & (column < WIDTH)[None, :]
+    x = tl.load(x_ptr + offset, inside, other=0.0).to(tl.float32)
+    if ADDS:
+        x += tl.load(residual_ptr + offset, inside, other=0.0).to(tl.float32)
+        # The backward pass reads the rounded sum, so the norm is that of the rounded sum.
+        total = x.to(total_ptr.dtype.element_ty)
+        tl.store(total_ptr + offset, total, inside)
+        x = total.to(tl.float32)
+    scale = tl.rsqrt(tl.sum(x * x, 1) / WIDTH + eps)
+    tl.store(scale_ptr + row, scale, row < rows)
+    weight = tl.load(weight_ptr + column, column < WIDTH, other=0.0).to(tl.float32)
+    y = x * scale[:, None] * weight[None, :]
+    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), inside)
+
+
+@triton.jit
+def backward_kernel(
+    grad_ptr,
+    grad_total_ptr,
+    x_ptr,
+    weight_ptr,
+    scale_ptr,
+    grad_x_ptr,
+    parts_ptr,
+    rows,
+    WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    ADDS: tl.constexpr,
+):
+    column = tl.arange(0, BLOCK)
+    weight = tl.load(weight_ptr + column, column < WIDTH, other=0.0).to(tl.float32)
+    grad_weight = tl.zeros([BLOCK], tl.float32)
+    for block in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
+        row = block * ROWS + tl.arange(0, ROWS).to(tl.int64)
+        offset = row[:, None] * WIDTH + column[None, :]
+        inside = (row < rows)[:, None] & (column < WIDTH)[None, :]
+        scale = tl.load(scale_ptr + row, row < rows, other=0.0)[:, None]
+        normalised = tl.load(x_ptr + offset, inside, other=0.0).to(tl.float32) * scale
+        grad = tl.load(grad_ptr + offset, inside, other=0.0).to(tl.float32)
+        grad_weight += tl.sum(grad * normalised, 0)
+        grad *= weight[None, :]
+        # The norm takes away the component of the gradient that only changes the length of x.
+        along = tl.sum(grad * normalised, 1)[:, None] / WIDTH
+        grad_x = (grad - normalised * along) * scale
+        if ADDS:
+            grad_x += tl.load(grad_total_ptr + offset, inside, other=0.0).to(tl.float32)
+        tl.store(grad_x_ptr + offset, grad_x.to(grad_x_ptr.dtype.element_ty), inside)
+    tl.store(parts_ptr + tl.program_id(0) * WIDTH + column, grad_weight, column < WIDTH)

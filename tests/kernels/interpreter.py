@@ -1,0 +1,63 @@
+"""Triton's interpreter, with bfloat16 made right: kernels run on CPU tensors, a program at a time.
+
+Import it before anything imports triton. Unmended, the interpreter of triton 3.6 to 3.9 multiplies the raw bits
+of bfloat16 in `tl.dot`, and cuts fp32 to bfloat16 instead of rounding it.
+"""
+
+import importlib
+import os
+import pkgutil
+from typing import Any
+
+import numpy as np
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import triton.experimental.gluon  # noqa: E402, F401  # Triton imports it at the first launch.
+import triton.language as tl  # noqa: E402
+from triton.runtime import interpreter  # noqa: E402
+
+import megasbp.kernels.gpu  # noqa: E402
+
+GPU_MODULES = tuple(
+    importlib.import_module(f"megasbp.kernels.gpu.{module.name}")
+    for module in pkgutil.iter_modules(megasbp.kernels.gpu.__path__)
+)
+# What tests start is not to interpret.
+del os.environ["TRITON_INTERPRET"]
+
+_BUILDER: Any = interpreter.InterpreterBuilder
+_DOT, _CAST = _BUILDER.create_dot, _BUILDER.cast_impl
+
+
+def _to_fp32(handle: Any) -> Any:
+    if handle.dtype.scalar != tl.bfloat16:
+        return handle
+    return interpreter.TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+
+def _dot(self: Any, a: Any, b: Any, *others: Any) -> Any:
+    return _DOT(self, _to_fp32(a), _to_fp32(b), *others)
+
+
+def _cast(self: Any, source: Any, target: Any) -> Any:
+    if source.dtype.scalar != tl.float32 or target.scalar != tl.bfloat16:
+        return _CAST(self, source, target)
+    bits = np.ascontiguousarray(source.data, np.float32).view(np.uint32)
+    # Half a unit, less one bit where the result would become odd: to the nearest, ties to even.
+    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+    rounded = np.where(np.isnan(source.data), np.uint16(0x7FC0), rounded).reshape(np.shape(source.data))
+    return interpreter.TensorHandle(rounded, tl.bfloat16)
+
+
+def mend() -> None:
+    """Puts both corrections in place."""
+    _BUILDER.create_dot, _BUILDER.cast_impl = _dot, _cast
+
+
+def unmend() -> None:
+    """Takes them away, for the test that shows what they are for."""
+    _BUILDER.create_dot, _BUILDER.cast_impl = _DOT, _CAST
+
+
+mend()
