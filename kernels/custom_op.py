@@ -1,4 +1,4 @@
-"""Operators of torch's dispatcher: torch.compile, selective checkpointing and fake tensors see a kernel whole."""
+"""Operators of torch's dispatcher: torch.compile, selective checkpointing and fake tensors see them whole."""
 
 from collections.abc import Callable
 from typing import Any

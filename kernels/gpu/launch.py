@@ -1,9 +1,25 @@
 """What launching needs to know of the device."""
 
 import functools
+from typing import NamedTuple
 
 import torch
 import triton
+
+
+class Config(NamedTuple):
+    """How a kernel is cut into programs. Chosen by a table, never by a race at run time: a race's winner, and
+    with it the last bits of a result, may change from run to run.
+
+    Attributes:
+        blocks: sizes of a program's blocks; each kernel says of what.
+        warps: per program.
+        stages: of software pipelining.
+    """
+
+    blocks: tuple[int, ...]
+    warps: int
+    stages: int
 
 
 def warps(elements: int) -> int:
@@ -12,10 +28,8 @@ def warps(elements: int) -> int:
 
 
 def processors(tensor: torch.Tensor) -> int:
-    """Multiprocessors of a tensor's device; 2 where Triton's interpreter runs, on a CPU."""
-    if tensor.device.type == "cpu":
-        return 2
-    return _processors(tensor.device.index or 0)
+    """Multiprocessors of a tensor's device; 2 where it has none, as in the interpreter."""
+    return _processors(tensor.device.index or 0) if tensor.device.type == "cuda" else 2
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """Triton's interpreter, with bfloat16 made right: kernels run on CPU tensors, a program at a time.
 
-Import it before anything imports triton. Unmended, the interpreter of triton 3.6 to 3.9 multiplies the raw bits
-of bfloat16 in `tl.dot`, and cuts fp32 to bfloat16 instead of rounding it.
+Import it before anything imports triton. Unmended, the interpreter of triton 3.6 to 3.9 multiplies the raw
+bits of bfloat16 in `tl.dot`, and cuts fp32 to bfloat16 instead of rounding it.
 """
 
 import importlib
@@ -13,11 +13,11 @@ import numpy as np
 
 os.environ["TRITON_INTERPRET"] = "1"
 
-import triton.experimental.gluon  # noqa: E402, F401  # Triton imports it at the first launch.
-import triton.language as tl  # noqa: E402
-from triton.runtime import interpreter  # noqa: E402
+import triton.experimental.gluon  # noqa: F401  # Triton imports it at the first launch.
+import triton.language as tl
+from triton.runtime import interpreter
 
-import megasbp.kernels.gpu  # noqa: E402
+import megasbp.kernels.gpu
 
 GPU_MODULES = tuple(
     importlib.import_module(f"megasbp.kernels.gpu.{module.name}")
