@@ -7,31 +7,14 @@ position * theta ** (-2 i / E). Weights in this layout go to and from Hugging Fa
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from .cpu import address, cpp, takes
-
-
-def rope(
-    q_BSHE: torch.Tensor, k_BSKE: torch.Tensor, positions: torch.Tensor, theta: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries and keys rotated by their positions.
-
-    Args:
-        q_BSHE, k_BSKE: any floating type; the mathematics is at least fp32. E is even.
-        positions: int32 or int64 [B, S].
-        theta: base of the wavelengths.
-
-    Returns:
-        Both, in their shapes and types.
-
-    Raises:
-        ValueError: the head dimension is odd.
-    """
-    table = rotation_table(positions, q_BSHE.shape[-1], theta)
-    return rotate(q_BSHE, table), rotate(k_BSKE, table)
+from .cpu import address, cpp
+from .custom_op import contiguous_like, custom_op, differentiable
+from .route import route
 
 
-def rotation_table(positions: torch.Tensor, head_dim: int, theta: float) -> torch.Tensor:
+def rotation_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
     """What `rotate` needs of the positions; made once, used by every layer.
 
     Args:
@@ -52,38 +35,73 @@ def rotation_table(positions: torch.Tensor, head_dim: int, theta: float) -> torc
     return torch.stack((torch.cat((cosines, cosines), -1), torch.cat((-sines, sines), -1)))
 
 
-def rotate(x_BSHE: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """`x` rotated by the positions of `table`; shape and type of `x`.
+def rotate(q_BSHE: Tensor, k_BSKE: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys rotated by the positions of `table`.
+
+    Args:
+        q_BSHE, k_BSKE: of one floating type; the mathematics is at least fp32.
+        table: of `rotation_table`.
+
+    Returns:
+        Both, in their shapes and types.
 
     Raises:
-        ValueError: the table is of other positions or another head dimension.
+        ValueError: the table is of other positions or another head dimension, or the types differ.
     """
-    batch, size, _, head_dim = x_BSHE.shape
+    check_table(q_BSHE, k_BSKE, table)
+    return _rope(q_BSHE, k_BSKE, table, 1)
+
+
+def check_table(q_BSHE: Tensor, k_BSKE: Tensor, table: Tensor) -> None:
+    """Refuses what does not fit together; see `rotate`."""
+    batch, size, _, head_dim = q_BSHE.shape
     if table.shape != (2, batch, size, 1, head_dim):
         raise ValueError(
             f"the table has shape {tuple(table.shape)}; allowed: {(2, batch, size, 1, head_dim)}"
         )
-    return _Rotate.apply(x_BSHE, table)
+    if k_BSKE.dtype != q_BSHE.dtype or (*k_BSKE.shape[:2], k_BSKE.shape[3]) != (batch, size, head_dim):
+        raise ValueError(
+            f"keys are {k_BSKE.dtype} {tuple(k_BSKE.shape)}, queries {q_BSHE.dtype} {tuple(q_BSHE.shape)}; "
+            "they may differ in the number of heads alone"
+        )
 
 
-class _Rotate(torch.autograd.Function):
-    """Keeps nothing but the table: the gradient is the gradient's rotation backwards."""
+@custom_op(fake=lambda q, k, table, direction: (contiguous_like(q), contiguous_like(k)))
+def _rope(q: Tensor, k: Tensor, table: Tensor, direction: int) -> tuple[Tensor, Tensor]:
+    """Rotated forwards (direction 1) or backwards (-1)."""
+    match route(q, k):
+        case "cpp":
+            return _in_cpp(q, table, direction), _in_cpp(k, table, direction)
+        case "triton":
+            from .gpu import rope as gpu
 
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(table)
-        return _rotated(x, table, 1)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (table,) = ctx.saved_tensors
-        return _rotated(grads[0], table, -1), None
+            return gpu.rotate(q.contiguous(), k.contiguous(), table.contiguous(), direction)
+        case "torch":
+            return _rotated(q, table, direction), _rotated(k, table, direction)
 
 
-def _rotated(x_BSHE: torch.Tensor, table: torch.Tensor, direction: int) -> torch.Tensor:
-    if not takes(x_BSHE):
-        return _rotated_by_torch(x_BSHE, table, direction)
-    x_BSHE = x_BSHE.contiguous()
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    # Nothing but the table is kept: the gradient is the gradient's rotation backwards.
+    q, k, table, ctx.direction = inputs
+    ctx.like = q.shape, k.shape
+    ctx.save_for_backward(table)
+
+
+def _gradients(ctx: Any, grad_q: Tensor | None, grad_k: Tensor | None) -> tuple[Tensor, Tensor, None, None]:
+    (table,) = ctx.saved_tensors
+    some = grad_k if grad_q is None else grad_q
+    assert some is not None
+    q_shape, k_shape = ctx.like
+    grad_q = some.new_zeros(q_shape) if grad_q is None else grad_q
+    grad_k = some.new_zeros(k_shape) if grad_k is None else grad_k
+    return *_rope(grad_q, grad_k, table, -ctx.direction), None, None
+
+
+differentiable(_rope, _setup, _gradients)
+
+
+def _in_cpp(x_BSHE: Tensor, table: Tensor, direction: int) -> Tensor:
+    x_BSHE, table = x_BSHE.contiguous(), table.contiguous()
     turned = torch.empty_like(x_BSHE)
     heads, head_dim = x_BSHE.shape[2:]
     cpp.rope_rotate(
@@ -99,10 +117,10 @@ def _rotated(x_BSHE: torch.Tensor, table: torch.Tensor, direction: int) -> torch
     return turned
 
 
-def _rotated_by_torch(x: torch.Tensor, table: torch.Tensor, direction: int) -> torch.Tensor:
+def _rotated(x: Tensor, table: Tensor, direction: int) -> Tensor:
     cosines, sines = table.unbind()
     math = torch.promote_types(x.dtype, torch.float32)
     x_math = x.to(math)
     first, second = x_math.chunk(2, -1)
     turned = torch.cat((second, first), -1).mul_(sines)
-    return (x_math * cosines).add_(turned, alpha=direction).to(x.dtype)
+    return (x_math * cosines).add_(turned, alpha=direction).to(x.dtype).contiguous()

@@ -3,11 +3,14 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from .cpu import address, cpp, takes
+from .cpu import address, cpp
+from .custom_op import contiguous_like, custom_op, differentiable
+from .route import route
 
 
-def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) * up.
 
     Args:
@@ -23,55 +26,73 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         raise ValueError(
             f"gate is {gate.dtype} {tuple(gate.shape)}, up is {up.dtype} {tuple(up.shape)}; make them equal"
         )
-    return _SwiGLU.apply(gate, up)
+    return _swiglu_forward(gate, up)
 
 
-class _SwiGLU(torch.autograd.Function):
-    """Keeps gate and up, and takes the activation again in the backward pass."""
+@custom_op(fake=lambda gate, up: contiguous_like(gate))
+def _swiglu_forward(gate: Tensor, up: Tensor) -> Tensor:
+    match route(gate, up):
+        case "cpp":
+            gate, up = gate.contiguous(), up.contiguous()
+            product = torch.empty_like(gate)
+            in_bfloat16 = gate.dtype == torch.bfloat16
+            cpp.swiglu_forward(in_bfloat16, gate.numel(), address(gate), address(up), address(product))
+            return product
+        case "triton":
+            from .gpu import swiglu as gpu
 
-    @staticmethod
-    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        ctx.in_cpp = takes(gate, up)
-        if not ctx.in_cpp:
-            ctx.save_for_backward(gate, up)
+            return gpu.forward(gate.contiguous(), up.contiguous())
+        case "torch":
             return _forward(gate, up)
-        gate, up = gate.contiguous(), up.contiguous()
-        product = torch.empty_like(gate)
-        ctx.save_for_backward(gate, up)
-        cpp.swiglu_forward(
-            gate.dtype == torch.bfloat16, gate.numel(), address(gate), address(up), address(product)
-        )
-        return product
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        gate, up = ctx.saved_tensors
-        if not ctx.in_cpp:
-            return _backward(grads[0], gate, up)
-        grad, grad_gate, grad_up = grads[0].contiguous(), torch.empty_like(gate), torch.empty_like(up)
-        cpp.swiglu_backward(
-            gate.dtype == torch.bfloat16,
-            gate.numel(),
-            address(grad),
-            address(gate),
-            address(up),
-            address(grad_gate),
-            address(grad_up),
-        )
-        return grad_gate, grad_up
 
 
-def _forward(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+@custom_op(fake=lambda grad, gate, up: (contiguous_like(gate), contiguous_like(up)))
+def _swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of gate and up."""
+    match route(gate, up):
+        case "cpp":
+            grad, gate, up = grad.contiguous(), gate.contiguous(), up.contiguous()
+            grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
+            cpp.swiglu_backward(
+                gate.dtype == torch.bfloat16,
+                gate.numel(),
+                address(grad),
+                address(gate),
+                address(up),
+                address(grad_gate),
+                address(grad_up),
+            )
+            return grad_gate, grad_up
+        case "triton":
+            from .gpu import swiglu as gpu
+
+            return gpu.backward(grad.contiguous(), gate.contiguous(), up.contiguous())
+        case "torch":
+            return _backward(grad, gate, up)
+
+
+def _setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    # The activation is taken again in the backward pass.
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    return _swiglu_backward(grads[0], *ctx.saved_tensors)
+
+
+differentiable(_swiglu_forward, _setup, _gradients)
+
+
+def _forward(gate: Tensor, up: Tensor) -> Tensor:
     math = torch.promote_types(gate.dtype, torch.float32)
     gate_math = gate.to(math)
     # Not torch's sigmoid: where its vectors leave a remainder, scalar code rounds the exponential
     # differently, and a row's bits would depend on its place in the batch.
     activation = gate_math / gate_math.neg().exp_().add_(1)
-    return activation.mul_(up.to(math)).to(gate.dtype)
+    return activation.mul_(up.to(math)).to(gate.dtype).contiguous()
 
 
-def _backward(grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradients of gate and up."""
+def _backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     math = torch.promote_types(gate.dtype, torch.float32)
     gate_math, grad_math = gate.to(math), grad.to(math)
     sigmoid = gate_math.sigmoid()
@@ -79,4 +100,5 @@ def _backward(grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple
     grad_up = activation * grad_math
     # silu' = sigmoid + silu * (1 - sigmoid)
     slope = activation.addcmul_(activation, sigmoid, value=-1).add_(sigmoid)
-    return slope.mul_(up.to(math)).mul_(grad_math).to(gate.dtype), grad_up.to(gate.dtype)
+    grad_gate = slope.mul_(up.to(math)).mul_(grad_math)
+    return grad_gate.to(gate.dtype).contiguous(), grad_up.to(gate.dtype).contiguous()

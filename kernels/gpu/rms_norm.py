@@ -11,7 +11,7 @@ from .launch import processors, warps
 # Elements that a program works on at a time, in as many whole rows.
 _ELEMENTS = 4096
 # Programs of the backward pass per multiprocessor; each walks over rows.
-_BACKWARD_PROGRAMS = 4
+_BACKWARD_PROGRAMS = 2
 
 
 def forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -118,8 +118,8 @@ def forward_kernel(
         x = total.to(tl.float32)
     scale = tl.rsqrt(tl.sum(x * x, 1) / WIDTH + eps)
     tl.store(scale_ptr + row, scale, row < rows)
-    weight = tl.load(weight_ptr + column, column < WIDTH, other=0.0).to(tl.float32)
-    y = x * scale[:, None] * weight[None, :]
+    weight = tl.load(weight_ptr + column[None, :], (column < WIDTH)[None, :], other=0.0).to(tl.float32)
+    y = x * scale[:, None] * weight
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), inside)
 
 
@@ -139,8 +139,9 @@ def backward_kernel(
     ADDS: tl.constexpr,
 ):
     column = tl.arange(0, BLOCK)
-    weight = tl.load(weight_ptr + column, column < WIDTH, other=0.0).to(tl.float32)
-    grad_weight = tl.zeros([BLOCK], tl.float32)
+    weight = tl.load(weight_ptr + column[None, :], (column < WIDTH)[None, :], other=0.0).to(tl.float32)
+    # Summed over the rows of a block at the end only: that needs all threads.
+    grad_weight = tl.zeros([ROWS, BLOCK], tl.float32)
     for block in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
         row = block * ROWS + tl.arange(0, ROWS).to(tl.int64)
         offset = row[:, None] * WIDTH + column[None, :]
@@ -148,12 +149,12 @@ def backward_kernel(
         scale = tl.load(scale_ptr + row, row < rows, other=0.0)[:, None]
         normalised = tl.load(x_ptr + offset, inside, other=0.0).to(tl.float32) * scale
         grad = tl.load(grad_ptr + offset, inside, other=0.0).to(tl.float32)
-        grad_weight += tl.sum(grad * normalised, 0)
-        grad *= weight[None, :]
+        grad_weight += grad * normalised
+        grad *= weight
         # The norm takes away the component of the gradient that only changes the length of x.
         along = tl.sum(grad * normalised, 1)[:, None] / WIDTH
         grad_x = (grad - normalised * along) * scale
         if ADDS:
             grad_x += tl.load(grad_total_ptr + offset, inside, other=0.0).to(tl.float32)
         tl.store(grad_x_ptr + offset, grad_x.to(grad_x_ptr.dtype.element_ty), inside)
-    tl.store(parts_ptr + tl.program_id(0) * WIDTH + column, grad_weight, column < WIDTH)
+    tl.store(parts_ptr + tl.program_id(0) * WIDTH + column, tl.sum(grad_weight, 0), column < WIDTH)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from megasbp.kernels.rms_norm import rms_norm
+from megasbp.kernels.rms_norm import add_rms_norm, rms_norm
 
 # Of inputs [..., inputs] and a weight [outputs, inputs] of one type.
 Product = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -52,6 +52,7 @@ class RMSNorm(nn.Module):
 
     Attributes:
         weight: fp32 [size].
+        epsilon: added to the mean square.
     """
 
     def __init__(self, size: int, epsilon: float) -> None:
@@ -59,10 +60,15 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(size))
         self.epsilon = epsilon
 
+    @property
+    def factors(self) -> torch.Tensor:
+        """The weight as kernels take it, a plain tensor."""
+        return self.weight
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., size], shape and type kept."""
-        return self.normalize(x, self.weight)
+        return rms_norm(x, self.factors, self.epsilon)
 
-    def normalize(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """The norm of `x` with that weight."""
-        return rms_norm(x, weight, self.epsilon)
+    def after_sum(self, x: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """x + residual, and the norm of it."""
+        return add_rms_norm(x, residual, self.factors, self.epsilon)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from megasbp.kernels.attention import Segments, attention, prepare_segments
 from megasbp.kernels.decode_attention import decode_attention, visible_positions
 from megasbp.kernels.linear_cross_entropy import linear_cross_entropy
+from megasbp.kernels.qk_norm_rope import qk_norm_rope
 from megasbp.kernels.rope import rotate, rotation_table
 from megasbp.kernels.swiglu import swiglu
 from megasbp.model.cache import KeyValueCache, Lanes
@@ -72,9 +73,10 @@ class Attention(nn.Module):
         q_BSHE = self.query(x_BSD).unflatten(-1, heads)
         k_BSKE = self.key(x_BSD).unflatten(-1, heads)
         v_BSKE = self.value(x_BSD).unflatten(-1, heads)
-        if self.query_norm is not None and self.key_norm is not None:
-            q_BSHE, k_BSKE = self.query_norm(q_BSHE), self.key_norm(k_BSKE)
-        return rotate(q_BSHE, rotation), rotate(k_BSKE, rotation), v_BSKE
+        if self.query_norm is None or self.key_norm is None:
+            return *rotate(q_BSHE, k_BSKE, rotation), v_BSKE
+        factors = self.query_norm.factors, self.key_norm.factors
+        return *qk_norm_rope(q_BSHE, k_BSKE, *factors, rotation, self.query_norm.epsilon), v_BSKE
 
 
 class FeedForward(nn.Module):
@@ -101,8 +103,9 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(self, x_BSD: torch.Tensor, rotation: torch.Tensor, segments: Segments | None) -> torch.Tensor:
-        x_BSD = x_BSD + self.attention(self.attention_norm(x_BSD), rotation, segments)
-        return x_BSD + self.feed_forward(self.feed_forward_norm(x_BSD))
+        attended = self.attention(self.attention_norm(x_BSD), rotation, segments)
+        x_BSD, normalised = self.feed_forward_norm.after_sum(attended, x_BSD)
+        return x_BSD + self.feed_forward(normalised)
 
     def decode(
         self,
@@ -114,8 +117,8 @@ class Block(nn.Module):
         visible: torch.Tensor,
     ) -> torch.Tensor:
         attended = self.attention.decode(self.attention_norm(x_NTD), rotation, cache, layer, lanes, visible)
-        x_NTD = x_NTD + attended
-        return x_NTD + self.feed_forward(self.feed_forward_norm(x_NTD))
+        x_NTD, normalised = self.feed_forward_norm.after_sum(attended, x_NTD)
+        return x_NTD + self.feed_forward(normalised)
 
 
 class Transformer(nn.Module):

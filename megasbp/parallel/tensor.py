@@ -84,9 +84,10 @@ class PartialNorm(RMSNorm):
         self.weight = nn.Parameter(_divided(whole.weight, mesh, Replicate()))
         self.epsilon = whole.epsilon
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """[..., size], shape and type kept."""
-        return self.normalize(x, _local(self.weight, Partial()))
+    @property
+    def factors(self) -> torch.Tensor:
+        """This rank's copy of the weight."""
+        return _local(self.weight, Partial())
 
 
 def _replace(parent: nn.Module, names: tuple[str, ...], kind: Any, mesh: DeviceMesh) -> None:

@@ -6,13 +6,13 @@ Triton runs on the GPU where there is one, and in its interpreter elsewhere.
 import pytest
 import torch
 
-from megasbp.kernels import rms_norm
+from megasbp.kernels import qk_norm_rope, rms_norm, rope, swiglu
 
 HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU:
     import interpreter  # noqa: F401
 
-ROUTED = (rms_norm,)
+ROUTED = (qk_norm_rope, rms_norm, rope, swiglu)
 TRITON_TYPES = (torch.float32, torch.bfloat16)
 
 

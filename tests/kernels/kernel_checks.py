@@ -9,8 +9,10 @@ ROUNDING = {torch.float64: 2.0**-53, torch.float32: 2.0**-24, torch.bfloat16: 2.
 
 
 def normal_tensor(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    """Reproducible normal numbers, rounded to `dtype`."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    """Reproducible normal numbers, rounded to `dtype`; the same on every device."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    numbers = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
+    return numbers.to(torch.empty(0).device, dtype)
 
 
 def value_and_gradients(

@@ -25,6 +25,8 @@ def test_gradients_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(swiglu, inputs)
 
 
+# The interpreter warns; a GPU says nothing.
+@pytest.mark.filterwarnings("ignore:overflow")
 def test_extreme_gates_stay_finite():
     gate = torch.tensor([[-1e4, 1e4, 0.0]], requires_grad=True)
     value = swiglu(gate, torch.ones(1, 3))
@@ -40,6 +42,13 @@ def test_strided_inputs_give_the_same_numbers():
     torch.testing.assert_close(
         swiglu(gate, up), swiglu(gate.contiguous(), up.contiguous()), rtol=1e-6, atol=0
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_operators_are_what_they_say(dtype):
+    gate, up = (normal_tensor(seed, 3, 5, 8, dtype=dtype).requires_grad_() for seed in (1, 2))
+    for inputs in ((gate, up), (gate.transpose(0, 1), up.transpose(0, 1))):
+        torch.library.opcheck(torch.ops.megasbp.swiglu_forward.default, inputs)
 
 
 def test_different_shapes_are_refused():

@@ -1,0 +1,54 @@
+"""The kernels compile ahead of time, with the launches' own configs, and do not spill."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# Put there by `make peers`.
+OLDER_TRITON = Path(sys.prefix) / "beside" / "triton-3.6.0"
+
+
+def build(output: Path, *arguments: str, python_path: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join(filter(None, (python_path, str(ROOT)))),
+        "TRITON_CACHE_DIR": str(output.parent / "cache"),
+    }
+    command = [sys.executable, "-m", "benchmarks.kernel_builds", *arguments, "--output", str(output)]
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_every_kernel_compiles_for_hopper_without_spilling(tmp_path: Path) -> None:
+    result = build(tmp_path / "builds.json", "--targets", "sm_90")
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = json.loads((tmp_path / "builds.json").read_text())["builds"]
+    assert len({row["case"] for row in rows}) >= 9
+    assert all(row["spilled"] == 0 and row["registers"] > 0 for row in rows)
+
+
+def test_what_spills_or_fails_is_refused() -> None:
+    pytest.importorskip("triton", reason="needs triton")
+    from benchmarks.kernel_builds import refused
+
+    assert refused({"config": "own", "spilled": 8})
+    assert refused({"config": "(64,) w4 s1", "error": "no"})
+    # A tuner may try it, and will find it slow.
+    assert not refused({"config": "(64,) w4 s1", "spilled": 8})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["installed", "3.6.0"])
+def test_every_candidate_compiles_for_every_target(tmp_path: Path, version: str) -> None:
+    if version == "3.6.0" and not OLDER_TRITON.is_dir():
+        pytest.skip("needs triton 3.6.0 beside the installed one: make peers")
+    python_path = "" if version == "installed" else str(OLDER_TRITON)
+    arguments = ("--targets", "sm_80,sm_90,sm_100,gfx942", "--candidates")
+    result = build(tmp_path / "builds.json", *arguments, python_path=python_path)
+    assert result.returncode == 0, result.stdout[-20_000:] + result.stderr
+    built = json.loads((tmp_path / "builds.json").read_text())
+    assert version in ("installed", built["triton"])
