@@ -3,7 +3,7 @@
 python -m benchmarks.kernel_builds --targets sm_90
 python -m benchmarks.kernel_builds --targets sm_80,sm_90,sm_100,gfx942 --candidates --output builds.json
 
-What is compiled is what the launches of kernel_cases.py ask for, recorded on tensors without memory. Exit
+What is compiled is what the launches of kernel_launches.py ask for, recorded on tensors without memory. Exit
 status 1 where a build fails, or spills in its own config.
 """
 
@@ -27,7 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from benchmarks.kernel_cases import CASES
+from benchmarks.kernel_launches import LAUNCHES
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -48,19 +48,19 @@ _OPTIONS = ("num_warps", "num_stages", "num_ctas")
 _MATRIX = re.compile(r"wgmma\.mma_async|tcgen05\.mma|mma\.sync|v_mfma")
 _BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
-Launch = tuple[JITFunction, dict[str, Any]]
+Recorded = tuple[JITFunction, dict[str, Any]]
 
 
-def recorded_launches(candidates: bool) -> list[tuple[str, str, Launch]]:
+def recorded_launches(candidates: bool) -> list[tuple[str, str, Recorded]]:
     """Case, config and launch, of each kernel's own config and, if asked for, of all candidates."""
-    launches: list[Launch] = []
+    launches: list[Recorded] = []
 
     def record(kernel: JITFunction, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> None:
         launches.append((kernel, dict(zip(kernel.arg_names, arguments, strict=False)) | named))
 
     found = []
     with patch.object(JITFunction, "run", record):
-        for case in CASES:
+        for case in LAUNCHES:
             call = case.prepare(2, "meta")
             for config in (None, *(case.candidates if candidates else ())):
                 launches.clear()
@@ -70,7 +70,7 @@ def recorded_launches(candidates: bool) -> list[tuple[str, str, Launch]]:
     return found
 
 
-def build(launch: Launch, target: GPUTarget) -> dict[str, Any]:
+def build(launch: Recorded, target: GPUTarget) -> dict[str, Any]:
     """Compiles one launch as the runtime would, pointers and multiples of 16 marked as such."""
     kernel, arguments = launch
     signature: dict[str, str] = {}

@@ -1,7 +1,4 @@
-"""The kernels at the sizes of the 3B recipe: calls, the bytes that they must move, their operations.
-
-The same calls are compiled ahead of time (kernel_builds.py) and timed (kernels.py).
-"""
+"""The kernels that are timed, beside the same in plain PyTorch and in Liger: at the sizes of the 3B recipe."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,129 +6,159 @@ from typing import Any
 
 import torch
 
-from megasbp.kernels.gpu import qk_norm_rope, rms_norm, rope, swiglu
-from megasbp.kernels.gpu.launch import Config
+from benchmarks.kernel_launches import FEED_FORWARD, HEAD_DIM, HEADS, KV_HEADS, WIDTH
+from megasbp.kernels.qk_norm_rope import qk_norm_rope
+from megasbp.kernels.rms_norm import add_rms_norm, rms_norm
+from megasbp.kernels.rope import rotate, rotation_table
+from megasbp.kernels.swiglu import swiglu
 
-# Of configs/sbp_3b_200b.toml.
-WIDTH, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD, VOCABULARY = 3072, 24, 8, 128, 8192, 65_536
-SEQUENCE = 4096
 _EPSILON = 1e-6
+_THETA = 1e6
+_BF16, _FP32 = 2, 4
+
+Tensors = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Case:
-    """One launch.
+    """One kernel with its backward pass.
 
     Attributes:
-        name: of the kernel, and its direction.
-        prepare: prepare(rows, device) makes the inputs, random numbers in bf16, and gives the call; the call
-            takes a config or, without one, the kernel's own.
-        candidates: configs that may be tried.
-        bytes_moved: bytes_moved(rows): each input read once, each output written once.
-        operations: operations(rows), of matrix products; 0 where there are none.
+        inputs: inputs(tokens, device): what the functions take. Those that require gradients get them.
+        ours, plain: the kernel, and the formula as one writes it in PyTorch, which torch.compile gets too.
+        liger: the same function of Liger, given its module `liger_kernel.transformers.functional`; None where
+            it has none.
+        forward_bytes, backward_bytes: of one token: each input read once, each output written once.
     """
 
     name: str
-    prepare: Callable[[int, str], Callable[..., Any]]
-    candidates: tuple[Config, ...]
-    bytes_moved: Callable[[int], int]
-    operations: Callable[[int], int] = lambda rows: 0
+    inputs: Callable[[int, str], Tensors]
+    ours: Callable[..., Any]
+    plain: Callable[..., Any]
+    forward_bytes: int
+    backward_bytes: int
+    liger: Callable[[Any], Callable[..., Any]] | None = None
 
 
-def _random(device: str, *shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-    return torch.randn(shape, device=device, dtype=dtype)
+def _stream(tokens: int, device: str, width: int) -> torch.Tensor:
+    return torch.randn(1, tokens, width, device=device, dtype=torch.bfloat16, requires_grad=True)
 
 
-def _stream(rows: int, device: str, count: int, width: int = WIDTH) -> list[torch.Tensor]:
-    return [_random(device, rows, SEQUENCE, width) for _ in range(count)]
+def _weight(device: str, size: int) -> torch.Tensor:
+    return torch.randn(size, device=device, requires_grad=True)
 
 
-def _norm_weight(device: str, size: int = WIDTH) -> torch.Tensor:
-    return _random(device, size, dtype=torch.float32)
+def _plain_norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    x_math = x.float()
+    return (x_math * torch.rsqrt(x_math.square().mean(-1, keepdim=True) + _EPSILON) * weight).to(x.dtype)
 
 
-def _rms_norm_forward(rows: int, device: str) -> Callable[..., Any]:
-    (x,) = _stream(rows, device, 1)
-    weight = _norm_weight(device)
-    return lambda: rms_norm.forward(x, weight, _EPSILON)
+def _plain_sum_and_norm(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor) -> Tensors:
+    total = x + residual
+    return total, _plain_norm(total, weight)
 
 
-def _add_rms_norm_forward(rows: int, device: str) -> Callable[..., Any]:
-    x, residual = _stream(rows, device, 2)
-    weight = _norm_weight(device)
-    return lambda: rms_norm.add_forward(x, residual, weight, _EPSILON)
+def _plain_turn(x: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, -1)
+    return (x * table[0] + torch.cat((second, first), -1) * table[1]).to(x.dtype)
 
 
-def _rms_norm_backward(rows: int, device: str) -> Callable[..., Any]:
-    grad, x = _stream(rows, device, 2)
-    weight, scale = _norm_weight(device), _random(device, rows, SEQUENCE, dtype=torch.float32)
-    return lambda: rms_norm.backward(grad, None, x, weight, scale)
+def _plain_rotate(q: torch.Tensor, k: torch.Tensor, table: torch.Tensor) -> Tensors:
+    return _plain_turn(q, table), _plain_turn(k, table)
 
 
-def _add_rms_norm_backward(rows: int, device: str) -> Callable[..., Any]:
-    grad, grad_total, x = _stream(rows, device, 3)
-    weight, scale = _norm_weight(device), _random(device, rows, SEQUENCE, dtype=torch.float32)
-    return lambda: rms_norm.backward(grad, grad_total, x, weight, scale)
+def _plain_norm_and_rotate(
+    q: torch.Tensor, k: torch.Tensor, q_weight: torch.Tensor, k_weight: torch.Tensor, table: torch.Tensor
+) -> Tensors:
+    return _plain_rotate(_plain_norm(q, q_weight), _plain_norm(k, k_weight), table)
 
 
-def _swiglu_forward(rows: int, device: str) -> Callable[..., Any]:
-    gate, up = _stream(rows, device, 2, FEED_FORWARD)
-    return lambda *config: swiglu.forward(gate, up, *config)
+def _plain_swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.silu(gate) * up
 
 
-def _swiglu_backward(rows: int, device: str) -> Callable[..., Any]:
-    grad, gate, up = _stream(rows, device, 3, FEED_FORWARD)
-    return lambda *config: swiglu.backward(grad, gate, up, *config)
+def _heads(tokens: int, device: str) -> Tensors:
+    return tuple(
+        _stream(tokens, device, heads * HEAD_DIM).detach().unflatten(-1, (heads, HEAD_DIM)).requires_grad_()
+        for heads in (HEADS, KV_HEADS)
+    )
 
 
-def _heads(rows: int, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    q = _random(device, rows, SEQUENCE, HEADS, HEAD_DIM)
-    k = _random(device, rows, SEQUENCE, KV_HEADS, HEAD_DIM)
-    return q, k, _random(device, 2, rows, SEQUENCE, 1, HEAD_DIM, dtype=torch.float32)
+def _table(tokens: int, device: str) -> torch.Tensor:
+    return rotation_table(torch.arange(tokens, device=device)[None] % 4096, HEAD_DIM, _THETA)
 
 
-def _rope(rows: int, device: str) -> Callable[..., Any]:
-    q, k, table = _heads(rows, device)
-    return lambda *config: rope.rotate(q, k, table, 1, *config)
+def _liger_rope(liger: Any) -> Callable[..., Any]:
+    def turned(q: torch.Tensor, k: torch.Tensor, table: torch.Tensor) -> Tensors:
+        # Its sines have the sign of the first half, and heads come before tokens.
+        cosines, sines = table[0, :, :, 0], table[1, :, :, 0].abs()
+        return liger.liger_rope(q.transpose(1, 2), k.transpose(1, 2), cosines, sines)
 
-
-def _qk_norm_rope_forward(rows: int, device: str) -> Callable[..., Any]:
-    q, k, table = _heads(rows, device)
-    weights = _norm_weight(device, HEAD_DIM), _norm_weight(device, HEAD_DIM)
-    return lambda *config: qk_norm_rope.forward(q, k, *weights, table, _EPSILON, *config)
-
-
-def _qk_norm_rope_backward(rows: int, device: str) -> Callable[..., Any]:
-    q, k, table = _heads(rows, device)
-    grads = torch.randn_like(q), torch.randn_like(k)
-    weights = _norm_weight(device, HEAD_DIM), _norm_weight(device, HEAD_DIM)
-    return lambda *config: qk_norm_rope.backward(*grads, q, k, *weights, table, _EPSILON, *config)
-
-
-def _streams(count: int, width: int = WIDTH, fp32: int = 0) -> Callable[[int], int]:
-    """Bytes of so many bf16 streams, and of fp32 numbers a token."""
-    return lambda rows: rows * SEQUENCE * (2 * count * width + 4 * fp32)
+    return turned
 
 
 _HEAD_WIDTH = (HEADS + KV_HEADS) * HEAD_DIM
+# The cosines and sines of a token, both halves of a head alike.
+_TABLE = HEAD_DIM * _FP32
 CASES = (
-    Case("rms_norm forward", _rms_norm_forward, (), _streams(2, fp32=1)),
-    Case("rms_norm backward", _rms_norm_backward, (), _streams(3, fp32=1)),
-    Case("add_rms_norm forward", _add_rms_norm_forward, (), _streams(4, fp32=1)),
-    Case("add_rms_norm backward", _add_rms_norm_backward, (), _streams(4, fp32=1)),
-    Case("rope", _rope, rope.CANDIDATES, _streams(2, _HEAD_WIDTH, fp32=HEAD_DIM)),
     Case(
-        "qk_norm_rope forward",
-        _qk_norm_rope_forward,
-        qk_norm_rope.CANDIDATES,
-        _streams(2, _HEAD_WIDTH, fp32=HEAD_DIM),
+        "rms_norm",
+        lambda tokens, device: (_stream(tokens, device, WIDTH), _weight(device, WIDTH)),
+        lambda x, weight: rms_norm(x, weight, _EPSILON),
+        _plain_norm,
+        2 * WIDTH * _BF16 + _FP32,
+        3 * WIDTH * _BF16 + _FP32,
+        lambda liger: lambda x, weight: liger.liger_rms_norm(x, weight, _EPSILON, in_place=False),
     ),
     Case(
-        "qk_norm_rope backward",
-        _qk_norm_rope_backward,
-        qk_norm_rope.CANDIDATES,
-        _streams(3, _HEAD_WIDTH, fp32=HEAD_DIM),
+        "add_rms_norm",
+        lambda tokens, device: (
+            _stream(tokens, device, WIDTH),
+            _stream(tokens, device, WIDTH),
+            _weight(device, WIDTH),
+        ),
+        lambda x, residual, weight: add_rms_norm(x, residual, weight, _EPSILON),
+        _plain_sum_and_norm,
+        4 * WIDTH * _BF16 + _FP32,
+        4 * WIDTH * _BF16 + _FP32,
+        lambda liger: (
+            lambda x, residual, weight: liger.liger_fused_add_rms_norm(
+                x, residual, weight, _EPSILON, in_place=False
+            )
+        ),
     ),
-    Case("swiglu forward", _swiglu_forward, swiglu.CANDIDATES, _streams(3, FEED_FORWARD)),
-    Case("swiglu backward", _swiglu_backward, swiglu.CANDIDATES, _streams(5, FEED_FORWARD)),
+    Case(
+        "rope",
+        lambda tokens, device: (*_heads(tokens, device), _table(tokens, device)),
+        rotate,
+        _plain_rotate,
+        2 * _HEAD_WIDTH * _BF16 + _TABLE,
+        2 * _HEAD_WIDTH * _BF16 + _TABLE,
+        _liger_rope,
+    ),
+    Case(
+        "qk_norm_rope",
+        lambda tokens, device: (
+            *_heads(tokens, device),
+            _weight(device, HEAD_DIM),
+            _weight(device, HEAD_DIM),
+            _table(tokens, device),
+        ),
+        lambda *tensors: qk_norm_rope(*tensors, _EPSILON),
+        _plain_norm_and_rotate,
+        2 * _HEAD_WIDTH * _BF16 + _TABLE,
+        3 * _HEAD_WIDTH * _BF16 + _TABLE,
+    ),
+    Case(
+        "swiglu",
+        lambda tokens, device: (
+            _stream(tokens, device, FEED_FORWARD),
+            _stream(tokens, device, FEED_FORWARD),
+        ),
+        swiglu,
+        _plain_swiglu,
+        3 * FEED_FORWARD * _BF16,
+        5 * FEED_FORWARD * _BF16,
+        lambda liger: lambda gate, up: liger.liger_swiglu(gate, up),
+    ),
 )

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a c
 
 from rich.console import Console
 
-from benchmarks import data, duplicates, embeddings, pair_caps, preprocess, report, search
+from benchmarks import data, duplicates, embeddings, kernels, pair_caps, preprocess, report, search
 from megasbp.errors import InputError
 
 SUBJECTS = {
@@ -27,6 +27,7 @@ SUBJECTS = {
     "search": search,
     "pair_caps": pair_caps,
     "embeddings": embeddings,
+    "kernels": kernels,
 }
 EXPLANATION = """\
 All sides are measured in turn in one run; the table shows medians, the range of the repeats, how many times

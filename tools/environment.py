@@ -28,6 +28,8 @@ STAMPS = ROOT / "build" / "stamps"
 SUPPORTED = ((3, 11), (3, 12))
 # Installed without the packages they ask for; the few that are needed are in the extra `peers`.
 PEERS_ALONE = ("megatron-core", "nvidia-dali-cuda130")
+# Installed beside the environment, in VENV/beside/NAME: other versions of what is in it.
+PEERS_BESIDE = {"triton-3.6.0": "triton==3.6.0"}
 OLDEST_SETUPTOOLS = 77  # The first that reads pyproject.toml's licence expression.
 
 
@@ -135,11 +137,12 @@ def install_peers(name, project, torch_index):
     """Adds to the environment what the slow tests and the benchmarks compare with."""
     peers = project["project"]["optional-dependencies"]["peers"]
     if name == "none":
-        print(f"megasbp: VENV=none: not installed here: {', '.join([*peers, *PEERS_ALONE])}", flush=True)
+        names = ", ".join([*peers, *PEERS_ALONE, *PEERS_BESIDE])
+        print(f"megasbp: VENV=none: not installed here: {names}", flush=True)
         return
     venv = ROOT / name
     stamp = venv / "peers.stamp"
-    key = content_hash([ROOT / "constraints.txt", ROOT / "pyproject.toml"], peers, PEERS_ALONE)
+    key = content_hash([ROOT / "constraints.txt", ROOT / "pyproject.toml"], peers, PEERS_ALONE, PEERS_BESIDE)
     if is_current(stamp, key):
         return
     print("megasbp: installing what the slow tests and the benchmarks compare with", flush=True)
@@ -147,6 +150,13 @@ def install_peers(name, project, torch_index):
     pip = (*pip, "-c", "constraints.txt")
     run(*pip, *(["--extra-index-url", torch_index] if torch_index else []), *peers)
     run(*pip, "--no-deps", *PEERS_ALONE)
+    pip = pip[:-2]  # Without the constraints.
+    for name, requirement in PEERS_BESIDE.items():
+        folder, partial = venv / "beside" / name, venv / "beside" / f"{name}.partial"
+        if not folder.is_dir():
+            shutil.rmtree(str(partial), ignore_errors=True)
+            run(*pip, "--no-deps", "--target", str(partial), requirement)
+            partial.rename(folder)
     write_stamp(stamp, key)
 
 

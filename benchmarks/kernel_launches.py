@@ -1,0 +1,113 @@
+"""The Triton kernels' launches at the sizes of the 3B recipe, with the configs that a tuner may try."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from megasbp.kernels.gpu import qk_norm_rope, rms_norm, rope, swiglu
+from megasbp.kernels.gpu.launch import Config
+
+# Of configs/sbp_3b_200b.toml.
+WIDTH, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD, VOCABULARY = 3072, 24, 8, 128, 8192, 65_536
+SEQUENCE = 4096
+_EPSILON = 1e-6
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel in one direction.
+
+    Attributes:
+        prepare: prepare(rows, device) makes the inputs, random numbers in bf16, and gives the call; the call
+            takes a config or, without one, the kernel's own.
+        candidates: configs that may be tried.
+    """
+
+    name: str
+    prepare: Callable[[int, str], Callable[..., Any]]
+    candidates: tuple[Config, ...] = ()
+
+
+def _random(device: str, *shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    return torch.randn(shape, device=device, dtype=dtype)
+
+
+def _stream(rows: int, device: str, count: int, width: int = WIDTH) -> list[torch.Tensor]:
+    return [_random(device, rows, SEQUENCE, width) for _ in range(count)]
+
+
+def _norm_weight(device: str, size: int = WIDTH) -> torch.Tensor:
+    return _random(device, size, dtype=torch.float32)
+
+
+def _rms_norm_forward(rows: int, device: str) -> Callable[..., Any]:
+    (x,) = _stream(rows, device, 1)
+    weight = _norm_weight(device)
+    return lambda: rms_norm.forward(x, weight, _EPSILON)
+
+
+def _add_rms_norm_forward(rows: int, device: str) -> Callable[..., Any]:
+    x, residual = _stream(rows, device, 2)
+    weight = _norm_weight(device)
+    return lambda: rms_norm.add_forward(x, residual, weight, _EPSILON)
+
+
+def _rms_norm_backward(rows: int, device: str) -> Callable[..., Any]:
+    grad, x = _stream(rows, device, 2)
+    weight, scale = _norm_weight(device), _random(device, rows, SEQUENCE, dtype=torch.float32)
+    return lambda: rms_norm.backward(grad, None, x, weight, scale)
+
+
+def _add_rms_norm_backward(rows: int, device: str) -> Callable[..., Any]:
+    grad, grad_total, x = _stream(rows, device, 3)
+    weight, scale = _norm_weight(device), _random(device, rows, SEQUENCE, dtype=torch.float32)
+    return lambda: rms_norm.backward(grad, grad_total, x, weight, scale)
+
+
+def _swiglu_forward(rows: int, device: str) -> Callable[..., Any]:
+    gate, up = _stream(rows, device, 2, FEED_FORWARD)
+    return lambda *config: swiglu.forward(gate, up, *config)
+
+
+def _swiglu_backward(rows: int, device: str) -> Callable[..., Any]:
+    grad, gate, up = _stream(rows, device, 3, FEED_FORWARD)
+    return lambda *config: swiglu.backward(grad, gate, up, *config)
+
+
+def _heads(rows: int, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    q = _random(device, rows, SEQUENCE, HEADS, HEAD_DIM)
+    k = _random(device, rows, SEQUENCE, KV_HEADS, HEAD_DIM)
+    return q, k, _random(device, 2, rows, SEQUENCE, 1, HEAD_DIM, dtype=torch.float32)
+
+
+def _rope(rows: int, device: str) -> Callable[..., Any]:
+    q, k, table = _heads(rows, device)
+    return lambda *config: rope.rotate(q, k, table, 1, *config)
+
+
+def _qk_norm_rope_forward(rows: int, device: str) -> Callable[..., Any]:
+    q, k, table = _heads(rows, device)
+    weights = _norm_weight(device, HEAD_DIM), _norm_weight(device, HEAD_DIM)
+    return lambda *config: qk_norm_rope.forward(q, k, *weights, table, _EPSILON, *config)
+
+
+def _qk_norm_rope_backward(rows: int, device: str) -> Callable[..., Any]:
+    q, k, table = _heads(rows, device)
+    grads = torch.randn_like(q), torch.randn_like(k)
+    weights = _norm_weight(device, HEAD_DIM), _norm_weight(device, HEAD_DIM)
+    return lambda *config: qk_norm_rope.backward(*grads, q, k, *weights, table, _EPSILON, *config)
+
+
+LAUNCHES = (
+    Launch("rms_norm forward", _rms_norm_forward),
+    Launch("rms_norm backward", _rms_norm_backward),
+    Launch("add_rms_norm forward", _add_rms_norm_forward),
+    Launch("add_rms_norm backward", _add_rms_norm_backward),
+    Launch("rope", _rope, rope.CANDIDATES),
+    Launch("qk_norm_rope forward", _qk_norm_rope_forward, qk_norm_rope.CANDIDATES),
+    Launch("qk_norm_rope backward", _qk_norm_rope_backward, qk_norm_rope.CANDIDATES),
+    Launch("swiglu forward", _swiglu_forward, swiglu.CANDIDATES),
+    Launch("swiglu backward", _swiglu_backward, swiglu.CANDIDATES),
+)
