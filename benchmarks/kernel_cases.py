@@ -1,4 +1,4 @@
-"""The kernels that are timed, beside the same in plain PyTorch and in Liger: at the sizes of the 3B recipe."""
+"""The kernels that are timed, beside the same in plain PyTorch and Liger, at the sizes of the 3B recipe."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -159,6 +159,6 @@ CASES = (
         _plain_swiglu,
         3 * FEED_FORWARD * _BF16,
         5 * FEED_FORWARD * _BF16,
-        lambda liger: lambda gate, up: liger.liger_swiglu(gate, up),
+        lambda liger: liger.liger_swiglu,
     ),
 )

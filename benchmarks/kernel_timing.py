@@ -26,7 +26,7 @@ def copy_rate(device: str) -> float:
 
 
 def product_rate(device: str) -> float:
-    """Operations a second of torch's product of large bf16 matrices of random numbers: the ceiling of those."""
+    """Operations a second of torch's product of large bf16 matrices of random numbers."""
     size = 8192 if device == "cuda" else 1024
     left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     return 2 * size**3 / min(seconds(lambda: left @ right, device) for _ in range(5))

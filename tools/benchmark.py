@@ -2,10 +2,12 @@
 
 python tools/benchmark.py all
 python tools/benchmark.py search --corpus corpus.jsonl.zst
+python tools/benchmark.py train configs/sbp_3b_200b.toml
 python tools/benchmark.py compare benchmarks/results/data.json other.json
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a c
 
 from rich.console import Console
 
-from benchmarks import data, duplicates, embeddings, kernels, pair_caps, preprocess, report, search
+from benchmarks import data, duplicates, embeddings, kernels, pair_caps, preprocess, report, search, train
 from megasbp.errors import InputError
 
 SUBJECTS = {
@@ -28,7 +30,10 @@ SUBJECTS = {
     "pair_caps": pair_caps,
     "embeddings": embeddings,
     "kernels": kernels,
+    "train": train,
 }
+# Not measured by `all`.
+NEEDS_A_RECIPE = ("train",)
 EXPLANATION = """\
 All sides are measured in turn in one run; the table shows medians, the range of the repeats, how many times
 better megasbp is, and the targets. A tool that is not installed is named with what to install. Results go to
@@ -62,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_all() -> int:
     """Every subject with its defaults, each in a fresh process. Returns the worst exit status."""
-    statuses = [subprocess.run([sys.executable, __file__, name], check=False).returncode for name in SUBJECTS]
+    names = [name for name in SUBJECTS if name not in NEEDS_A_RECIPE]
+    statuses = [subprocess.run([sys.executable, __file__, name], check=False).returncode for name in names]
     return max(statuses)
 
 
@@ -72,6 +78,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     machine = report.machine()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="benchmark-") as folder:
         measures = subject.measure(options, Path(folder))
+    if os.environ.get("RANK", "0") != "0":
+        return 0  # Under torchrun the first rank has the figures of all.
     path = options.output or RESULTS / f"{options.command}.json"
     results = report.publish(path, options.command, settings(options), measures, subject.PACKAGES, machine)
     report.show(results, console)
@@ -109,7 +117,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         subject.add_options(command)
         command.add_argument("--folder", type=Path, help="for temporary files (the system's)")
         command.add_argument("--output", type=Path, help=f"results file (benchmarks/results/{name}.json)")
-    commands.add_parser("all", help="every subject with its defaults")
+    commands.add_parser("all", help="every subject with its defaults that needs no recipe")
     comparison = commands.add_parser("compare", help="two results files side by side")
     comparison.add_argument("first", type=Path)
     comparison.add_argument("second", type=Path)

@@ -151,8 +151,8 @@ def install_peers(name, project, torch_index):
     run(*pip, *(["--extra-index-url", torch_index] if torch_index else []), *peers)
     run(*pip, "--no-deps", *PEERS_ALONE)
     pip = pip[:-2]  # Without the constraints.
-    for name, requirement in PEERS_BESIDE.items():
-        folder, partial = venv / "beside" / name, venv / "beside" / f"{name}.partial"
+    for other, requirement in PEERS_BESIDE.items():
+        folder, partial = venv / "beside" / other, venv / "beside" / f"{other}.partial"
         if not folder.is_dir():
             shutil.rmtree(str(partial), ignore_errors=True)
             run(*pip, "--no-deps", "--target", str(partial), requirement)
