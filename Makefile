@@ -5,6 +5,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+# Of `make gpu`.
+PART ?= kernels
+RESULTS ?= benchmarks/results
 
 # More threads than this slow down the tests' small tensors.
 export OMP_NUM_THREADS ?= 2
@@ -52,10 +55,21 @@ bench: peers ## measure beside the tools people use; results in benchmarks/resul
 	@$(RUN) -m megasbp run configs/demo.toml --until train-baseline
 	$(RUN) tools/benchmark.py all
 
-gpu: environment ## the kernels' tests, on the GPU where there is one
+# Without a GPU a model that a CPU can train stands for the 3B one.
+GPU_RECIPE = configs/$(shell $(RUN) -c "import torch; print('sbp_3b_200b' if torch.cuda.is_available() else 'demo')").toml
+gpu: environment ## on a GPU: PART=kernels (tests, times), train (steps of the 3B model), peers (beside others')
 	@$(RUN) -c "import torch; print('megasbp:', torch.cuda.get_device_name() if torch.cuda.is_available() else \
-	f'torch {torch.__version__} sees no CUDA device (needed: an NVIDIA GPU, its driver, a CUDA build of torch); CPU tests only')"
+	f'torch {torch.__version__} sees no CUDA device (needed: an NVIDIA GPU, its driver, a CUDA build of torch); the CPU part runs')"
+ifeq ($(PART),kernels)
 	$(RUN) -m pytest tests/kernels
+	$(RUN) tools/benchmark.py kernels --results $(RESULTS)
+else ifeq ($(PART),train)
+	$(RUN) tools/benchmark.py train $(GPU_RECIPE) --no-peers --results $(RESULTS)
+else ifeq ($(PART),peers)
+	$(RUN) tools/benchmark.py train $(GPU_RECIPE) --results $(RESULTS)
+else
+	@echo "megasbp: PART=$(PART); allowed: kernels, train, peers"; exit 2
+endif
 
 clean: ## remove what was built; leaves the environment, corpora/ and runs/
 	rm -rf build dist megasbp.egg-info megasbp/_C.*.so kernels/_cpu.*.so .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

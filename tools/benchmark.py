@@ -8,6 +8,7 @@ python tools/benchmark.py compare benchmarks/results/data.json other.json
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
 
+import torch
 from rich.console import Console
 
 from benchmarks import data, duplicates, embeddings, kernels, pair_caps, preprocess, report, search, train
@@ -32,6 +34,7 @@ SUBJECTS = {
     "kernels": kernels,
     "train": train,
 }
+ON_ANY_DEVICE = ("kernels", "train")
 # Not measured by `all`.
 NEEDS_A_RECIPE = ("train",)
 EXPLANATION = """\
@@ -80,10 +83,21 @@ def run(options: argparse.Namespace, console: Console) -> int:
         measures = subject.measure(options, Path(folder))
     if os.environ.get("RANK", "0") != "0":
         return 0  # Under torchrun the first rank has the figures of all.
-    path = options.output or RESULTS / f"{options.command}.json"
+    path = options.output or options.results / f"{results_name(options.command)}.json"
     results = report.publish(path, options.command, settings(options), measures, subject.PACKAGES, machine)
     report.show(results, console)
     return int(any(measure.met is False for measure in measures))
+
+
+def results_name(subject: str) -> str:
+    """Of a subject's file; those that run on a GPU or a CPU have a file for each, such as kernels-h200."""
+    if subject not in ON_ANY_DEVICE:
+        return subject
+    if not torch.cuda.is_available():
+        return f"{subject}-cpu"
+    name = torch.cuda.get_device_name()
+    model = re.search(r"[A-Z]+\d+\w*", name)  # The H100 of "NVIDIA H100 80GB HBM3".
+    return f"{subject}-{(model.group() if model else name).lower().replace(' ', '-')}"
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -94,7 +108,7 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
             return [shown(item) for item in value]
         return value.name if isinstance(value, Path) else value
 
-    others = ("command", "folder", "output")
+    others = ("command", "folder", "output", "results")
     return {name: shown(value) for name, value in vars(options).items() if name not in others}
 
 
@@ -116,7 +130,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         )
         subject.add_options(command)
         command.add_argument("--folder", type=Path, help="for temporary files (the system's)")
-        command.add_argument("--output", type=Path, help=f"results file (benchmarks/results/{name}.json)")
+        command.add_argument("--results", type=Path, default=RESULTS, help="folder of the results file")
+        command.add_argument("--output", type=Path, help=f"results file (RESULTS/{results_name(name)}.json)")
     commands.add_parser("all", help="every subject with its defaults that needs no recipe")
     comparison = commands.add_parser("compare", help="two results files side by side")
     comparison.add_argument("first", type=Path)

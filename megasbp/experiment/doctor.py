@@ -136,14 +136,17 @@ def _check_extension(findings: _Findings) -> None:
 
 
 def _check_kernels(findings: _Findings) -> None:
-    names = sorted(path.stem for path in (_PACKAGE / "kernels").glob("*.py") if path.stem != "__init__")
+    names, on_gpus = (
+        sorted(path.stem for path in folder.glob("*.py") if path.stem not in ("__init__", "launch"))
+        for folder in (_PACKAGE / "kernels", _PACKAGE / "kernels" / "gpu")
+    )
     if not names:
         mend = "the clone's symlink megasbp/kernels is broken: git checkout megasbp/kernels"
         findings.problem("kernels", "none", mend)
         return
     findings.fact("kernels", f"PyTorch on every device: {', '.join(names)}")
     triton = metadata.version("triton") if util.find_spec("triton") else "not installed"
-    findings.fact("triton", f"{triton} (no kernel of this version uses it)")
+    findings.fact("triton", f"{triton}; on a GPU it computes: {', '.join(on_gpus)}")
 
 
 def _load_torch(findings: _Findings) -> ModuleType | None:
