@@ -1,8 +1,8 @@
 """One other trainer's steps on random tokens, in a process of its own.
 
 python -m benchmarks.training_peers JSON prints {"tokens_per_second": [...], "memory": bytes} as its last
-line. The model is the recipe's, with fp32 weights, products in bf16 on a GPU, torch's fused AdamW; a row is one
-document.
+line. The model is the recipe's, with fp32 weights, products in bf16 on a GPU, torch's fused AdamW; a row is
+one document.
 """
 
 import json
