@@ -21,7 +21,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a c
 import torch
 from rich.console import Console
 
-from benchmarks import data, duplicates, embeddings, kernels, pair_caps, preprocess, report, search, train
+from benchmarks import (
+    data,
+    duplicates,
+    embeddings,
+    generate,
+    kernels,
+    pair_caps,
+    preprocess,
+    report,
+    search,
+    train,
+)
 from megasbp.errors import InputError
 
 SUBJECTS = {
@@ -33,10 +44,11 @@ SUBJECTS = {
     "embeddings": embeddings,
     "kernels": kernels,
     "train": train,
+    "generate": generate,
 }
-ON_ANY_DEVICE = ("kernels", "train")
+ON_ANY_DEVICE = ("kernels", "train", "generate")
 # Not measured by `all`.
-NEEDS_A_RECIPE = ("train",)
+NEEDS_A_RECIPE = ("train", "generate")
 EXPLANATION = """\
 All sides are measured in turn in one run; the table shows medians, the range of the repeats, how many times
 better megasbp is, and the targets. A tool that is not installed is named with what to install. Results go to

@@ -1,0 +1,164 @@
+"""Generation of documents by a recipe's model: tokens/s, beside transformers on the same weights and prompts.
+
+python tools/benchmark.py generate configs/demo.toml --checkpoint FOLDER/checkpoints/step-N
+
+Both sides draw documents at temperature 1 from the whole vocabulary until the end-of-document token or the
+limit, 64 at a time; ours takes the next request when a document ends, transformers' `generate` waits for the
+longest of a batch. Tokens that were kept count, not padding. Without --checkpoint weights are random and every
+document has the limit's length. On a GPU the serial roofline is printed: reading weights and cache, then the
+products, one after the other.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.kernel_timing import copy_rate, product_rate
+from benchmarks.measuring import OURS, Measure, Side, interleave, not_installed
+from megasbp.experiment.recipe import Recipe, load_recipe
+from megasbp.model.config import ModelConfig
+from megasbp.model.flops import parameter_count
+from megasbp.model.hugging_face import export_hugging_face
+from megasbp.model.init import initialize
+from megasbp.model.transformer import Transformer
+from megasbp.parallel.runtime import ALONE, computes_bfloat16
+from megasbp.synthesis.engine import Engine, Request
+from megasbp.training.checkpoint import checkpoint_tensors, load_tensors
+
+PACKAGES = ("megasbp", "torch", "triton", "transformers")
+_THEIRS = "transformers"
+_TARGET_RATIO = 2.0
+_TARGET_SHARE = 0.8
+_STOP = 1
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of this subject."""
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value")
+    parser.add_argument("--checkpoint", type=Path, help="weights; random ones without it")
+    parser.add_argument("--stop-token", type=int, default=_STOP, help="end of a document (%(default)s)")
+    parser.add_argument("--documents", type=int, default=128, help="(%(default)s)")
+    parser.add_argument("--batch", type=int, default=64, help="documents at a time (%(default)s)")
+    parser.add_argument("--prompt-tokens", type=int, default=64, help="longest prompt (%(default)s)")
+    parser.add_argument("--maximum-tokens", type=int, default=128, help="of a document (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=2, help="of every side, in turn (%(default)s)")
+
+
+def measure(options: argparse.Namespace, folder: Path) -> list[Measure]:
+    """Tokens a second of both sides."""
+    recipe = load_recipe(options.recipe, options.overrides)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = _model(recipe, options.checkpoint, device)
+    requests = _requests(options, recipe.model.vocabulary_size)
+    ours = _engine(model, options)
+    missing = not_installed("transformers", "transformers")
+    calls: dict[str, Callable[[], float]] = {
+        OURS: lambda: _rate(lambda: _our_tokens(ours, requests, options.maximum_tokens))
+    }
+    if not missing:
+        theirs = _exported(model, folder / "exported", device)
+        calls[_THEIRS] = lambda: _rate(lambda: _their_tokens(theirs, requests, options))
+    values = interleave(calls, options.repeats)
+    sides = {OURS: Side(values[OURS]), _THEIRS: Side(values.get(_THEIRS, []), missing)}
+    measure = Measure("generation", "tokens/s", True, sides)
+    if device.type == "cuda":
+        roofline = _roofline(recipe.model, options, device)
+        sides[OURS].facts = {"roofline": roofline, "share": sides[OURS].median / roofline}
+        measure.target_limit = _TARGET_SHARE * roofline
+    else:
+        measure.target_ratios = {_THEIRS: _TARGET_RATIO}
+    return [measure]
+
+
+def _model(recipe: Recipe, checkpoint: Path | None, device: torch.device) -> Transformer:
+    model = Transformer(recipe.model)
+    if checkpoint is None:
+        initialize(model, seed=0)
+    else:
+        load_tensors(checkpoint, checkpoint_tensors(model), ALONE)
+    model.compute_dtype = torch.bfloat16 if computes_bfloat16(device) else torch.float32
+    return model.to(device).eval()
+
+
+def _requests(options: argparse.Namespace, vocabulary: int) -> list[Request]:
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(1, options.prompt_tokens + 1, options.documents)
+    return [
+        Request(number, 0, generator.integers(2, vocabulary, length)) for number, length in enumerate(lengths)
+    ]
+
+
+def _engine(model: Transformer, options: argparse.Namespace) -> Engine:
+    chunk = 64
+    capacity = -(-(options.prompt_tokens + options.maximum_tokens) // chunk) * chunk
+    sampler: dict[str, Any] = {"stop_token": options.stop_token, "temperature": 1.0, "top_p": 1.0, "key": 0}
+    return Engine(model, slots=options.batch, capacity=capacity, prefill_chunk=chunk, **sampler)
+
+
+def _rate(run: Callable[[], int]) -> float:
+    start = time.perf_counter()
+    tokens = run()
+    return tokens / (time.perf_counter() - start)
+
+
+def _our_tokens(engine: Engine, requests: list[Request], limit: int) -> int:
+    completions = engine.generate(requests, limit)
+    return sum(len(one.tokens) + (one.finish_reason == "eos") for one in completions)
+
+
+def _exported(model: Transformer, folder: Path, device: torch.device) -> Any:
+    import transformers
+
+    state = model.state_dict()
+
+    def fill(tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            tensor.copy_(state[name])
+
+    export_hugging_face(model.config, fill, folder)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=model.compute_dtype)
+    return theirs.to(device).eval()
+
+
+def _their_tokens(model: Any, requests: list[Request], options: argparse.Namespace) -> int:
+    """Left-padded batches in the order of the requests."""
+    device, tokens = model.device, 0
+    for first in range(0, len(requests), options.batch):
+        prompts = [request.prompt for request in requests[first : first + options.batch]]
+        longest = max(map(len, prompts))
+        given = torch.full((len(prompts), longest), options.stop_token)
+        mask = torch.zeros_like(given)
+        for row, prompt in enumerate(prompts):
+            given[row, longest - len(prompt) :] = torch.from_numpy(prompt)
+            mask[row, longest - len(prompt) :] = 1
+        written = model.generate(
+            given.to(device),
+            attention_mask=mask.to(device),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            max_new_tokens=options.maximum_tokens,
+            eos_token_id=options.stop_token,
+            pad_token_id=options.stop_token,
+        )[:, longest:]
+        # Up to and with the first stop token of each row.
+        ended = (written == options.stop_token).cumsum(1)
+        tokens += int(((ended == 0) | ((ended == 1) & (written == options.stop_token))).sum())
+    return tokens
+
+
+def _roofline(model: ModelConfig, options: argparse.Namespace, device: torch.device) -> float:
+    """Tokens a second where each step reads all weights and caches once, and then multiplies."""
+    context = options.prompt_tokens / 2 + options.maximum_tokens / 2
+    weights = parameter_count(model) - (0 if model.tied else model.vocabulary_size * model.width)
+    cache = model.layers * 2 * model.kv_heads * model.head_dim * context * options.batch
+    operations = 2 * weights * options.batch + 2 * cache * (model.heads // model.kv_heads)
+    seconds = 2 * (weights + cache) / copy_rate(device.type) + operations / product_rate(device.type)
+    return options.batch / seconds
