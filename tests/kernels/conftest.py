@@ -5,19 +5,11 @@ Triton runs on the GPU where there is one, and in its interpreter elsewhere.
 
 import pytest
 import torch
-
-from megasbp.kernels import qk_norm_rope, rms_norm, rope, swiglu
+from routes import send_all
 
 HAS_GPU = torch.cuda.is_available()
 if not HAS_GPU:
     import interpreter  # noqa: F401
-
-ROUTED = (qk_norm_rope, rms_norm, rope, swiglu)
-TRITON_TYPES = (torch.float32, torch.bfloat16)
-
-
-def _to_triton(*tensors):
-    return "triton" if all(x.dtype in TRITON_TYPES for x in tensors) else "torch"
 
 
 @pytest.fixture(autouse=True, params=["cpp", "torch", "triton"])
@@ -28,7 +20,5 @@ def path(request, monkeypatch):
             yield request.param
         return
     if request.param != "cpp":
-        route = _to_triton if request.param == "triton" else lambda *tensors: "torch"
-        for module in ROUTED:
-            monkeypatch.setattr(module, "route", route)
+        send_all(monkeypatch, request.param)
     yield request.param
