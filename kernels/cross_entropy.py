@@ -93,8 +93,8 @@ def cross_entropy_statistics(logits: Tensor, labels: Tensor, first: int) -> tupl
         labels: int32 or int64 [N], of the whole vocabulary; below 0 for a token without a loss.
 
     Returns:
-        Each [N], at least fp32: the largest logit; the sum of exp(logit - that); the label's logit, 0 where it
-        is not here. A token without a loss has 0, 1 and 0, whose loss is 0.
+        Each [N], at least fp32: the largest logit; the sum of exp(logit - that); the label's logit, 0 where
+        it is not here. A token without a loss has 0, 1 and 0, whose loss is 0.
     """
     if route(logits) == "triton":
         from .gpu import cross_entropy as gpu

@@ -9,10 +9,22 @@ from typing import Any, Literal
 
 import torch
 
-from .cpu import address, cpp, takes
+from . import products
+from .cpu import address, cpp
+from .cross_entropy import (
+    check_labels,
+    check_options,
+    cross_entropy_gradient,
+    cross_entropy_statistics,
+    nats_of,
+)
+from .route import route
 
 # Logits held at a time. On the CPU the chunk stays in the last-level cache: at vocabulary 4,096 chunks of 512
-# to 1,024 tokens were fastest, the whole batch nearly twice as slow.
+# to 1,024 tokens were fastest, the whole batch nearly twice as slow. A device reads and writes the fp32
+# gradient of the weight once a chunk: 8 bytes an element, beside 6 operations an element and token. At
+# vocabulary 65,536 these 2**28 are 4,096 tokens: the traffic is a twentieth of the products' time on an H200,
+# and logits and their bf16 gradients are 1.5 GiB.
 CPU_LOGITS, DEVICE_LOGITS = 2**21, 2**28
 _SMALLEST_CHUNK = 128
 
@@ -23,8 +35,9 @@ def linear_cross_entropy(
     labels: torch.Tensor,
     ignore_index: int = -100,
     reduction: Literal["sum", "none"] = "sum",
+    z_loss: float = 0.0,
 ) -> torch.Tensor:
-    """-log softmax(hidden @ weight.T)[label] in nats.
+    """-log softmax(hidden @ weight.T)[label] in nats, and z_loss * log(sum(exp(hidden @ weight.T)))**2.
 
     Args:
         hidden: [..., D], any floating type. Its type is that of the matrix products, whose sums are at least
@@ -32,30 +45,25 @@ def linear_cross_entropy(
         weight: [V, D]; cast to the type of `hidden`.
         labels: int32 or int64 [...], in [0, V), or `ignore_index` for tokens without a loss.
         reduction: "sum" over the labelled tokens, or "none".
+        z_loss: 0 or more; C++ has none but 0 and leaves others to PyTorch.
 
     Returns:
         At least fp32: a scalar, or the shape of `labels` with zeros where there is no label.
 
     Raises:
-        ValueError: shapes, a label or the reduction are wrong (labels are looked at on the CPU only:
-            elsewhere that would wait for the device).
+        ValueError: shapes, a label, the reduction or z_loss are wrong (labels are looked at on the CPU only:
+            elsewhere that would wait for the device; what such a label counts is said in `cross_entropy`).
     """
-    hidden_ND, labels_N, labelled = labelled_tokens(
-        hidden, weight, len(weight), labels, ignore_index, reduction
-    )
+    check_options(z_loss, reduction)
+    hidden_ND, labels_N, labelled = labelled_tokens(hidden, weight, len(weight), labels, ignore_index)
     if reduction == "sum":
-        return _Sum.apply(hidden_ND, weight, labels_N)
-    nats = _Each.apply(hidden_ND, weight, labels_N)
+        return _Sum.apply(hidden_ND, weight, labels_N, z_loss)
+    nats = _Each.apply(hidden_ND, weight, labels_N, z_loss)
     return nats.new_zeros(labels.numel()).index_copy(0, labelled, nats).view(labels.shape)
 
 
 def labelled_tokens(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    vocabulary: int,
-    labels: torch.Tensor,
-    ignore_index: int,
-    reduction: str,
+    hidden: torch.Tensor, weight: torch.Tensor, vocabulary: int, labels: torch.Tensor, ignore_index: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The checked arguments without the tokens that have no label, which cost nothing: in pairs that is half.
 
@@ -73,103 +81,112 @@ def labelled_tokens(
             f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and labels {tuple(labels.shape)} "
             "do not fit; allowed: [..., D], [V, D] and [...]"
         )
-    if reduction not in ("sum", "none"):
-        raise ValueError(f"reduction is {reduction!r}; allowed: 'sum', 'none'")
     labels_N = labels.reshape(-1)
+    check_labels(labels_N, ignore_index, vocabulary)
     labelled = (labels_N != ignore_index).nonzero()[:, 0]
     hidden_ND = hidden.reshape(-1, hidden.shape[-1])
     if len(labelled) < len(labels_N):
         hidden_ND, labels_N = hidden_ND.index_select(0, labelled), labels_N.index_select(0, labelled)
-    labels_N = labels_N.long()  # What gather and scatter take.
-    if len(labels_N) and labels_N.device.type == "cpu":
-        lowest, highest = (int(label) for label in labels_N.aminmax())
-        if not 0 <= lowest <= highest < vocabulary:
-            raise ValueError(f"labels are {lowest} to {highest}; allowed: 0 to {vocabulary - 1}")
-    return hidden_ND, labels_N, labelled
+    return hidden_ND, labels_N.long(), labelled  # What gather takes.
 
 
 class _Sum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, z_loss: float
+    ) -> torch.Tensor:
         if not any(ctx.needs_input_grad):
-            return _losses(hidden, weight, labels).sum()
-        nats, grad_hidden, grad_weight = _losses_and_gradients(hidden, weight, labels, None)
+            return _losses(hidden, weight, labels, z_loss).sum()
+        nats, grad_hidden, grad_weight = _losses_and_gradients(hidden, weight, labels, None, z_loss)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return nats.sum()
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
         return (
             grad_hidden * grads[0].to(grad_hidden.dtype),
             grad_weight * grads[0].to(grad_weight.dtype),
+            None,
             None,
         )
 
 
 class _Each(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, z_loss: float
+    ) -> torch.Tensor:
         ctx.save_for_backward(hidden, weight, labels)
-        return _losses(hidden, weight, labels)
+        ctx.z_loss = z_loss
+        return _losses(hidden, weight, labels, z_loss)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         hidden, weight, labels = ctx.saved_tensors
-        _, grad_hidden, grad_weight = _losses_and_gradients(hidden, weight, labels, grads[0])
-        return grad_hidden, grad_weight, None
+        _, grad_hidden, grad_weight = _losses_and_gradients(hidden, weight, labels, grads[0], ctx.z_loss)
+        return grad_hidden, grad_weight, None, None
 
 
-def _losses(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _losses(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, z_loss: float) -> torch.Tensor:
     """Nats of each token, [N]."""
-    weight_math = rounded(weight, hidden)
-    nats = weight_math.new_empty(len(labels))
+    in_cpp = z_loss == 0 and route(hidden) == "cpp"
+    weight = _fp32(weight, hidden) if in_cpp else weight.to(hidden.dtype)
+    nats = _numbers(hidden)
     for rows in chunks(len(labels), weight):
-        logits = hidden[rows].to(weight_math.dtype) @ weight_math.t()
-        if takes(logits):
-            _softmax_in_cpp(logits, labels[rows], nats[rows], None, None)
+        if in_cpp:
+            _softmax_in_cpp(hidden[rows].to(torch.float32) @ weight.t(), labels[rows], nats[rows], None, None)
         else:
-            nats[rows] = torch.log_softmax(logits, -1).gather(1, labels[rows, None])[:, 0].neg_()
+            logits = products.wide_product(hidden[rows], weight.t())
+            nats[rows] = nats_of(*cross_entropy_statistics(logits, labels[rows], 0), z_loss)
+            del logits  # Before the next are made.
     return nats
 
 
 def _losses_and_gradients(
-    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor | None
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    scale: torch.Tensor | None,
+    z_loss: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Nats [N], and the gradients of sum(scale * nats) for hidden and weight; no scale means ones."""
-    weight_math = rounded(weight, hidden)
+    if scale is not None:
+        scale = scale.to(torch.promote_types(hidden.dtype, torch.float32)).contiguous()
+    if z_loss == 0 and route(hidden) == "cpp":
+        return _losses_and_gradients_in_cpp(hidden, weight, labels, scale)
     weight_cast = weight.to(hidden.dtype)
-    nats = weight_math.new_empty(len(labels))
-    grad_hidden = torch.empty_like(hidden)
-    grad_weight = torch.zeros_like(weight_math)
+    nats, grad_hidden = _numbers(hidden), torch.empty_like(hidden)
+    grad_weight = torch.zeros_like(weight, dtype=nats.dtype)
     for rows in chunks(len(labels), weight):
-        logits = hidden[rows].to(weight_math.dtype) @ weight_math.t()
-        if takes(logits):
-            grad_cast = (
-                logits if hidden.dtype == torch.float32 else torch.empty_like(logits, dtype=hidden.dtype)
-            )
-            part = None if scale is None else scale[rows].to(torch.float32).contiguous()
-            _softmax_in_cpp(logits, labels[rows], nats[rows], part, grad_cast)
-        else:
-            grad_cast = _softmax_gradient(
-                logits, labels[rows], nats[rows], None if scale is None else scale[rows]
-            )
-            grad_cast = grad_cast.to(hidden.dtype)
-        torch.mm(grad_cast, weight_cast, out=grad_hidden[rows])
-        # Chunks are added up in fp32.
-        grad_weight += torch.mm(grad_cast.t(), hidden[rows])
+        logits = products.wide_product(hidden[rows], weight_cast.t())
+        maximum, total, label_logit = cross_entropy_statistics(logits, labels[rows], 0)
+        nats[rows] = nats_of(maximum, total, label_logit, z_loss)
+        part = None if scale is None else scale[rows]
+        gradient = cross_entropy_gradient(logits, labels[rows], 0, maximum, total, part, z_loss, hidden.dtype)
+        del logits
+        torch.mm(gradient, weight_cast, out=grad_hidden[rows])
+        products.add_wide_product(grad_weight, gradient.t(), hidden[rows])
+        del gradient
     return nats, grad_hidden, grad_weight.to(weight.dtype)
 
 
-def _softmax_gradient(
-    logits: torch.Tensor, labels: torch.Tensor, nats: torch.Tensor, scale: torch.Tensor | None
-) -> torch.Tensor:
-    """scale * (softmax - one-hot) [N, V]; writes the losses to `nats`."""
-    log_probability = torch.log_softmax(logits, -1)
-    label_log_probability = log_probability.gather(1, labels[:, None])
-    nats.copy_(-label_log_probability[:, 0])
-    gradient = log_probability.exp_().scatter_(1, labels[:, None], label_log_probability.expm1())
-    return gradient if scale is None else gradient.mul_(scale[:, None])
+def _losses_and_gradients_in_cpp(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same on a CPU, where products of fp32 are faster than those of bf16 with fp32 results."""
+    weight_math, weight_cast = _fp32(weight, hidden), weight.to(hidden.dtype)
+    nats, grad_hidden = _numbers(hidden), torch.empty_like(hidden)
+    grad_weight = torch.zeros_like(weight_math)
+    for rows in chunks(len(labels), weight):
+        logits = hidden[rows].to(torch.float32) @ weight_math.t()
+        # Its own memory, or that of the logits.
+        gradient = torch.empty_like(logits, dtype=hidden.dtype) if hidden.dtype != logits.dtype else logits
+        _softmax_in_cpp(logits, labels[rows], nats[rows], None if scale is None else scale[rows], gradient)
+        torch.mm(gradient, weight_cast, out=grad_hidden[rows])
+        # Chunks are added up in fp32.
+        grad_weight += torch.mm(gradient.t(), hidden[rows])
+    return nats, grad_hidden, grad_weight.to(weight.dtype)
 
 
 def _softmax_in_cpp(
@@ -179,7 +196,8 @@ def _softmax_in_cpp(
     scale: torch.Tensor | None,
     gradient: torch.Tensor | None,
 ) -> None:
-    """The same on a CPU; overwrites the logits. `gradient` may be their memory, or None: losses alone."""
+    """Writes nats, and scale * (softmax - one-hot) to `gradient`, unless it is None, which may be the logits'
+    memory; the logits are overwritten."""
     tokens, vocabulary = logits.shape
     cpp.cross_entropy(
         gradient is not None and gradient.dtype == torch.bfloat16,
@@ -193,9 +211,14 @@ def _softmax_in_cpp(
     )
 
 
-def rounded(weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """The weight's values in the type of `hidden`, held in at least fp32: products of them are then exact."""
-    return weight.to(hidden.dtype).to(torch.promote_types(hidden.dtype, torch.float32))
+def _fp32(weight: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """The weight's values in the type of `hidden`, held in fp32: products of them are then exact."""
+    return weight.to(hidden.dtype).to(torch.float32)
+
+
+def _numbers(hidden: torch.Tensor) -> torch.Tensor:
+    """Memory for a number of each token."""
+    return hidden.new_empty(len(hidden), dtype=torch.promote_types(hidden.dtype, torch.float32))
 
 
 def chunks(tokens: int, weight: torch.Tensor) -> list[slice]:

@@ -6,13 +6,15 @@ computed in both, in chunks.
 
 import torch
 
-from .linear_cross_entropy import chunks, rounded
+from . import products
+from .cross_entropy import cross_entropy_gradient, cross_entropy_statistics
+from .linear_cross_entropy import chunks
 
 
 def part_statistics(
     hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, first: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What the loss needs of this part: nats = log(sum over parts of total * exp(maximum)) - label logit.
+    """What the loss, `nats_of`, needs of this part.
 
     Args:
         hidden: [N, D], any floating type, that of the matrix products; their sums are at least fp32.
@@ -23,14 +25,16 @@ def part_statistics(
         Each [N], at least fp32: the largest logit of this part; the sum of exp(logit - that); the label's
         logit, 0 where another part holds it.
     """
-    weight_math = rounded(weight, hidden)
-    maximum, total, label_logit = (weight_math.new_empty(len(labels)) for _ in range(3))
+    weight = weight.to(hidden.dtype)
+    math = torch.promote_types(hidden.dtype, torch.float32)
+    statistics = hidden.new_empty(3, len(labels), dtype=math)
     for rows in chunks(len(labels), weight):
-        logits = hidden[rows].to(weight_math.dtype) @ weight_math.t()
-        maximum[rows] = logits.amax(-1)
-        place, here = _places(labels[rows], first, len(weight))
-        label_logit[rows] = torch.where(here, logits.gather(1, place[:, None])[:, 0], 0.0)
-        total[rows] = logits.sub_(maximum[rows, None]).exp_().sum(-1)
+        logits = products.wide_product(hidden[rows], weight.t())
+        found = cross_entropy_statistics(logits, labels[rows], first)
+        del logits  # Before the next are made.
+        for whole, part in zip(statistics, found, strict=True):
+            whole[rows] = part
+    maximum, total, label_logit = statistics
     return maximum, total, label_logit
 
 
@@ -39,35 +43,30 @@ def part_gradients(
     weight: torch.Tensor,
     labels: torch.Tensor,
     first: int,
-    normalizer: torch.Tensor,
+    maximum: torch.Tensor,
+    total: torch.Tensor,
     scale: torch.Tensor,
+    z_loss: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of sum(scale * nats), as far as they come from this part of the vocabulary.
 
     Args:
-        normalizer: [N], log of the sum of exp(logit) over the whole vocabulary.
+        maximum, total: [N], of the whole vocabulary: the largest logit and the sum of exp(logit - that).
         scale: [N].
 
     Returns:
         For hidden, [N, D] in its type, to be summed over the parts; for weight, [V', D] in its type.
     """
-    weight_math = rounded(weight, hidden)
-    weight_cast = weight.to(hidden.dtype)
+    weight_cast, scale = weight.to(hidden.dtype), scale.to(maximum.dtype).contiguous()
     grad_hidden = torch.empty_like(hidden)
-    grad_weight = torch.zeros_like(weight_math)
+    grad_weight = torch.zeros_like(weight, dtype=maximum.dtype)
     for rows in chunks(len(labels), weight):
-        logits = hidden[rows].to(weight_math.dtype) @ weight_math.t()
-        gradient = logits.sub_(normalizer[rows, None]).exp_()
-        place, here = _places(labels[rows], first, len(weight))
-        gradient.scatter_add_(1, place[:, None], -here[:, None].to(gradient.dtype))
-        gradient = gradient.mul_(scale[rows, None]).to(hidden.dtype)
+        logits = products.wide_product(hidden[rows], weight_cast.t())
+        gradient = cross_entropy_gradient(
+            logits, labels[rows], first, maximum[rows], total[rows], scale[rows], z_loss, hidden.dtype
+        )
+        del logits
         torch.mm(gradient, weight_cast, out=grad_hidden[rows])
-        # Chunks are added up in fp32.
-        grad_weight += torch.mm(gradient.t(), hidden[rows])
+        products.add_wide_product(grad_weight, gradient.t(), hidden[rows])
+        del gradient
     return grad_hidden, grad_weight.to(weight.dtype)
-
-
-def _places(labels: torch.Tensor, first: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of the labels in this part, 0 for those of another one; and which are here."""
-    here = (labels >= first) & (labels < first + size)
-    return torch.where(here, labels - first, 0), here

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .launch import Config
 
-# Logits that a program works on at a time: 16 a thread, four 16-byte loads of fp32, so that five programs of a
-# multiprocessor have 80 KiB on their way.
+# Blocks of logits. 16 a thread are four 16-byte loads of fp32: the five programs that a multiprocessor holds
+# have 80 KiB on their way.
 DEFAULT = Config(blocks=(4096,), warps=8, stages=1)
 CONFIGS = (DEFAULT, Config((2048,), 4, 1), Config((8192,), 8, 1))
 

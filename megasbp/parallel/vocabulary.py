@@ -8,6 +8,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
+from megasbp.kernels.cross_entropy import check_options, nats_of
 from megasbp.kernels.linear_cross_entropy import labelled_tokens
 from megasbp.kernels.linear_cross_entropy_part import part_gradients, part_statistics
 from megasbp.model.layers import Embedding
@@ -53,6 +54,7 @@ class VocabularyLoss:
         labels: torch.Tensor,
         ignore_index: int,
         reduction: Literal["sum", "none"],
+        z_loss: float = 0.0,
     ) -> torch.Tensor:
         """Nats; see `linear_cross_entropy`.
 
@@ -62,12 +64,11 @@ class VocabularyLoss:
             labels: [B, S].
         """
         assert isinstance(weight, DTensor)
+        check_options(z_loss, reduction)
         hidden = gather_sequence(hidden, self._group)
         rows = weight.to_local()
-        hidden_ND, labels_N, labelled = labelled_tokens(
-            hidden, rows, len(weight), labels, ignore_index, reduction
-        )
-        nats = _Nats.apply(hidden_ND, rows, labels_N, self._group)
+        hidden_ND, labels_N, labelled = labelled_tokens(hidden, rows, len(weight), labels, ignore_index)
+        nats = _Nats.apply(hidden_ND, rows, labels_N, z_loss, self._group)
         if reduction == "sum":
             return nats.sum()
         return nats.new_zeros(labels.numel()).index_copy(0, labelled, nats).view(labels.shape)
@@ -76,20 +77,27 @@ class VocabularyLoss:
 class _Nats(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor, group: dist.ProcessGroup
+        ctx: Any,
+        hidden: torch.Tensor,
+        rows: torch.Tensor,
+        labels: torch.Tensor,
+        z_loss: float,
+        group: dist.ProcessGroup,
     ) -> torch.Tensor:
-        ctx.first = group.rank() * len(rows)
+        ctx.first, ctx.z_loss = group.rank() * len(rows), z_loss
         maximum, total, label_logit = part_statistics(hidden, rows, labels, ctx.first)
         largest = maximum.clone()
         dist.all_reduce(largest, dist.ReduceOp.MAX, group=group)
         sums = torch.stack((total * (maximum - largest).exp(), label_logit))
         dist.all_reduce(sums, group=group)
-        normalizer = largest + sums[0].log()
-        ctx.save_for_backward(hidden, rows, labels, normalizer)
-        return normalizer - sums[1]
+        total, label_logit = sums
+        ctx.save_for_backward(hidden, rows, labels, largest, total)
+        return nats_of(largest, total, label_logit, z_loss)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
-        hidden, rows, labels, normalizer = ctx.saved_tensors
-        grad_hidden, grad_rows = part_gradients(hidden, rows, labels, ctx.first, normalizer, grads[0])
-        return grad_hidden, grad_rows, None, None
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None, None]:
+        hidden, rows, labels, largest, total = ctx.saved_tensors
+        grad_hidden, grad_rows = part_gradients(
+            hidden, rows, labels, ctx.first, largest, total, grads[0], ctx.z_loss
+        )
+        return grad_hidden, grad_rows, None, None, None

@@ -11,38 +11,41 @@ IGNORED = -100
 
 def case(shape: tuple[int, ...], vocabulary: int, width: int, masked: float, dtype: torch.dtype):
     generator = torch.Generator().manual_seed(vocabulary)
-    labels = torch.randint(vocabulary, shape, generator=generator)
-    labels[torch.rand(shape, generator=generator) < masked] = IGNORED
+    labels = torch.randint(vocabulary, shape, generator=generator, device="cpu")
+    labels[torch.rand(shape, generator=generator, device="cpu") < masked] = IGNORED
+    labels = labels.to(torch.get_default_device())
     hidden = normal_tensor(1, *shape, width, dtype=dtype)
     return hidden, normal_tensor(2, vocabulary, width, dtype=dtype) * 0.5, labels
 
 
-def formula(labels: torch.Tensor, reduction: str):
+def formula(labels: torch.Tensor, reduction: str, z_loss: float = 0.0):
     def losses(hidden: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        logits = (hidden @ weight.t()).flatten(0, -2)
-        return functional.cross_entropy(logits, labels.flatten(), reduction=reduction).view(
-            labels.shape if reduction == "none" else ()
-        )
+        logits = hidden @ weight.t()
+        nats = functional.cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
+        nats = nats.view(labels.shape) + z_loss * logits.logsumexp(-1).square() * (labels != IGNORED)
+        return nats.sum() if reduction == "sum" else nats
 
     return losses
 
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    """Chunks of at most 128 tokens, so that small cases have several."""
+    """Chunks of at most 8 tokens, so that small cases have several."""
+    monkeypatch.setattr(module, "_SMALLEST_CHUNK", 8)
     monkeypatch.setattr(module, "CPU_LOGITS", 1)
+    monkeypatch.setattr(module, "DEVICE_LOGITS", 1)
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize(("reduction", "z_loss"), [("sum", 0.0), ("none", 0.0), ("sum", 0.01), ("none", 0.3)])
 @pytest.mark.parametrize(
     ("shape", "vocabulary", "width", "masked"),
     [
         ((1,), 5, 3, 0.0),
         ((1, 1), 2, 1, 0.0),
-        ((3, 100), 97, 24, 0.0),
-        ((2, 150), 1000, 32, 0.4),
-        ((300,), 33, 7, 0.9),
+        ((2, 10), 97, 24, 0.0),
+        ((3, 7), 1000, 32, 0.4),
+        ((20,), 33, 7, 0.9),
     ],
 )
 # Losses are exact products summed in fp32. bf16 gradients: softmax, result and each of three chunks are
@@ -52,26 +55,28 @@ def small_chunks(monkeypatch):
     [(torch.float64, 64, 64), (torch.float32, 64, 256), (torch.bfloat16, None, 3)],
 )
 def test_loss_and_gradients_are_those_of_the_formula(
-    shape, vocabulary, width, masked, reduction, dtype, loss_roundings, gradient_roundings
+    shape, vocabulary, width, masked, reduction, z_loss, dtype, loss_roundings, gradient_roundings
 ):
     hidden, weight, labels = case(shape, vocabulary, width, masked, dtype)
     weights = normal_tensor(3, *(shape if reduction == "none" else ()))
     found = value_and_gradients(
-        lambda h, w: linear_cross_entropy(h, w, labels, IGNORED, reduction), (hidden, weight), weights
+        lambda h, w: linear_cross_entropy(h, w, labels, IGNORED, reduction, z_loss), (hidden, weight), weights
     )
-    exact = value_and_gradients(formula(labels, reduction), (hidden.double(), weight.double()), weights)
+    exact_inputs = (hidden.double(), weight.double())
+    exact = value_and_gradients(formula(labels, reduction, z_loss), exact_inputs, weights)
     loss_tolerance = 1e-5 if loss_roundings is None else loss_roundings * ROUNDING[dtype]
     assert largest_error(found[0], exact[0]) <= loss_tolerance
     for one, other in zip(found[1:], exact[1:], strict=True):
         assert largest_error(one, other) <= gradient_roundings * ROUNDING[dtype]
 
 
-def test_both_reductions_have_the_gradients_of_finite_differences():
+@pytest.mark.parametrize("z_loss", [0.0, 0.5])
+def test_both_reductions_have_the_gradients_of_finite_differences(z_loss):
     hidden, weight, labels = case((3, 4), 11, 5, 0.3, torch.float64)
     inputs = (hidden.requires_grad_(), weight.requires_grad_())
     for reduction in ("sum", "none"):
         assert torch.autograd.gradcheck(
-            lambda h, w, r=reduction: linear_cross_entropy(h, w, labels, IGNORED, r), inputs
+            lambda h, w, r=reduction: linear_cross_entropy(h, w, labels, IGNORED, r, z_loss), inputs
         )
 
 
@@ -115,20 +120,20 @@ def test_a_weight_in_fp32_is_rounded_to_the_type_of_hidden():
     assert torch.equal(linear_cross_entropy(hidden, weight, labels), rounded)
 
 
+@pytest.mark.usefixtures("small_chunks")
 def test_logits_of_all_tokens_are_never_held(monkeypatch):
     held = []
-    softmax_gradient = module._softmax_gradient
+    cross_entropy_gradient = module.cross_entropy_gradient
 
-    def watched(logits: torch.Tensor, *others: torch.Tensor | None) -> torch.Tensor:
+    def watched(logits: torch.Tensor, *others: object) -> torch.Tensor:
         held.append(logits.numel())
-        return softmax_gradient(logits, *others)
+        return cross_entropy_gradient(logits, *others)
 
-    monkeypatch.setattr(module, "_softmax_gradient", watched)
-    monkeypatch.setattr(module, "CPU_LOGITS", 128 * 97)
-    hidden, weight, labels = case((1000,), 97, 8, 0.0, torch.float64)
+    monkeypatch.setattr(module, "cross_entropy_gradient", watched)
+    hidden, weight, labels = case((100,), 97, 8, 0.0, torch.float64)
     linear_cross_entropy(hidden, weight.requires_grad_(), labels).backward()
-    assert max(held) == 128 * 97
-    assert sum(held) == 1000 * 97
+    assert max(held) == 8 * 97
+    assert sum(held) == 100 * 97
 
 
 def test_shapes_that_do_not_fit_are_refused():
@@ -138,8 +143,11 @@ def test_shapes_that_do_not_fit_are_refused():
 
 @pytest.mark.parametrize("wrong", [-1, 9])
 def test_a_label_outside_the_vocabulary_is_refused(wrong):
+    labels = torch.tensor([3, wrong])
+    if labels.device.type != "cpu":
+        pytest.skip("labels are looked at on the CPU only")
     with pytest.raises(ValueError, match=f"{wrong}.*0 to 8"):
-        linear_cross_entropy(torch.ones(2, 4), torch.ones(9, 4), torch.tensor([3, wrong]))
+        linear_cross_entropy(torch.ones(2, 4), torch.ones(9, 4), labels)
 
 
 def test_an_unknown_reduction_is_refused():

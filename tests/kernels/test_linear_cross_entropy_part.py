@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from kernel_checks import normal_tensor
 
+from megasbp.kernels.cross_entropy import nats_of
 from megasbp.kernels.linear_cross_entropy import linear_cross_entropy
 from megasbp.kernels.linear_cross_entropy_part import part_gradients, part_statistics
 
@@ -11,7 +13,12 @@ TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
 
 def by_parts(
-    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, scale: torch.Tensor, sizes: list[int]
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    labels: torch.Tensor,
+    scale: torch.Tensor,
+    sizes: list[int],
+    z_loss: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Nats and both gradients, summed as the ranks of a group would sum them."""
     firsts = [sum(sizes[:number]) for number in range(len(sizes))]
@@ -19,9 +26,10 @@ def by_parts(
     statistics = [part_statistics(hidden, rows, labels, first) for rows, first in parts]
     largest = torch.stack([maximum for maximum, _, _ in statistics]).amax(0)
     total = sum(part * (maximum - largest).exp() for maximum, part, _ in statistics)
-    normalizer = largest + total.log()
-    nats = normalizer - sum(label_logit for _, _, label_logit in statistics)
-    gradients = [part_gradients(hidden, rows, labels, first, normalizer, scale) for rows, first in parts]
+    nats = nats_of(largest, total, sum(label_logit for _, _, label_logit in statistics), z_loss)
+    gradients = [
+        part_gradients(hidden, rows, labels, first, largest, total, scale, z_loss) for rows, first in parts
+    ]
     return (
         nats,
         torch.stack([of_hidden.double() for of_hidden, _ in gradients]).sum(0),
@@ -31,22 +39,22 @@ def by_parts(
 
 @pytest.mark.parametrize("dtype", list(TOLERANCES))
 @pytest.mark.parametrize("sizes", [[97], [40, 57], [1, 95, 1]])
-@pytest.mark.parametrize("tokens", [1, 300])
+@pytest.mark.parametrize(("tokens", "z_loss"), [(1, 0.0), (20, 0.0), (20, 0.1)])
 def test_parts_give_the_whole_loss_and_its_gradients(
-    dtype: torch.dtype, sizes: list[int], tokens: int, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, sizes: list[int], tokens: int, z_loss: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Several chunks of tokens.
-    monkeypatch.setattr("megasbp.kernels.linear_cross_entropy.CPU_LOGITS", 1)
-    generator = torch.Generator().manual_seed(tokens)
-    hidden = (4 * torch.randn(tokens, 24, generator=generator)).to(dtype)
-    weight = torch.randn(sum(sizes), 24, generator=generator).to(dtype)
-    labels = torch.randint(sum(sizes), (tokens,), generator=generator)
-    scale = torch.rand(tokens, generator=generator, dtype=torch.float64)
+    for name in ("_SMALLEST_CHUNK", "CPU_LOGITS", "DEVICE_LOGITS"):
+        monkeypatch.setattr(f"megasbp.kernels.linear_cross_entropy.{name}", 8)
+    hidden, weight = 4 * normal_tensor(1, tokens, 24, dtype=dtype), normal_tensor(2, 97, 24, dtype=dtype)
+    labels = torch.arange(tokens) * 31 % 97
+    scale = normal_tensor(3, tokens).abs()
 
     exact = [tensor.double().clone().requires_grad_() for tensor in (hidden, weight)]
-    expected = linear_cross_entropy(*exact, labels, reduction="none")
+    expected = linear_cross_entropy(*exact, labels, reduction="none", z_loss=z_loss)
     (expected * scale).sum().backward()
-    found = by_parts(hidden, weight, labels, scale.to(torch.promote_types(dtype, torch.float32)), sizes)
+    scale_math = scale.to(torch.promote_types(dtype, torch.float32))
+    found = by_parts(hidden, weight, labels, scale_math, sizes, z_loss)
     for tensor, reference in zip(found, (expected.detach(), exact[0].grad, exact[1].grad), strict=True):
         bound = TOLERANCES[dtype] * float(reference.abs().max())
         assert float((tensor.double() - reference).abs().max()) <= bound
