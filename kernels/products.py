@@ -29,7 +29,7 @@ def add_wide_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     if _stays_narrow(a):
         torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
     else:
-        total.addmm_(a.to(total.dtype), b.to(total.dtype))
+        torch.addmm(total, a.to(total.dtype), b.to(total.dtype), out=total)
 
 
 def _stays_narrow(operand: Tensor) -> bool:

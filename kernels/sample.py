@@ -10,8 +10,9 @@ import math
 import torch
 
 from .cpu import address as address_of
-from .cpu import cpp, takes
+from .cpu import cpp
 from .philox import philox_4x32
+from .route import route
 
 # Probabilities in units of 2**-40: sums of integers are exact, so that the cut does not depend on the order
 # in which anybody adds. Probabilities below the unit count as nothing.
@@ -43,7 +44,10 @@ def sample(
             the CPU only: elsewhere looking would wait for the device).
 
     Returns:
-        int64 [N]. A row's token does not depend on the other rows, their number or their order.
+        int64 [N]. A row's token does not depend on the other rows, their number or their order. Of the same
+        probabilities every device cuts the same nucleus, and the noise has the same bits up to a rounding of
+        the logarithm; a rounding of exp or of the logarithm moves a cut or decides a race once in some
+        hundred thousand draws. On one device type and software version the tokens are always the same.
 
     Raises:
         ValueError: an argument is out of range or the shapes do not fit.
@@ -57,12 +61,20 @@ def sample(
         raise ValueError(f"top_p is {top_p}; allowed: above 0, up to 1")
     if rows and address.device.type == "cpu" and not 0 <= address.min() <= address.max() < 2**32:
         raise ValueError(f"address holds {address.min()} to {address.max()}; allowed: 0 to 2**32 - 1")
+    if not 0 <= key < 2**64:
+        raise ValueError(f"key is {key}; allowed: 0 to 2**64 - 1")
     logits = logits.to(torch.float32)
     if temperature == 0:
         return logits.argmax(-1)
-    if takes(logits):
-        return _sample_in_cpp(logits, temperature, top_p, key, address)
-    return _sample(logits, temperature, top_p, key, address)
+    match route(logits):
+        case "cpp":
+            return _sample_in_cpp(logits, temperature, top_p, key, address)
+        case "triton":
+            from .gpu import sample as gpu
+
+            return gpu.sample(logits.contiguous(), temperature, top_p, key, address.contiguous())
+        case "torch":
+            return _sample(logits, temperature, top_p, key, address)
 
 
 def _sample(
@@ -80,8 +92,6 @@ def _sample_in_cpp(
     logits: torch.Tensor, temperature: float, top_p: float, key: int, address: torch.Tensor
 ) -> torch.Tensor:
     """Makes noise for the tokens of the nucleus alone."""
-    if not 0 <= key < 2**64:
-        raise ValueError(f"key is {key}; allowed: 0 to 2**64 - 1")
     logits, address = logits.contiguous(), address.contiguous()
     tokens = logits.new_empty(len(logits), dtype=torch.int64)
     rows, size = logits.shape

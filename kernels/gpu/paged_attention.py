@@ -2,8 +2,8 @@
 
 Reading the cache is all the work: 4 * E bytes of bf16 a token and key-value head, for 4 * E operations a
 query head. The query heads of one key-value head are the rows of one matrix product: the cache is read once
-for all of them. A program takes a fixed number of tokens of one sequence and head; a second kernel weights the
-parts of a sequence in their order. Parts begin at fixed tokens, whoever else is there.
+for all of them. A program takes a fixed number of tokens of one sequence and head; a second kernel weights
+the parts of a sequence in their order. Parts begin at fixed tokens, whoever else is there.
 """
 
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 from .launch import Config
 
 # Blocks: tokens of a part, and of one step of its program. A part reads 4 * E bytes a token, and leaves 4 * E
-# for each query head to be read again: at 512 tokens and three heads one percent. A step loads 32 KiB, and
-# three are on their way.
+# for each query head to be read again: at 512 tokens and three heads one percent. Of the stages one reads the
+# page table ahead and one the pages, 32 KiB a step: the five programs of a multiprocessor have 160 KiB on their
+# way.
 DEFAULT = Config(blocks=(512, 64), warps=4, stages=3)
-WIDE = Config(blocks=(512, 32), warps=4, stages=3)
-CONFIGS = (DEFAULT, Config((512, 128), 4, 2), Config((256, 64), 4, 3), WIDE)
+WIDE = Config(blocks=(512, 32), warps=8, stages=3)
+CONFIGS = (DEFAULT, Config((512, 64), 4, 5), Config((512, 128), 4, 2), Config((256, 64), 4, 3), WIDE)
 
 
 def config_of(head_dim: int, element: int) -> Config:

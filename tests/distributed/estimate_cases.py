@@ -12,12 +12,13 @@ import torch
 from launch import fork_ranks
 from steps import GLOBAL_BATCH, rows_of_step
 from torch.nn import functional
+from torch.utils._python_dispatch import _disable_current_modes
 from traced_collectives import TracedCollectives
 from traced_memory import TracedMemory
 from training_world import SEQUENCE, RaggedSource, initial_model, model_config, training_config
 
 from megasbp.data.batch import Batch
-from megasbp.kernels import cpu, linear_cross_entropy
+from megasbp.kernels import cpu, linear_cross_entropy, products
 from megasbp.model.config import ModelConfig
 from megasbp.parallel import recompute
 from megasbp.parallel.config import ParallelConfig
@@ -65,7 +66,25 @@ def use_plain_kernels() -> None:
     """Has this process compute as a GPU would: no C++, and attention in its own type, kept as there."""
     cpu.cpp = None
     linear_cross_entropy.CPU_LOGITS = LOGITS
+    products.wide_product, products.add_wide_product = wide_product, add_wide_product
     recompute._KEPT.append(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default)
+
+
+def wide_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """As a GPU's, which copies no operands in fp32."""
+    if a.dtype == torch.float32:
+        return torch.mm(a, b)
+    product = torch.empty(len(a), b.shape[1])
+    with _disable_current_modes():
+        return torch.mm(a.float(), b.float(), out=product)
+
+
+def add_wide_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
+    if a.dtype == torch.float32:
+        torch.addmm(total, a, b, out=total)
+        return
+    with _disable_current_modes():
+        torch.addmm(total, a.float(), b.float(), out=total)
 
 
 def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: object) -> torch.Tensor:

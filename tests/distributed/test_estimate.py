@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from traced_memory import TracedMemory
 from training_world import model_config
 
-from megasbp.kernels import cpu, linear_cross_entropy
+from megasbp.kernels import cpu, linear_cross_entropy, products
 from megasbp.model.flops import flops_per_token
 from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
@@ -38,6 +38,8 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels as on a GPU, put back afterwards."""
     monkeypatch.setattr(cpu, "cpp", cpu.cpp)
     monkeypatch.setattr(linear_cross_entropy, "CPU_LOGITS", linear_cross_entropy.CPU_LOGITS)
+    for name in ("wide_product", "add_wide_product"):
+        monkeypatch.setattr(products, name, getattr(products, name))
     monkeypatch.setattr(recompute, "_KEPT", list(recompute._KEPT))
     use_plain_kernels()
 

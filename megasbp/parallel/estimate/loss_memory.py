@@ -13,17 +13,11 @@ def loss_working(sizes: Sizes, kernels: Kernels) -> int:
     rows = model.vocabulary_size // sizes.tensor
     table = rows * model.width
     chunk = min(sizes.tokens, chunk_tokens(rows, kernels.logits)) * rows
-    several = sizes.tokens * rows > chunk
-    # States and their gradient; the gradient of the table, in fp32, and a chunk's part of it.
+    # States and their gradient; the gradient of the table, in fp32.
     held = 2 * sizes.tokens * model.width * element + table * _FP32
-    if element < _FP32:
-        # The table's values in fp32; one process also casts it.
-        held += table * (_FP32 + (element if sizes.ranks == 1 else 0))
-    cast = element if element < _FP32 else 0
-    if sizes.tensor > 1:
-        # Logits become their gradient in place; those of the chunk before live until the next are there.
-        numbers = _FP32 + cast + (_FP32 if several else 0)
-    else:
-        # Logits and log-probabilities, which become the gradient; the cast one of the chunk before.
-        numbers = 2 * _FP32 + cast + (element if several else 0)
-    return held + max(chunk * numbers, chunk * (_FP32 + element) + table * element)
+    if element < _FP32 and sizes.ranks == 1:
+        # One process casts its fp32 weights; FSDP2 gathers them in the compute type.
+        held += table * element
+    # Logits and their gradient; in the end that of a table which was gathered in a narrow type.
+    cast = table * element if element < _FP32 and sizes.ranks > 1 else 0
+    return held + max(chunk * (_FP32 + element), cast)
