@@ -27,8 +27,9 @@ __all__ = ["KeyValueCache", "Transformer"]
 IGNORED_LABEL = -100
 # Of queries, keys, values and segments.
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Segments | None], torch.Tensor]
-# Of hidden states, the output layer's weight, labels, the label of tokens without a loss, and the reduction.
-Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, Literal["sum", "none"]], torch.Tensor]
+# Of hidden states, the output layer's weight, labels, the label of tokens without a loss, the reduction, and
+# the weight of the z-loss.
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int, Literal["sum", "none"], float], torch.Tensor]
 
 
 class Attention(nn.Module):
@@ -129,6 +130,7 @@ class Transformer(nn.Module):
         compute_dtype: torch.float32, or torch.bfloat16. Parameters stay fp32; activations and the casts of
             the weights have this type; norms, softmax and logits are fp32 inside.
         loss: as `linear_cross_entropy`.
+        z_loss: weight of the squared logarithm of the softmax's sum, in a loss that has gradients.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -140,6 +142,7 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.width, config.norm_epsilon)
         self.output = None if config.tied else Linear(config.width, config.vocabulary_size)
         self.loss: Loss = linear_cross_entropy
+        self.z_loss = 0.0
 
     @property
     def output_weight(self) -> torch.Tensor:
@@ -170,7 +173,14 @@ class Transformer(nn.Module):
         hidden = self.hidden(tokens, positions, segments)
         if labels is None:
             return self.logits(hidden)
-        return self.loss(hidden, self.output_weight, labels, IGNORED_LABEL, reduction)
+        return self.nats(hidden, labels, reduction)
+
+    def nats(
+        self, hidden: torch.Tensor, labels: torch.Tensor, reduction: Literal["sum", "none"]
+    ) -> torch.Tensor:
+        """The loss of what the output layer reads; as of `forward`. What is only measured has no z-loss."""
+        z_loss = self.z_loss if torch.is_grad_enabled() else 0.0
+        return self.loss(hidden, self.output_weight, labels, IGNORED_LABEL, reduction, z_loss)
 
     def hidden(
         self, tokens: torch.Tensor, positions: torch.Tensor, segments: torch.Tensor | None = None

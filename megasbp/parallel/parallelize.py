@@ -46,6 +46,7 @@ def parallel_model(
     compute_dtype: torch.dtype,
     options: BlockOptions = PLAIN,
     sequence_length: int = 1,
+    z_loss: float = 0.0,
 ) -> Transformer | Pipeline:
     """This rank's part of a model, on its device; weights are unset. No rank ever holds the whole.
 
@@ -58,9 +59,10 @@ def parallel_model(
         compute_dtype: torch.float32, or torch.bfloat16, in which the parameters are then gathered too.
         options: how its blocks compute.
         sequence_length: for which a pipeline's stages are made equal in work.
+        z_loss: see `Transformer`.
     """
     if runtime.pipeline is None or runtime.parallel.pipeline == 1:
-        model = _whole(config, runtime, compute_dtype, options)
+        model = _whole(config, runtime, compute_dtype, options, z_loss)
         if runtime.context is not None and runtime.parallel.context > 1:
             take_context_part(model, runtime.context, ("tokens", "positions", "labels"))
         return _sharded(model, runtime)
@@ -68,7 +70,7 @@ def parallel_model(
     layers = stage_layers(config, sequence_length, parallel.stages)
     stages = {}
     for number in stages_of_rank(parallel, runtime.pipeline.get_local_rank()):
-        whole = _whole(config, runtime, compute_dtype, options)
+        whole = _whole(config, runtime, compute_dtype, options, z_loss)
         stage = Stage(whole, layers[number], number == 0, number == parallel.stages - 1)
         if runtime.context is not None and parallel.context > 1:
             names = ("received",) if stage.first else ()
@@ -78,12 +80,16 @@ def parallel_model(
 
 
 def _whole(
-    config: ModelConfig, runtime: Runtime, compute_dtype: torch.dtype, options: BlockOptions
+    config: ModelConfig,
+    runtime: Runtime,
+    compute_dtype: torch.dtype,
+    options: BlockOptions,
+    z_loss: float,
 ) -> Transformer:
     """The model on no device, its blocks changed as the layout asks for."""
     with torch.device("meta"):
         model = Transformer(config)
-    model.compute_dtype = compute_dtype
+    model.compute_dtype, model.z_loss = compute_dtype, z_loss
     if options.fp8 is not None:
         multiply_in_fp8(model, options.fp8)
     if runtime.parallel.context > 1 and runtime.context is not None:

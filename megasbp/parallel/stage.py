@@ -7,7 +7,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage
 
-from megasbp.model.transformer import IGNORED_LABEL, Transformer
+from megasbp.model.transformer import Transformer
 
 
 class Stage(nn.Module):
@@ -66,7 +66,7 @@ class Stage(nn.Module):
         if not self.last:
             return x_BSD
         assert labels is not None
-        return part.loss(part.finish(x_BSD), part.output_weight, labels, IGNORED_LABEL, "sum")
+        return part.nats(part.finish(x_BSD), labels, "sum")
 
 
 class AccumulatingStage(PipelineStage):

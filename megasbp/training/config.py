@@ -30,6 +30,8 @@ class TrainingConfig(BaseModel):
         weight_decay: decoupled (times the learning rate), of the matrices inside the blocks and an untied
             output head; norms and embeddings have none.
         beta1, beta2, epsilon: of AdamW.
+        z_loss: weight of the squared logarithm of the softmax's sum (PaLM: 1e-4), added to the loss of the
+            training steps, and to what is logged of them; held-out losses are without it.
         gradient_clip: largest global gradient norm.
         activation_checkpointing: "full" keeps only the inputs of the blocks for the backward pass and
             computes the rest again; "selective" keeps the matrix products too; "none" keeps all. Changes
@@ -67,6 +69,7 @@ class TrainingConfig(BaseModel):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     epsilon: float = Field(1e-8, gt=0, allow_inf_nan=False)
+    z_loss: float = Field(0.0, ge=0, allow_inf_nan=False)
     gradient_clip: float = Field(1.0, gt=0, allow_inf_nan=False)
     activation_checkpointing: Mode = "none"
     adamw: Literal["torch", "apex"] = "torch"

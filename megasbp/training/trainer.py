@@ -105,6 +105,7 @@ class _Run:
             training.compute_dtype,
             BlockOptions(training.activation_checkpointing, training.compile, training.fp8),
             training.sequence_length,
+            training.z_loss,
         )
         self.optimizer = build_optimizer(self.model, job.training)
         self.tensors = checkpoint_tensors(self.model, self.optimizer)
