@@ -6,8 +6,17 @@ from typing import Any
 
 import torch
 
-from megasbp.kernels.gpu import qk_norm_rope, rms_norm, rope, swiglu
+from megasbp.kernels.gpu import (
+    cross_entropy,
+    paged_attention,
+    qk_norm_rope,
+    rms_norm,
+    rope,
+    sample,
+    swiglu,
+)
 from megasbp.kernels.gpu.launch import Config
+from megasbp.kernels.linear_cross_entropy import DEVICE_LOGITS
 
 # Of configs/sbp_3b_200b.toml.
 WIDTH, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD, VOCABULARY = 3072, 24, 8, 128, 8192, 65_536
@@ -100,6 +109,47 @@ def _qk_norm_rope_backward(rows: int, device: str) -> Callable[..., Any]:
     return lambda *config: qk_norm_rope.backward(*grads, q, k, *weights, table, _EPSILON, *config)
 
 
+def _logits(device: str, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = _random(device, tokens, VOCABULARY, dtype=torch.float32)
+    return logits, torch.randint(VOCABULARY, (tokens,), device=device)
+
+
+def _cross_entropy_statistics(rows: int, device: str) -> Callable[..., Any]:
+    logits, labels = _logits(device, DEVICE_LOGITS // VOCABULARY)
+    return lambda *config: cross_entropy.statistics(logits, labels, 0, *config)
+
+
+def _cross_entropy_gradient(rows: int, device: str) -> Callable[..., Any]:
+    logits, labels = _logits(device, DEVICE_LOGITS // VOCABULARY)
+    maximum, total, _ = cross_entropy.statistics(logits, labels, 0)
+    return lambda *config: cross_entropy.gradient(
+        logits, labels, 0, maximum, total, None, 0.0, torch.bfloat16, *config
+    )
+
+
+def _paged_attention(rows: int, device: str) -> Callable[..., Any]:
+    lanes, page = 32 * rows, 64
+    q = _random(device, lanes, HEADS, HEAD_DIM)
+    pages = [_random(device, lanes * SEQUENCE // page, page, KV_HEADS, HEAD_DIM) for _ in range(2)]
+    table = torch.arange(lanes * SEQUENCE // page, dtype=torch.int32, device=device).view(lanes, -1)
+    lengths = torch.full((lanes,), SEQUENCE, dtype=torch.int32, device=device)
+    return lambda *config: paged_attention.attend(q, *pages, table, lengths, *config)
+
+
+def _write_pages(rows: int, device: str) -> Callable[..., Any]:
+    lanes, page = 32 * rows, 64
+    pages = [_random(device, lanes, page, KV_HEADS, HEAD_DIM) for _ in range(2)]
+    new = [_random(device, lanes, KV_HEADS, HEAD_DIM) for _ in range(2)]
+    slots = torch.arange(lanes, device=device) * page
+    return lambda: paged_attention.write(*pages, *new, slots)
+
+
+def _sample(rows: int, device: str) -> Callable[..., Any]:
+    logits, _ = _logits(device, 32 * rows)
+    address = torch.arange(3 * len(logits), device=device).view(-1, 3)
+    return lambda *config: sample.sample(logits, 0.8, 0.9, 0x0123456789ABCDEF, address, *config)
+
+
 LAUNCHES = (
     Launch("rms_norm forward", _rms_norm_forward),
     Launch("rms_norm backward", _rms_norm_backward),
@@ -110,4 +160,9 @@ LAUNCHES = (
     Launch("qk_norm_rope backward", _qk_norm_rope_backward, qk_norm_rope.CANDIDATES),
     Launch("swiglu forward", _swiglu_forward, swiglu.CANDIDATES),
     Launch("swiglu backward", _swiglu_backward, swiglu.CANDIDATES),
+    Launch("cross_entropy statistics", _cross_entropy_statistics, cross_entropy.CANDIDATES),
+    Launch("cross_entropy gradient", _cross_entropy_gradient, cross_entropy.CANDIDATES),
+    Launch("paged_attention", _paged_attention, paged_attention.CANDIDATES),
+    Launch("write_pages", _write_pages),
+    Launch("sample", _sample, sample.CANDIDATES),
 )

@@ -138,7 +138,8 @@ def _losses(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, z_
             _softmax_in_cpp(hidden[rows].to(torch.float32) @ weight.t(), labels[rows], nats[rows], None, None)
         else:
             logits = products.wide_product(hidden[rows], weight.t())
-            nats[rows] = nats_of(*cross_entropy_statistics(logits, labels[rows], 0), z_loss)
+            maximum, total, label_logit = cross_entropy_statistics(logits, labels[rows], 0)
+            nats[rows] = nats_of(maximum, total, label_logit, z_loss)
             del logits  # Before the next are made.
     return nats
 

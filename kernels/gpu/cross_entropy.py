@@ -15,7 +15,7 @@ from .launch import Config
 # Blocks of logits. 16 a thread are four 16-byte loads of fp32: the five programs that a multiprocessor holds
 # have 80 KiB on their way.
 DEFAULT = Config(blocks=(4096,), warps=8, stages=1)
-CONFIGS = (DEFAULT, Config((2048,), 4, 1), Config((8192,), 8, 1))
+CANDIDATES = (Config((2048,), 4, 1), Config((8192,), 8, 1))
 
 
 def statistics(

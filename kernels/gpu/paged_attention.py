@@ -14,11 +14,11 @@ from torch import Tensor
 from .launch import Config
 
 # Blocks: tokens of a part, and of one step of its program. A part reads 4 * E bytes a token, and leaves 4 * E
-# for each query head to be read again: at 512 tokens and three heads one percent. A stage reads the page table
-# ahead and another the pages, 32 KiB: a multiprocessor's five programs have 160 KiB on their way.
+# for each query head to be read again: at 512 tokens and three heads one percent. A stage reads the page
+# table ahead and another the pages, 32 KiB: a multiprocessor's five programs have 160 KiB on their way.
 DEFAULT = Config(blocks=(512, 64), warps=4, stages=3)
 WIDE = Config(blocks=(512, 32), warps=8, stages=3)
-CONFIGS = (DEFAULT, Config((512, 64), 4, 5), Config((512, 128), 4, 2), Config((256, 64), 4, 3), WIDE)
+CANDIDATES = (Config((512, 64), 4, 5), Config((512, 128), 4, 2), Config((256, 64), 4, 3), WIDE)
 
 
 def config_of(head_dim: int, element: int) -> Config:

@@ -14,7 +14,7 @@ from .launch import Config
 
 # Probabilities that a program works on at a time.
 DEFAULT = Config(blocks=(2048,), warps=8, stages=1)
-CONFIGS = (DEFAULT, Config((4096,), 8, 1), Config((4096,), 16, 1))
+CANDIDATES = (Config((4096,), 8, 1), Config((4096,), 16, 1))
 
 _UNITS = tl.constexpr(2.0**40)
 # Bits of 2**-40, the smallest probability that counts, and of the number behind 1.
@@ -161,7 +161,7 @@ def cut_kernel(probabilities_ptr, target_ptr, bits_ptr, kept_ptr, vocabulary, BL
         high = tl.minimum(low + step, high)
     unit = (low.to(tl.float32, bitcast=True) * _UNITS).to(tl.int64)
     tl.store(bits_ptr + row, low)
-    tl.store(kept_ptr + row, tl.cdiv(target - above, unit).to(tl.int32))
+    tl.store(kept_ptr + row, ((target - above + unit - 1) // unit).to(tl.int32))
 
 
 @triton.jit(do_not_specialize=["key_0", "key_1"])

@@ -47,6 +47,19 @@ def test_the_loss_is_the_cross_entropy_of_the_logits(tied):
     assert model(tokens, positions, labels=labels).item() == pytest.approx(expected.sum().item(), rel=1e-6)
 
 
+def test_a_z_loss_is_added_to_what_has_gradients_and_not_to_what_is_only_measured():
+    model = small_model()
+    tokens, labels, positions = random_tokens(2, 20), random_tokens(2, 20, seed=5), counting_positions(2, 20)
+    labels[0, :7] = -100
+    plain = model(tokens, positions, labels=labels)
+    squares = model(tokens, positions).logsumexp(-1).square()
+    expected = plain + 0.3 * (squares * (labels != -100)).sum()
+    model.z_loss = 0.3
+    assert model(tokens, positions, labels=labels).item() == pytest.approx(expected.item(), rel=1e-5)
+    with torch.no_grad():
+        assert model(tokens, positions, labels=labels).item() == pytest.approx(plain.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_parameter_gets_the_gradient_of_finite_differences(tied):
     model = small_model(tied=tied, layers=2).double()
