@@ -22,6 +22,8 @@ def wide_product(a: Tensor, b: Tensor) -> Tensor:
 def add_wide_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """total += a @ b in place, without memory for the product.
 
+    On a GPU from torch 2.10 on: those before ask for a total in the type of the operands.
+
     Args:
         total: [M, N], the type of `wide_product`'s result.
         a, b: as of `wide_product`.

@@ -207,7 +207,7 @@ def race_kernel(
             first = tl.min(tl.where(time == fastest, token, vocabulary), 0)
             winner = tl.where(fastest > best, first, winner)
             best = tl.maximum(best, fastest)
-    tl.store(tokens_ptr + row, winner.to(tl.int64))
+    tl.store(tokens_ptr + row, winner)
 
 
 @triton.jit
