@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Config
+from .launch import Config, fitted
 
 # Blocks of logits. 16 a thread are four 16-byte loads of fp32: the five programs that a multiprocessor holds
 # have 80 KiB on their way.
@@ -24,7 +24,7 @@ def statistics(
     """Of `cross_entropy_statistics`, fp32; contiguous tensors."""
     rows, vocabulary = logits.shape
     maximum, total, label_logit = (logits.new_empty(rows, dtype=torch.float32) for _ in range(3))
-    block, warps = _cut(vocabulary, config)
+    block, warps = fitted(config, vocabulary)
     if rows:
         statistics_kernel[(rows,)](
             logits, labels, maximum, total, label_logit, vocabulary, first, BLOCK=block, num_warps=warps
@@ -46,7 +46,7 @@ def gradient(
     """Of `cross_entropy_gradient`; contiguous tensors, fp32 but for the logits."""
     rows, vocabulary = logits.shape
     result = torch.empty_like(logits, dtype=dtype)
-    block, warps = _cut(vocabulary, config)
+    block, warps = fitted(config, vocabulary)
     if rows:
         gradient_kernel[(rows, triton.cdiv(vocabulary, block))](
             logits,
@@ -63,12 +63,6 @@ def gradient(
             num_warps=warps,
         )
     return result
-
-
-def _cut(vocabulary: int, config: Config) -> tuple[int, int]:
-    """Block and warps of rows that may be shorter than a block."""
-    block = min(config.blocks[0], triton.next_power_of_2(vocabulary))
-    return block, max(1, config.warps * block // config.blocks[0])
 
 
 @triton.jit

@@ -27,6 +27,12 @@ def warps(elements: int) -> int:
     return min(16, max(1, triton.next_power_of_2(elements) // 512))
 
 
+def fitted(config: Config, size: int) -> tuple[int, int]:
+    """Block and warps of a config of one block for rows of this size, which may be shorter than its block."""
+    block = min(config.blocks[0], triton.next_power_of_2(size))
+    return block, max(1, config.warps * block // config.blocks[0])
+
+
 def processors(tensor: torch.Tensor) -> int:
     """Multiprocessors of a tensor's device; 2 where it has none, as in the interpreter."""
     return _processors(tensor.device.index or 0) if tensor.device.type == "cuda" else 2

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Config
+from .launch import Config, fitted
 
 # Probabilities that a program works on at a time.
 DEFAULT = Config(blocks=(2048,), warps=8, stages=1)
@@ -38,7 +38,7 @@ def softmax(logits: Tensor, temperature: float, config: Config = DEFAULT) -> tup
     rows, vocabulary = logits.shape
     probabilities, units = torch.empty_like(logits), logits.new_empty(rows, dtype=torch.int64)
     if rows:
-        block, warps = _blocks(vocabulary, config)
+        block, warps = fitted(config, vocabulary)
         softmax_kernel[(rows,)](
             logits, probabilities, units, vocabulary, temperature, BLOCK=block, num_warps=warps
         )
@@ -57,7 +57,7 @@ def cut(probabilities: Tensor, target: Tensor, config: Config = DEFAULT) -> tupl
     rows, vocabulary = probabilities.shape
     bits, kept = (probabilities.new_empty(rows, dtype=torch.int32) for _ in range(2))
     if rows:
-        block, warps = _blocks(vocabulary, config)
+        block, warps = fitted(config, vocabulary)
         cut_kernel[(rows,)](probabilities, target, bits, kept, vocabulary, BLOCK=block, num_warps=warps)
     return bits, kept
 
@@ -73,7 +73,7 @@ def race(
     rows, vocabulary = probabilities.shape
     tokens = probabilities.new_empty(rows, dtype=torch.int64)
     if rows:
-        block, warps = _blocks(vocabulary, config)
+        block, warps = fitted(config, vocabulary)
         bits, kept = nucleus or (tokens, tokens)
         race_kernel[(rows,)](
             probabilities,
@@ -94,12 +94,6 @@ def race(
 def _signed(word: int) -> int:
     """The int32 of the same bits: an argument's type would else depend on its size."""
     return word - 2**32 if word >= 2**31 else word
-
-
-def _blocks(vocabulary: int, config: Config) -> tuple[int, int]:
-    """Block and warps of rows that may be shorter than a block."""
-    block = min(config.blocks[0], triton.next_power_of_2(vocabulary))
-    return block, max(1, config.warps * block // config.blocks[0])
 
 
 @triton.jit

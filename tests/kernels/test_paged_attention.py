@@ -28,7 +28,8 @@ def case(sizes, dtype):
 def page_table(lengths: torch.Tensor, page: int) -> tuple[torch.Tensor, int]:
     """Pages dealt out in no order, one of which nobody has; entries that are not used lie outside."""
     counts = [-(-length // page) for length in lengths.tolist()]
-    dealt = iter(torch.randperm(sum(counts) + 1, generator=torch.Generator().manual_seed(1)).tolist())
+    generator = torch.Generator().manual_seed(1)
+    dealt = iter(torch.randperm(sum(counts) + 1, generator=generator, device="cpu").tolist())
     table = torch.full((len(lengths), max(counts) + 1), 2**30, dtype=torch.int32)
     for row, count in zip(table, counts, strict=True):
         row[:count] = torch.tensor([next(dealt) for _ in range(count)], dtype=torch.int32)
@@ -80,8 +81,8 @@ def test_the_bits_of_a_sequence_depend_on_itself_alone(dtype, path):
     q, keys, values, table, lengths = case(CASES[4], dtype)
     together = paged_attention(q, keys, values, table, lengths)
     # Alone, with a narrower table, and with its pages elsewhere.
-    moved = torch.randperm(len(keys), generator=torch.Generator().manual_seed(9))
-    moved = moved.to(table.device)
+    generator = torch.Generator().manual_seed(9)
+    moved = torch.randperm(len(keys), generator=generator, device="cpu").to(table.device)
     place = moved.argsort().to(torch.int32)
     one = slice(0, 1)
     alone = paged_attention(q[one], keys[moved], values[moved], place[table[one, :2].long()], lengths[one])
