@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from conftest import HAS_GPU
 from kernel_checks import normal_tensor
 
 from megasbp.kernels import sample as module
@@ -9,6 +10,13 @@ from megasbp.kernels.philox import philox_4x32
 from megasbp.kernels.sample import exponential_noise, nucleus, sample
 
 KEY = 0x0123456789ABCDEF
+
+
+@pytest.fixture(autouse=True)
+def compiled(path):
+    """The interpreter takes milliseconds a row: test_sample_in_triton.py has cases for it."""
+    if path == "triton" and not HAS_GPU:
+        pytest.skip("too many rows for Triton's interpreter; test_sample_in_triton.py has fewer")
 
 
 def addresses(rows: int) -> torch.Tensor:
