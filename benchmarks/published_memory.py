@@ -65,8 +65,8 @@ def predicted(row: dict[str, Any]) -> int:
         element=_BF16,
         checkpointing=row["checkpointing"],
     )
-    # Fused kernels: three gradients of a feed-forward layer in bf16, no masks.
-    loss, *others = moments(sizes, Kernels(masks=False, activation_gradient=3 * _BF16))
+    # Fused kernels: three gradients of a feed-forward layer in bf16.
+    loss, *others = moments(sizes, Kernels(activation_gradient=3 * _BF16))
     logits = sizes.tokens * sizes.model.vocabulary_size // tensor
     found = [replace(loss, working=logits * _BYTES_PER_LOGIT), *others]
     if row["checkpointing"] == "selective":

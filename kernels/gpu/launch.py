@@ -33,6 +33,11 @@ def fitted(config: Config, size: int) -> tuple[int, int]:
     return block, max(1, config.warps * block // config.blocks[0])
 
 
+def head_block(head_dim: int) -> int:
+    """Columns of a tile that holds a head: a power of two, of at least a matrix instruction's."""
+    return max(16, triton.next_power_of_2(head_dim))
+
+
 def processors(tensor: torch.Tensor) -> int:
     """Multiprocessors of a tensor's device; 2 where it has none, as in the interpreter."""
     return _processors(tensor.device.index or 0) if tensor.device.type == "cuda" else 2

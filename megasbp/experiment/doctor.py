@@ -37,7 +37,7 @@ class _Findings:
 
 
 def doctor() -> int:
-    """Prints versions, the C++ extension, the kernels, GPUs, CPU threads and free disk.
+    """Prints versions, the C++ extension, the kernels, GPUs, attention, CPU threads and free disk.
 
     Returns:
         0 when a recipe can run here, 1 when there is a problem; each problem's line starts with "!" and ends
@@ -52,6 +52,7 @@ def doctor() -> int:
     torch = _load_torch(findings)
     if torch is not None:
         _check_gpus(findings, torch)
+        _name_attention(findings, torch)
         _check_threads(findings, torch)
     _check_disk(findings, Path.cwd())
     print("no problem found" if findings.problems == 0 else f"problems: {findings.problems}")
@@ -179,6 +180,19 @@ def _check_gpus(findings: _Findings, torch: ModuleType) -> None:
             findings.problem(f"GPU {index}", text, "no bf16 there: set training.precision=fp32")
         else:
             findings.fact(f"GPU {index}", text)
+
+
+def _name_attention(findings: _Findings, torch: ModuleType) -> None:
+    """What computes attention of usual heads in training, by `training.attention = "auto"`."""
+    try:
+        choose = importlib.import_module("megasbp.kernels.attention_backend").choose
+    except ImportError:
+        # Its cause has its own line.
+        return
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    q = torch.empty(0, 1, 1, 128, dtype=torch.bfloat16, device=device)
+    backend, reason = choose("auto", q, q, q, segmented=True)
+    findings.fact("attention", f"{backend} ({reason})")
 
 
 def _usable_cores() -> int:

@@ -15,19 +15,21 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from megasbp.kernels.attention import Segments, attention_at
+from megasbp.kernels.attention_backend import Backend
 from megasbp.model.transformer import Block, Transformer
 from megasbp.parallel.sequence import gather_sequence
 
 
-def attend_in_context(model: Transformer, mesh: DeviceMesh) -> None:
+def attend_in_context(model: Transformer, mesh: DeviceMesh, backend: Backend) -> None:
     """Has the blocks take their tokens for a rank's part of whole rows, in place.
 
     Args:
         mesh: the ranks that share a row, one-dimensional.
+        backend: of `attention_at`.
     """
     for block in model.blocks.values():
         assert isinstance(block, Block)
-        block.attention.attend = ContextAttention(mesh.get_group())
+        block.attention.attend = ContextAttention(mesh.get_group(), backend)
 
 
 def take_context_part(module: nn.Module, mesh: DeviceMesh, names: tuple[str, ...]) -> None:
@@ -66,8 +68,8 @@ def context_places(length: int, rank: int, ranks: int) -> torch.Tensor:
 class ContextAttention:
     """`attention` of this rank's queries over the keys and values of all ranks of a group."""
 
-    def __init__(self, group: dist.ProcessGroup) -> None:
-        self._group = group
+    def __init__(self, group: dist.ProcessGroup, backend: Backend = "auto") -> None:
+        self._group, self._backend = group, backend
 
     def __call__(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: Segments | None
@@ -78,4 +80,4 @@ class ContextAttention:
         # Where each token of the row lies among the gathered ones.
         order = torch.cat(places).argsort().to(k.device)
         k, v = (gather_sequence(x, self._group).index_select(1, order) for x in (k, v))
-        return attention_at(q, k, v, places[self._group.rank()].to(q.device), segments)
+        return attention_at(q, k, v, places[self._group.rank()].to(q.device), segments, self._backend)

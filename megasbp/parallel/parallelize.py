@@ -1,12 +1,15 @@
 """Spreads a model over the ranks: context and tensor parallelism, pipeline stages, then FSDP2."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from megasbp.kernels.attention import attention
+from megasbp.kernels.attention_backend import Backend
 from megasbp.model.config import ModelConfig
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.compiled import compile_blocks
@@ -30,11 +33,13 @@ class BlockOptions:
         checkpointing: of activations; see `checkpoint_activations`.
         compiled: see `compile_blocks`.
         fp8: see `multiply_in_fp8`.
+        attention: see `attention_backend.choose`.
     """
 
     checkpointing: Mode = "none"
     compiled: bool = False
     fp8: Scaling | None = None
+    attention: Backend = "auto"
 
 
 PLAIN = BlockOptions()
@@ -93,7 +98,10 @@ def _whole(
     if options.fp8 is not None:
         multiply_in_fp8(model, options.fp8)
     if runtime.parallel.context > 1 and runtime.context is not None:
-        attend_in_context(model, runtime.context)
+        attend_in_context(model, runtime.context, options.attention)
+    elif options.attention != "auto":
+        for block in model.blocks.values():
+            block.attention.attend = partial(attention, backend=options.attention)
     if runtime.mesh is not None and runtime.tensor_ranks > 1:
         apply_tensor_parallel(model, runtime.mesh[TENSOR])
     checkpoint_activations(model, options.checkpointing)

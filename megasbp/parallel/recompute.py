@@ -23,6 +23,7 @@ _KEPT = [
     _ATEN._scaled_dot_product_cudnn_attention.default,
     _ATEN._scaled_dot_product_efficient_attention.default,
     _ATEN._scaled_dot_product_flash_attention.default,
+    torch.ops.megasbp.attention_forward.default,
 ]
 
 
@@ -30,8 +31,8 @@ def checkpoint_activations(model: Transformer, mode: Mode) -> None:
     """Has the blocks of a model compute their activations again, in place. Changes no bit of any gradient.
 
     Args:
-        mode: "full" keeps a block's input only; "selective" also the matrix products and torch's attention,
-            so that norms, rotations and the like are computed again; "none" keeps all.
+        mode: "full" keeps a block's input only; "selective" also the matrix products and attention, so
+            that norms, rotations and the like are computed again; "none" keeps all.
     """
     if mode == "none":
         return

@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from megasbp.kernels.attention_backend import Backend
 from megasbp.parallel.config import ParallelConfig, schedule_problem
 from megasbp.parallel.fp8 import Scaling
 from megasbp.parallel.recompute import Mode
@@ -41,6 +42,8 @@ class TrainingConfig(BaseModel):
             Sums are made in another order.
         fp8: makes the matrix products of the blocks in 8-bit floating point: "tensorwise" is faster,
             "rowwise" more exact. On GPUs from compute capability 8.9 on, with torchao and precision "bf16".
+        attention: what computes it; "auto" takes the fastest that is installed for this device, `megasbp doctor`
+            names it. Sums are made in another order.
         precision: type of activations and matrix products, "bf16" or "fp32"; parameters, gradient sums and
             optimiser are fp32. "auto" becomes "bf16" where this process's device multiplies it in hardware,
             else "fp32"; runs that move between machines name one.
@@ -75,6 +78,7 @@ class TrainingConfig(BaseModel):
     adamw: Literal["torch", "apex"] = "torch"
     compile: bool = False
     fp8: Scaling | None = None
+    attention: Backend = "auto"
     precision: Literal["bf16", "fp32"] = "bf16"
     validations: int = Field(10, ge=1)
     checkpoints: int = Field(4, ge=1)

@@ -4,8 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from megasbp.data.sources import SampleSource
 from megasbp.errors import InputError
+from megasbp.kernels.attention_backend import choose
 from megasbp.model.config import ModelConfig
 from megasbp.model.flops import parameter_count
 from megasbp.parallel.config import layout_problem
@@ -22,6 +25,7 @@ JOB_NAME = "job.json"
 _EXECUTION = {
     "micro_batch",
     "activation_checkpointing",
+    "attention",
     "adamw",
     "compile",
     "keep_checkpoints",
@@ -107,11 +111,23 @@ def _layout_problem(job: TrainingJob, runtime: Runtime) -> str | None:
     problem = layout_problem(parallel, job.model, job.source.sequence_length, runtime.world_size)
     if problem is None and training.fp8 is not None:
         problem = fp8_problem(job.model, runtime.tensor_ranks, runtime.device)
+    if problem is None:
+        problem = _attention_problem(job, runtime)
     if problem is None and training.adamw == "apex":
         problem = apex_problem(runtime.device)
     if problem or runtime.world_size == 1:
         return problem
     return pipeline_problem(training, parallel, runtime.data_ranks)
+
+
+def _attention_problem(job: TrainingJob, runtime: Runtime) -> str | None:
+    """Why `training.attention` cannot be, with what can; None where it can."""
+    q = torch.empty(0, 1, 1, job.model.head_dim, dtype=job.training.compute_dtype, device=runtime.device)
+    try:
+        choose(job.training.attention, q, q, q, segmented=True, placed=runtime.parallel.context > 1)
+    except ValueError as error:
+        return f"training.{error}"
+    return None
 
 
 def job_identity(job: TrainingJob) -> dict[str, Any]:

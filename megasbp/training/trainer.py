@@ -103,7 +103,9 @@ class _Run:
             job.model,
             runtime,
             training.compute_dtype,
-            BlockOptions(training.activation_checkpointing, training.compile, training.fp8),
+            BlockOptions(
+                training.activation_checkpointing, training.compile, training.fp8, training.attention
+            ),
             training.sequence_length,
             training.z_loss,
         )

@@ -95,7 +95,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: object) 
 
 
 def kernels(element: int) -> Kernels:
-    return Kernels(False, plain_kernels(element).activation_gradient, LOGITS)
+    return Kernels(plain_kernels(element).activation_gradient, LOGITS)
 
 
 def peak_config(vocabulary: int) -> ModelConfig:

@@ -84,7 +84,7 @@ def test_what_a_block_keeps_is_exact(plain: None, mode: Mode, element: int, qk_n
         config, ParallelConfig(), 1,
         sequence_length=64, global_batch=2, micro_batch=2, element=element, checkpointing=mode,
     )  # fmt: skip
-    assert block_kept(sizes, kernels(element)) == alive[3] - alive[2]
+    assert block_kept(sizes) == alive[3] - alive[2]
 
 
 @pytest.mark.parametrize(

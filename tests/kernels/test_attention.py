@@ -2,7 +2,7 @@ import pytest
 import torch
 from kernel_checks import assert_as_exact_as, normal_tensor
 
-from megasbp.kernels.attention import _mask, attention, attention_at, prepare_segments
+from megasbp.kernels.attention import attention, attention_at, prepare_segments
 
 
 def formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: torch.Tensor | None) -> torch.Tensor:
@@ -71,15 +71,13 @@ def test_segments_can_be_prepared_once():
     assert torch.equal(attention(q, k, v, prepare_segments(ODD)), attention(q, k, v, ODD))
 
 
-def test_the_mask_of_other_devices_means_the_same():
-    q, k, v = (normal_tensor(n, 3, 37, heads, 8) for n, heads in enumerate((4, 2, 2)))
-    torch.testing.assert_close(attention(q, k, v, _mask(ODD)), attention(q, k, v, ODD))
-
-
 def test_segments_are_runs_of_equal_numbers_within_a_row():
     bounds = prepare_segments(torch.tensor([[0, 0, 1, 1], [1, 1, 0, 1]]))
     assert bounds.starts.tolist() == [0, 2, 4, 6, 7, 8]
     assert bounds.shape == (2, 4)
+    assert bounds.keys.tolist() == [[[0, 0, 2, 2], [0, 0, 2, 3]], [[1, 2, 3, 4]] * 2]
+    assert bounds.queries.tolist() == [[[0, 1, 2, 3]] * 2, [[2, 2, 4, 4], [2, 2, 3, 4]]]
+    assert bounds.longest == 2
 
 
 def test_a_segment_does_not_see_its_neighbours():
@@ -115,7 +113,7 @@ def test_bounds_of_another_batch_are_refused():
 @pytest.mark.parametrize("prepared", [True, False])
 def test_queries_at_some_places_attend_as_they_do_among_all(shape, dtype, roundings, prepared):
     batch, size, heads, kv_heads, head_dim, segments = shape
-    places = torch.randperm(size, generator=torch.Generator().manual_seed(0))[: size // 3]
+    places = torch.randperm(size, generator=torch.Generator().manual_seed(0), device="cpu")[: size // 3].sort().values.to(torch.get_default_device())
     q = normal_tensor(1, batch, size, heads, head_dim, dtype=dtype)[:, places].contiguous()
     k = normal_tensor(2, batch, size, kv_heads, head_dim, dtype=dtype)
     v = normal_tensor(3, batch, size, kv_heads, head_dim, dtype=dtype)

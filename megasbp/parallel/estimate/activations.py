@@ -19,13 +19,10 @@ class Kernels:
     """What the kernels of a device hold beside their results.
 
     Attributes:
-        masks: attention takes a mask of each pair of tokens of a row, and keeps it in each layer as numbers
-            to be added; else it knows where segments begin.
         activation_gradient: bytes of a feed-forward activation's gradients, its backward pass at its fullest.
         logits: that the loss holds at a time, of many tokens.
     """
 
-    masks: bool
     activation_gradient: int
     logits: int = DEVICE_LOGITS
 
@@ -34,15 +31,15 @@ def plain_kernels(element: int) -> Kernels:
     """Those of kernels/ in PyTorch, which a GPU runs: fp32 copies in the activation's backward pass."""
     # The gradient; three results on the way; fp32 copies of gate, up and the gradient, unless they are fp32.
     copies = 3 * _FP32 if element < _FP32 else 0
-    return Kernels(masks=True, activation_gradient=element + 3 * _FP32 + copies)
+    return Kernels(activation_gradient=element + 3 * _FP32 + copies)
 
 
-def block_kept(sizes: Sizes, kernels: Kernels) -> int:
+def block_kept(sizes: Sizes) -> int:
     """Bytes of one block of one micro-batch."""
     if sizes.checkpointing == "full":
         return _input(sizes)
     if sizes.checkpointing == "none":
-        return _everything(sizes, kernels)
+        return _everything(sizes)
     width, inner = sizes.model.width, sizes.model.feed_forward // sizes.tensor
     queries, keys = _queries(sizes), _keys(sizes)
     # Products of four projections and of three, and attention's result.
@@ -50,9 +47,9 @@ def block_kept(sizes: Sizes, kernels: Kernels) -> int:
     return _input(sizes) + sizes.tokens * (products * sizes.element + _log_sums(sizes))
 
 
-def computed_again(sizes: Sizes, kernels: Kernels) -> int:
+def computed_again(sizes: Sizes) -> int:
     """Bytes that a block's backward pass adds first, where activations are checkpointed."""
-    everything = _everything(sizes, kernels)
+    everything = _everything(sizes)
     if sizes.checkpointing == "none":
         return 0
     if sizes.checkpointing == "full":
@@ -63,19 +60,19 @@ def computed_again(sizes: Sizes, kernels: Kernels) -> int:
     return everything - _input(sizes) - sizes.tokens * (products * sizes.element + _log_sums(sizes))
 
 
-def ends_kept(sizes: Sizes, kernels: Kernels) -> int:
-    """Bytes outside the blocks of one micro-batch: its batch, rotations, masks, and what the loss reads."""
+def ends_kept(sizes: Sizes) -> int:
+    """Bytes outside the blocks of one micro-batch: its batch, rotations, bounds, and what the loss reads."""
     model, tokens = sizes.model, sizes.tokens
     # Tokens, labels, positions and segments, int32; the labels again in int64.
     kept = tokens * (4 * 4 + 8) + tokens * 2 * model.head_dim * _FP32
-    if kernels.masks:
-        kept += sizes.micro_batch * sizes.sequence_length**2
+    # Four bounds a token of whole rows, int32.
+    kept += sizes.micro_batch * sizes.sequence_length * 4 * 4
     if sizes.last:
         kept += _input(sizes) + tokens // sizes.tensor * _FP32
     return kept
 
 
-def _everything(sizes: Sizes, kernels: Kernels) -> int:
+def _everything(sizes: Sizes) -> int:
     """Bytes of a block without checkpointing."""
     model, tokens = sizes.model, sizes.tokens
     queries, keys, inner = _queries(sizes), _keys(sizes), model.feed_forward // sizes.tensor
@@ -89,8 +86,6 @@ def _everything(sizes: Sizes, kernels: Kernels) -> int:
         scales += (model.heads + model.kv_heads) / sizes.tensor
     kept = 2 * _input(sizes) + tokens * elements * sizes.element
     kept += round(tokens * scales * _FP32) + tokens * _log_sums(sizes)
-    if kernels.masks:
-        kept += tokens * sizes.sequence_length * sizes.element
     if sizes.ranks == 1 and sizes.element < _FP32:
         # One process casts its fp32 weights; FSDP2 gathers them in the compute type.
         matrices = (p for p in block_parameters(model) if p.tensor_dim is not None)

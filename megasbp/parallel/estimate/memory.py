@@ -66,7 +66,7 @@ def moments(sizes: Sizes, kernels: Kernels) -> list[Memory]:
     gathered = parameters * (roots + (sizes.layers * block.unsharded if several else 0))
     running = 0 if several else parameters * block.unsharded
     reducing = 0 if alone else _FP32 * block.unsharded
-    kept, ends = block_kept(sizes, kernels), ends_kept(sizes, kernels)
+    kept, ends = block_kept(sizes), ends_kept(sizes)
     waiting = (sizes.in_flight - 1) * (layers * kept + ends)
     inner = sizes.model.feed_forward // sizes.tensor
     states = sizes.tokens * sizes.model.width * element
@@ -96,7 +96,7 @@ def moments(sizes: Sizes, kernels: Kernels) -> list[Memory]:
                 gathered=gathered + running,
                 gradients=before + (0 if several else gradient * sizes.model.width * inner),
                 # The product that the last layer read is no longer needed.
-                activations=activations + computed_again(sizes, kernels) - sizes.tokens * inner * element,
+                activations=activations + computed_again(sizes) - sizes.tokens * inner * element,
                 working=sizes.tokens * inner * kernels.activation_gradient + states,
                 buffers=buffers,
             ),

@@ -1,0 +1,268 @@
+"""Gradients of `attention.forward`, without atomics: each number is summed by one program, in one order.
+
+Scores are computed again, twice: one kernel walks the keys of a block of queries, the other the queries of a
+block of keys.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .attention import load_rows, score_scale, store_rows, tiles_seen_whole
+from .launch import Config, head_block
+
+# (Queries, keys) of a tile, by bytes of an element and `head_block`.
+QUERY_CONFIGS = {
+    (2, 16): Config((128, 64), warps=4, stages=3),
+    (2, 32): Config((128, 64), warps=4, stages=3),
+    (2, 64): Config((128, 64), warps=8, stages=3),
+    (2, 128): Config((128, 64), warps=8, stages=2),
+    (4, 16): Config((32, 32), warps=4, stages=1),
+    (4, 32): Config((32, 32), warps=4, stages=1),
+    (4, 64): Config((32, 32), warps=4, stages=1),
+    (4, 128): Config((16, 16), warps=4, stages=1),
+}
+KEY_CONFIGS = {
+    (2, 16): Config((64, 128), warps=4, stages=3),
+    (2, 32): Config((64, 128), warps=4, stages=3),
+    (2, 64): Config((64, 128), warps=8, stages=3),
+    # (64, 128) needs a few registers more than there are.
+    (2, 128): Config((32, 128), warps=8, stages=3),
+    (4, 16): Config((32, 32), warps=4, stages=1),
+    (4, 32): Config((32, 32), warps=4, stages=1),
+    (4, 64): Config((16, 32), warps=4, stages=1),
+    (4, 128): Config((16, 16), warps=4, stages=1),
+}
+# Others of 16-bit types that a tuner may try.
+QUERY_CANDIDATES = (
+    Config((64, 64), warps=4, stages=2),
+    Config((128, 64), warps=8, stages=3),
+    Config((128, 128), warps=8, stages=1),
+)
+KEY_CANDIDATES = (
+    Config((64, 64), warps=4, stages=2),
+    Config((64, 128), warps=8, stages=2),
+    Config((64, 128), warps=8, stages=3),
+)
+
+
+def backward(
+    grad_BQHE: Tensor,
+    q_BQHE: Tensor,
+    k_BSKE: Tensor,
+    v_BSKE: Tensor,
+    mixed_BQHE: Tensor,
+    log_sums: Tensor,
+    keys: Tensor,
+    queries: Tensor,
+    query_config: Config | None = None,
+    key_config: Config | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values; contiguous tensors.
+
+    Args:
+        mixed_BQHE, log_sums, keys: of `attention.forward`.
+        queries: int32 [2, B, S]: the first query that sees a key, and one past the last.
+        query_config, key_config: of the kernels that walk the keys of queries, and the queries of keys.
+    """
+    rows, length, heads, head_dim = q_BQHE.shape
+    size, kv_heads = k_BSKE.shape[1:3]
+    block, scale = head_block(head_dim), score_scale(head_dim)
+    grad_q, grad_k, grad_v = torch.empty_like(q_BQHE), torch.empty_like(k_BSKE), torch.empty_like(v_BSKE)
+    products = torch.empty_like(log_sums)
+    config = query_config or QUERY_CONFIGS[q_BQHE.element_size(), block]
+    programs = rows * heads * triton.cdiv(length, config.blocks[0])
+    if programs:
+        queries_kernel[(programs,)](
+            grad_BQHE,
+            q_BQHE,
+            k_BSKE,
+            v_BSKE,
+            mixed_BQHE,
+            log_sums,
+            *keys.unbind(),
+            grad_q,
+            products,
+            length,
+            size,
+            scale,
+            H=heads,
+            K=kv_heads,
+            E=head_dim,
+            BLOCK_Q=config.blocks[0],
+            BLOCK_S=config.blocks[1],
+            BLOCK_E=block,
+            num_warps=config.warps,
+            num_stages=config.stages,
+        )
+    config = key_config or KEY_CONFIGS[q_BQHE.element_size(), block]
+    programs = rows * kv_heads * triton.cdiv(size, config.blocks[1])
+    if programs:
+        keys_kernel[(programs,)](
+            grad_BQHE,
+            q_BQHE,
+            k_BSKE,
+            v_BSKE,
+            log_sums,
+            products,
+            *queries.unbind(),
+            grad_k,
+            grad_v,
+            length,
+            size,
+            scale,
+            H=heads,
+            K=kv_heads,
+            E=head_dim,
+            BLOCK_Q=config.blocks[0],
+            BLOCK_S=config.blocks[1],
+            BLOCK_E=block,
+            num_warps=config.warps,
+            num_stages=config.stages,
+        )
+    return grad_q, grad_k, grad_v
+
+
+@triton.jit
+def queries_kernel(
+    grad_ptr,
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    mixed_ptr,
+    log_sums_ptr,
+    key_begin_ptr,
+    key_end_ptr,
+    grad_q_ptr,
+    products_ptr,
+    queries,
+    size,
+    scale,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """The gradient of queries; also writes each query's product of result and gradient, for `keys_kernel`."""
+    blocks = tl.cdiv(queries, BLOCK_Q)
+    first_query = (blocks - 1 - tl.program_id(0) % blocks) * BLOCK_Q
+    row_head = tl.program_id(0) // blocks
+    row, head = row_head // H, row_head % H
+    q_start = row.to(tl.int64) * queries * (H * E) + head * E
+    kv_start = row.to(tl.int64) * size * (K * E) + head // (H // K) * E
+    k_ptr += kv_start
+    v_ptr += kv_start
+
+    query = first_query + tl.arange(0, BLOCK_Q)
+    bound = row.to(tl.int64) * queries + tl.minimum(query, queries - 1)
+    begin, end = tl.load(key_begin_ptr + bound), tl.load(key_end_ptr + bound)
+    first_key, last_key, whole = tiles_seen_whole(begin, end, BLOCK_S)
+    border = first_key + whole * BLOCK_S
+
+    number = row_head.to(tl.int64) * queries + query
+    grad = load_rows(grad_ptr + q_start, first_query, queries, H * E, E, BLOCK_Q, BLOCK_E, True)
+    mixed = load_rows(mixed_ptr + q_start, first_query, queries, H * E, E, BLOCK_Q, BLOCK_E, True)
+    product = tl.sum(grad.to(tl.float32) * mixed.to(tl.float32), 1)
+    tl.store(products_ptr + number, product, query < queries)
+    log_sum = tl.load(log_sums_ptr + number, query < queries, other=0.0) * 1.4426950408889634
+    q = load_rows(q_ptr + q_start, first_query, queries, H * E, E, BLOCK_Q, BLOCK_E, True)
+
+    grad_q = tl.zeros([BLOCK_Q, BLOCK_E], tl.float32)
+    for key in tl.range(first_key, border, BLOCK_S):
+        k = load_rows(k_ptr, key, size, K * E, E, BLOCK_S, BLOCK_E, False)
+        v = load_rows(v_ptr, key, size, K * E, E, BLOCK_S, BLOCK_E, False)
+        weights = tl.exp2(tl.dot(q, k.T, input_precision="ieee") * scale - log_sum[:, None])
+        of_weights = tl.dot(grad, v.T, input_precision="ieee")
+        of_scores = (weights * (of_weights - product[:, None])).to(k.dtype)
+        grad_q = tl.dot(of_scores, k, grad_q, input_precision="ieee")
+    for key in tl.range(border, last_key, BLOCK_S):
+        k = load_rows(k_ptr, key, size, K * E, E, BLOCK_S, BLOCK_E, True)
+        v = load_rows(v_ptr, key, size, K * E, E, BLOCK_S, BLOCK_E, True)
+        weights = tl.exp2(tl.dot(q, k.T, input_precision="ieee") * scale - log_sum[:, None])
+        place = (key + tl.arange(0, BLOCK_S))[None, :]
+        weights = tl.where((place >= begin[:, None]) & (place < end[:, None]), weights, 0.0)
+        of_weights = tl.dot(grad, v.T, input_precision="ieee")
+        of_scores = (weights * (of_weights - product[:, None])).to(k.dtype)
+        grad_q = tl.dot(of_scores, k, grad_q, input_precision="ieee")
+
+    grad_q *= scale * 0.6931471805599453
+    store_rows(grad_q_ptr + q_start, grad_q, first_query, queries, H * E, E, BLOCK_Q, BLOCK_E)
+
+
+@triton.jit
+def keys_kernel(
+    grad_ptr,
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    log_sums_ptr,
+    products_ptr,
+    query_begin_ptr,
+    query_end_ptr,
+    grad_k_ptr,
+    grad_v_ptr,
+    queries,
+    size,
+    scale,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    E: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_S: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    """The gradients of keys and values, over all query heads that use them. Tiles are [keys, queries]."""
+    blocks = tl.cdiv(size, BLOCK_S)
+    # The first keys of a row are seen by the most queries: they begin first.
+    first_key = tl.program_id(0) % blocks * BLOCK_S
+    row_head = tl.program_id(0) // blocks
+    row, kv_head = row_head // K, row_head % K
+    kv_start = row.to(tl.int64) * size * (K * E) + kv_head * E
+
+    bound = row.to(tl.int64) * size + tl.minimum(first_key + tl.arange(0, BLOCK_S), size - 1)
+    begin, end = tl.load(query_begin_ptr + bound), tl.load(query_end_ptr + bound)
+    first_query, last_query, _ = tiles_seen_whole(begin, end, BLOCK_Q)
+    # Here it is the ends that are shared: tiles seen whole lie last.
+    whole = tl.maximum(last_query - tl.max(begin), 0) // BLOCK_Q
+    whole = tl.where(tl.min(end) == last_query, whole, 0)
+    border = last_query - whole * BLOCK_Q
+    k = load_rows(k_ptr + kv_start, first_key, size, K * E, E, BLOCK_S, BLOCK_E, True)
+    v = load_rows(v_ptr + kv_start, first_key, size, K * E, E, BLOCK_S, BLOCK_E, True)
+
+    grad_k = tl.zeros([BLOCK_S, BLOCK_E], tl.float32)
+    grad_v = tl.zeros([BLOCK_S, BLOCK_E], tl.float32)
+    for head in tl.range(kv_head * (H // K), (kv_head + 1) * (H // K)):
+        q_start = row.to(tl.int64) * queries * (H * E) + head * E
+        numbers = (row * H + head).to(tl.int64) * queries
+        for first in tl.range(first_query, border, BLOCK_Q):
+            query = first + tl.arange(0, BLOCK_Q)
+            inside = query < border
+            q = load_rows(q_ptr + q_start, first, border, H * E, E, BLOCK_Q, BLOCK_E, True)
+            log_sum = tl.load(log_sums_ptr + numbers + query, inside, other=0.0) * 1.4426950408889634
+            weights = tl.exp2(tl.dot(k, q.T, input_precision="ieee") * scale - log_sum[None, :])
+            seen = (query[None, :] >= begin[:, None]) & (query[None, :] < end[:, None]) & inside[None, :]
+            weights = tl.where(seen, weights, 0.0)
+            grad = load_rows(grad_ptr + q_start, first, border, H * E, E, BLOCK_Q, BLOCK_E, True)
+            product = tl.load(products_ptr + numbers + query, inside, other=0.0)
+            of_weights = tl.dot(v, grad.T, input_precision="ieee")
+            grad_v = tl.dot(weights.to(grad.dtype), grad, grad_v, input_precision="ieee")
+            of_scores = (weights * (of_weights - product[None, :])).to(q.dtype)
+            grad_k = tl.dot(of_scores, q, grad_k, input_precision="ieee")
+        for first in tl.range(border, last_query, BLOCK_Q):
+            query = first + tl.arange(0, BLOCK_Q)
+            q = load_rows(q_ptr + q_start, first, border, H * E, E, BLOCK_Q, BLOCK_E, False)
+            log_sum = tl.load(log_sums_ptr + numbers + query) * 1.4426950408889634
+            weights = tl.exp2(tl.dot(k, q.T, input_precision="ieee") * scale - log_sum[None, :])
+            grad = load_rows(grad_ptr + q_start, first, border, H * E, E, BLOCK_Q, BLOCK_E, False)
+            product = tl.load(products_ptr + numbers + query)
+            of_weights = tl.dot(v, grad.T, input_precision="ieee")
+            grad_v = tl.dot(weights.to(grad.dtype), grad, grad_v, input_precision="ieee")
+            of_scores = (weights * (of_weights - product[None, :])).to(q.dtype)
+            grad_k = tl.dot(of_scores, q, grad_k, input_precision="ieee")
+
+    grad_k *= scale * 0.6931471805599453
+    store_rows(grad_k_ptr + kv_start, grad_k, first_key, size, K * E, E, BLOCK_S, BLOCK_E)
+    store_rows(grad_v_ptr + kv_start, grad_v, first_key, size, K * E, E, BLOCK_S, BLOCK_E)
