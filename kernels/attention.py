@@ -1,7 +1,7 @@
 """Causal attention within segments, with grouped queries.
 
 A row of a batch holds several documents. Each of them is attended on its own, so that it costs what it would
-cost alone: in C++ on a CPU, in Triton on a GPU. In PyTorch a boolean mask does it. `attention_backend` chooses.
+cost alone: in C++ on a CPU, in Triton on a GPU. In PyTorch a boolean mask does it.
 """
 
 import functools
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from . import attention_backend
 from .attention_backend import Backend, choose
-from .cpu import address, cpp, has_head_dim
+from .cpu import address, cpp
 from .custom_op import contiguous_like, custom_op, differentiable
 
 
@@ -111,7 +111,7 @@ def attention(
     if chosen == "sdpa":
         return attention_backend.attend_in_sdpa(q_BSHE, k_BSKE, v_BSKE)
     if segments is None:
-        segments = _whole_rows(*q_BSHE.shape[:2], q_BSHE.device)
+        segments = _whole_rows(q_BSHE.shape[0], q_BSHE.shape[1], q_BSHE.device)
     elif isinstance(segments, Tensor):
         segments = prepare_segments(segments)
     return _attend(chosen, q_BSHE, k_BSKE, v_BSKE, segments)

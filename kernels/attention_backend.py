@@ -22,8 +22,16 @@ if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 Backend = Literal[
-    "auto", "cpp", "triton", "flash_attention_2", "flash_attention_3", "flash_attention_4", "sdpa", "flex", "torch"
-]  # fmt: skip
+    "auto",
+    "cpp",
+    "triton",
+    "flash_attention_2",
+    "flash_attention_3",
+    "flash_attention_4",
+    "sdpa",
+    "flex",
+    "torch",
+]
 
 # Of FlashAttention: the package on the index, the module that has its functions, generations of NVIDIA GPUs
 # (the major number of their compute capability), and the largest head dimension there.
@@ -49,12 +57,10 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(
-    asked: Backend, q: Tensor, k: Tensor, v: Tensor, segmented: bool, placed: bool = False
-) -> Choice:
+def choose(asked: Backend, q: Tensor, k: Tensor, v: Tensor, segmented: bool, placed: bool = False) -> Choice:
     """The backend for these tensors [B, S, heads, E].
 
-    All but "sdpa" have the same bits every time on one device.
+    Gradients have the same bits every time on one device, but for "sdpa", of which torch does not promise it.
 
     Args:
         asked: what it is to be; "auto" for the fastest that can do it.
@@ -90,28 +96,31 @@ def _preferred(device: torch.device) -> list[tuple[str, str]]:
 
 def _problem(backend: str, q: Tensor, k: Tensor, v: Tensor, segmented: bool, placed: bool) -> str | None:
     """Why a backend cannot do it, as the rest of a sentence that begins with its name."""
-    head_dim, device = q.shape[3], q.device
     if backend == "torch":
         return None
-    if backend == "cpp":
-        if route(q, k, v) != "cpp":
-            return f"takes fp32 and bf16 on a CPU, outside torch.compile, not {q.dtype} on {device.type}"
-        if not has_head_dim(head_dim):
-            return f"has no kernel for head dimension {head_dim}"
-        return "needs all queries of a row" if placed else None
-    if backend == "triton":
-        if route(q, k, v) != "triton":
-            return f"takes fp32, bf16 and fp16 on a GPU with triton, not {q.dtype} on {device.type}"
-        return f"takes head dimensions to {_TRITON_HEAD_DIM}, not {head_dim}" if head_dim > _TRITON_HEAD_DIM else None
-    if device.type != "cuda":
-        return f"needs a GPU, and this is {device.type}"
+    if backend in ("cpp", "triton"):
+        return _own_problem(backend, q, k, v, placed)
+    if q.device.type != "cuda":
+        return f"needs a GPU, and this is {q.device.type}"
     if any(x.dtype not in _HALVES or x.dtype != q.dtype for x in (q, k, v)):
         return f"takes bf16 and fp16, not {q.dtype}"
     if backend == "sdpa":
         return "has no segments" if segmented or placed else None
-    if backend == "flex":
-        return None
-    return _flash_problem(backend, head_dim, device, placed)
+    return None if backend == "flex" else _flash_problem(backend, q.shape[3], q.device, placed)
+
+
+def _own_problem(backend: str, q: Tensor, k: Tensor, v: Tensor, placed: bool) -> str | None:
+    head_dim = q.shape[3]
+    if route(q, k, v) != backend:
+        where = "on a GPU with triton" if backend == "triton" else "on a CPU, outside torch.compile"
+        types = "fp32, bf16 and fp16" if backend == "triton" else "fp32 and bf16"
+        return f"takes {types} {where}, not {q.dtype} on {q.device.type}"
+    if backend == "triton":
+        too_large = head_dim > _TRITON_HEAD_DIM
+        return f"takes head dimensions to {_TRITON_HEAD_DIM}, not {head_dim}" if too_large else None
+    if not has_head_dim(head_dim):
+        return f"has no kernel for head dimension {head_dim}"
+    return "needs all queries of a row" if placed else None
 
 
 def _flash_problem(backend: str, head_dim: int, device: torch.device, placed: bool) -> str | None:
@@ -193,7 +202,7 @@ def attend_in_flex(q: Tensor, k: Tensor, v: Tensor, mask: "BlockMask") -> Tensor
 
 
 @functools.cache
-def _flex_attention(compiled: bool) -> Callable[..., Any]:
+def _flex_attention(compiled: bool) -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
     return torch.compile(flex_attention) if compiled else flex_attention

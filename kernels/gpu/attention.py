@@ -1,7 +1,7 @@
 """Attention in tiles (Dao, "FlashAttention-2", arXiv 2307.08691), where each query sees one run of keys.
 
-A program walks the keys that any of its queries sees; scores never leave it. Tiles that all of its queries see
-whole go without a mask. `attention_backward` has the gradients.
+A program walks the keys that any of its queries sees; scores never leave it. Tiles that all of its queries
+see whole go without a mask. `attention_backward` has the gradients.
 """
 
 import math

@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from megasbp.kernels.attention import attention
 from megasbp.kernels.attention_backend import Backend
 from megasbp.model.config import ModelConfig
-from megasbp.model.transformer import Transformer
+from megasbp.model.transformer import Block, Transformer
 from megasbp.parallel.compiled import compile_blocks
 from megasbp.parallel.context import attend_in_context, take_context_part
 from megasbp.parallel.fp8 import Scaling, multiply_in_fp8
@@ -101,6 +101,7 @@ def _whole(
         attend_in_context(model, runtime.context, options.attention)
     elif options.attention != "auto":
         for block in model.blocks.values():
+            assert isinstance(block, Block)
             block.attention.attend = partial(attention, backend=options.attention)
     if runtime.mesh is not None and runtime.tensor_ranks > 1:
         apply_tensor_parallel(model, runtime.mesh[TENSOR])

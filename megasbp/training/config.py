@@ -42,8 +42,8 @@ class TrainingConfig(BaseModel):
             Sums are made in another order.
         fp8: makes the matrix products of the blocks in 8-bit floating point: "tensorwise" is faster,
             "rowwise" more exact. On GPUs from compute capability 8.9 on, with torchao and precision "bf16".
-        attention: what computes it; "auto" takes the fastest that is installed for this device, `megasbp doctor`
-            names it. Sums are made in another order.
+        attention: what computes it; "auto" takes the fastest that is installed for this device, which
+            `megasbp doctor` names. Each makes its sums in another order.
         precision: type of activations and matrix products, "bf16" or "fp32"; parameters, gradient sums and
             optimiser are fp32. "auto" becomes "bf16" where this process's device multiplies it in hardware,
             else "fp32"; runs that move between machines name one.

@@ -71,9 +71,9 @@ def queries_at_other_places() -> AbstractContextManager[object]:
     at = context.attention_at
 
     def moved(
-        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, places: torch.Tensor, segments: object
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, places: torch.Tensor, *others: object
     ) -> torch.Tensor:
-        return at(q, k, v, places.roll(1), segments)
+        return at(q, k, v, places.roll(1), *others)
 
     return mock.patch.object(context, "attention_at", moved)
 
