@@ -52,7 +52,8 @@ def doctor() -> int:
     torch = _load_torch(findings)
     if torch is not None:
         _check_gpus(findings, torch)
-        _name_attention(findings, torch)
+        if findings.problems == 0:
+            _name_attention(findings, torch)
         _check_threads(findings, torch)
     _check_disk(findings, Path.cwd())
     print("no problem found" if findings.problems == 0 else f"problems: {findings.problems}")
@@ -184,11 +185,7 @@ def _check_gpus(findings: _Findings, torch: ModuleType) -> None:
 
 def _name_attention(findings: _Findings, torch: ModuleType) -> None:
     """What computes attention of usual heads in training, by `training.attention = "auto"`."""
-    try:
-        choose = importlib.import_module("megasbp.kernels.attention_backend").choose
-    except ImportError:
-        # Its cause has its own line.
-        return
+    choose = importlib.import_module("megasbp.kernels.attention_backend").choose
     device = "cuda" if torch.cuda.is_available() else "cpu"
     q = torch.empty(0, 1, 1, 128, dtype=torch.bfloat16, device=device)
     backend, reason = choose("auto", q, q, q, segmented=True)
