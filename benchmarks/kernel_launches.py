@@ -1,12 +1,16 @@
 """The Triton kernels' launches at the sizes of the 3B recipe, with the configs that a tuner may try."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from megasbp.kernels.attention import prepare_segments
 from megasbp.kernels.gpu import (
+    attention,
+    attention_backward,
     cross_entropy,
     paged_attention,
     qk_norm_rope,
@@ -150,7 +154,38 @@ def _sample(rows: int, device: str) -> Callable[..., Any]:
     return lambda *config: sample.sample(logits, 0.8, 0.9, 0x0123456789ABCDEF, address, *config)
 
 
+def _attended(rows: int, device: str) -> tuple[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
+    """Queries, keys, values; which keys each query sees, and which queries each key: whole rows."""
+    q, k, v = (_random(device, rows, SEQUENCE, heads, HEAD_DIM) for heads in (HEADS, KV_HEADS, KV_HEADS))
+    bounds = prepare_segments(torch.zeros(rows, SEQUENCE, dtype=torch.int32, device=device))
+    return (q, k, v), bounds.keys, bounds.queries
+
+
+def _attention_forward(rows: int, device: str) -> Callable[..., Any]:
+    tensors, keys, _ = _attended(rows, device)
+    return lambda *config: attention.forward(*tensors, keys, *config)
+
+
+def _attention_backward(rows: int, device: str, of_queries: bool) -> Callable[..., Any]:
+    tensors, keys, queries = _attended(rows, device)
+    grad, log_sums = torch.randn_like(tensors[0]), _random(device, rows, HEADS, SEQUENCE, dtype=torch.float32)
+    given = (grad, *tensors, torch.randn_like(grad), log_sums, keys, queries)
+    name = "query_config" if of_queries else "key_config"
+    return lambda config=None: attention_backward.backward(*given, **{name: config})
+
+
 LAUNCHES = (
+    Launch("attention forward", _attention_forward, attention.CANDIDATES),
+    Launch(
+        "attention backward, of queries",
+        functools.partial(_attention_backward, of_queries=True),
+        attention_backward.QUERY_CANDIDATES,
+    ),
+    Launch(
+        "attention backward, of keys",
+        functools.partial(_attention_backward, of_queries=False),
+        attention_backward.KEY_CANDIDATES,
+    ),
     Launch("rms_norm forward", _rms_norm_forward),
     Launch("rms_norm backward", _rms_norm_backward),
     Launch("add_rms_norm forward", _add_rms_norm_forward),
