@@ -21,7 +21,6 @@ from rich.table import Table
 from benchmarks.report import circumstances, machine
 from megasbp.model.config import ModelConfig
 from megasbp.parallel.config import ParallelConfig
-from megasbp.parallel.estimate.activations import Kernels
 from megasbp.parallel.estimate.memory import moments
 from megasbp.parallel.estimate.sizes import Sizes
 from megasbp.storage import publish_json
@@ -65,8 +64,7 @@ def predicted(row: dict[str, Any]) -> int:
         element=_BF16,
         checkpointing=row["checkpointing"],
     )
-    # Fused kernels: three gradients of a feed-forward layer in bf16.
-    loss, *others = moments(sizes, Kernels(activation_gradient=3 * _BF16))
+    loss, *others = moments(sizes)
     logits = sizes.tokens * sizes.model.vocabulary_size // tensor
     found = [replace(loss, working=logits * _BYTES_PER_LOGIT), *others]
     if row["checkpointing"] == "selective":

@@ -7,7 +7,6 @@ from typing import Any
 from megasbp.experiment.recipe import Recipe
 from megasbp.model.flops import flops_per_token, parameter_count
 from megasbp.parallel.config import layout_problem
-from megasbp.parallel.estimate.activations import plain_kernels
 from megasbp.parallel.estimate.communication import Collective, collectives
 from megasbp.parallel.estimate.memory import peak_memory
 from megasbp.parallel.estimate.parameters import rank_parameters
@@ -65,7 +64,7 @@ def _layout(recipe: Recipe, gpus: int, memory_gib: float) -> dict[str, Any]:
         )
         for place in range(recipe.parallel.pipeline)
     ]
-    peaks = [peak_memory(sizes, plain_kernels(element)) for sizes in places]
+    peaks = [peak_memory(sizes) for sizes in places]
     place, peak = max(enumerate(peaks), key=lambda numbered: numbered[1].total)
     sizes = places[place]
     tokens = training.global_batch * training.sequence_length

@@ -31,14 +31,22 @@ def test_every_kernel_compiles_for_hopper_without_spilling(tmp_path: Path) -> No
     assert all(row["spilled"] == 0 and row["registers"] > 0 for row in rows)
 
 
-def test_what_spills_or_fails_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("row", "is_refused"),
+    [
+        ({"target": "sm_90", "config": "own", "spilled": 8}, True),
+        ({"target": "sm_90", "config": "own", "spilled": 0}, False),
+        ({"target": "sm_80", "config": "own", "spilled": 8}, False),
+        # A tuner may try it, and will find it slow.
+        ({"target": "sm_90", "config": "(64,) w4 s1", "spilled": 8}, False),
+        ({"target": "sm_80", "config": "(64,) w4 s1", "error": "no"}, True),
+    ],
+)
+def test_what_fails_or_spills_on_hopper_is_refused(row: dict[str, object], is_refused: bool) -> None:
     pytest.importorskip("triton", reason="needs triton")
     from benchmarks.kernel_builds import refused
 
-    assert refused({"config": "own", "spilled": 8})
-    assert refused({"config": "(64,) w4 s1", "error": "no"})
-    # A tuner may try it, and will find it slow.
-    assert not refused({"config": "(64,) w4 s1", "spilled": 8})
+    assert refused(row) is is_refused
 
 
 @pytest.mark.slow

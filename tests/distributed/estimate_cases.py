@@ -22,7 +22,6 @@ from megasbp.kernels import cpu, linear_cross_entropy, products
 from megasbp.model.config import ModelConfig
 from megasbp.parallel import recompute
 from megasbp.parallel.config import ParallelConfig
-from megasbp.parallel.estimate.activations import Kernels, plain_kernels
 from megasbp.parallel.estimate.communication import collectives
 from megasbp.parallel.estimate.memory import peak_memory
 from megasbp.parallel.estimate.parameters import rank_parameters
@@ -62,7 +61,7 @@ LOGITS = 2**16
 DTYPES = {2: torch.bfloat16, 4: torch.float32}
 
 
-def use_plain_kernels() -> None:
+def compute_as_a_gpu() -> None:
     """Has this process compute as a GPU would: no C++, and attention in its own type, kept as there."""
     cpu.cpp = None
     linear_cross_entropy.CPU_LOGITS = LOGITS
@@ -92,10 +91,6 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: object) 
     return functional.scaled_dot_product_attention(*heads_first, is_causal=True, enable_gqa=True).transpose(
         1, 2
     )
-
-
-def kernels(element: int) -> Kernels:
-    return Kernels(plain_kernels(element).activation_gradient, LOGITS)
 
 
 def peak_config(vocabulary: int) -> ModelConfig:
@@ -190,11 +185,11 @@ def main(folder: Path) -> None:
         runtime = started.laid_out(ParallelConfig(pipeline=2, tensor=tensor, schedule=schedule))
         for tied in (True, False):
             facts["steps"][f"{schedule} {tensor} {tied}"] = step(runtime, "none", tied, 4, 2)
-    use_plain_kernels()
+    compute_as_a_gpu()
     for layout, mode, micro_batches, vocabulary in PEAKS:
         sizes = peak_sizes(layout, RANKS, mode, micro_batches, vocabulary)
         found = traced_peak(runtimes[layout], sizes)
-        estimated = peak_memory(sizes, kernels(sizes.element)).total
+        estimated = peak_memory(sizes, LOGITS).total
         facts["peaks"][f"{layout} {mode} {micro_batches} {vocabulary}"] = [estimated, found]
     (folder / f"facts-{started.rank}.json").write_text(json.dumps(facts))
     started.close()

@@ -8,8 +8,6 @@ import torch
 from routes import send_all
 
 HAS_GPU = torch.cuda.is_available()
-if not HAS_GPU:
-    import interpreter  # noqa: F401
 
 
 @pytest.fixture(autouse=True, params=["cpp", "torch", "triton"])

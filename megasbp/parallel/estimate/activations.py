@@ -5,33 +5,10 @@ Counted per token in elements of the compute type and in bytes of fp32, for each
 between the blocks its part of the tokens; what a gather gives its products, it holds whole.
 """
 
-from dataclasses import dataclass
-
-from megasbp.kernels.linear_cross_entropy import DEVICE_LOGITS
 from megasbp.parallel.estimate.parameters import block_parameters
 from megasbp.parallel.estimate.sizes import Sizes
 
 _FP32 = 4
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """What the kernels of a device hold beside their results.
-
-    Attributes:
-        activation_gradient: bytes of a feed-forward activation's gradients, its backward pass at its fullest.
-        logits: that the loss holds at a time, of many tokens.
-    """
-
-    activation_gradient: int
-    logits: int = DEVICE_LOGITS
-
-
-def plain_kernels(element: int) -> Kernels:
-    """Those of kernels/ in PyTorch, which a GPU runs: fp32 copies in the activation's backward pass."""
-    # The gradient; three results on the way; fp32 copies of gate, up and the gradient, unless they are fp32.
-    copies = 3 * _FP32 if element < _FP32 else 0
-    return Kernels(activation_gradient=element + 3 * _FP32 + copies)
 
 
 def block_kept(sizes: Sizes) -> int:
@@ -82,8 +59,8 @@ def _everything(sizes: Sizes) -> int:
     elements += 2 * keys * sizes.context
     scales = 2 / sizes.tensor
     if model.qk_norm:
+        # Norm and rotation are one kernel, which takes the norms again.
         elements += queries + keys
-        scales += (model.heads + model.kv_heads) / sizes.tensor
     kept = 2 * _input(sizes) + tokens * elements * sizes.element
     kept += round(tokens * scales * _FP32) + tokens * _log_sums(sizes)
     if sizes.ranks == 1 and sizes.element < _FP32:

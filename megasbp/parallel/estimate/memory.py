@@ -6,7 +6,8 @@ and the device's own context, some GB together.
 
 from dataclasses import dataclass
 
-from megasbp.parallel.estimate.activations import Kernels, block_kept, computed_again, ends_kept
+from megasbp.kernels.linear_cross_entropy import DEVICE_LOGITS
+from megasbp.parallel.estimate.activations import block_kept, computed_again, ends_kept
 from megasbp.parallel.estimate.loss_memory import loss_working
 from megasbp.parallel.estimate.parameters import block_unit, rank_parameters, root_units
 from megasbp.parallel.estimate.sizes import Sizes
@@ -14,6 +15,8 @@ from megasbp.parallel.estimate.sizes import Sizes
 _FP32 = 4
 # FSDP2 frees the input of a reduce-scatter when it starts the one after the next.
 _SUMS_ON_THEIR_WAY = 2
+# Of a feed-forward layer's product, and of what it is made of: gate and up.
+_ACTIVATION_GRADIENTS = 3
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,17 @@ class Memory:
         return sum(parts) + self.activations + self.working + self.buffers
 
 
-def peak_memory(sizes: Sizes, kernels: Kernels) -> Memory:
+def peak_memory(sizes: Sizes, logits: int = DEVICE_LOGITS) -> Memory:
     """The fullest of `moments`."""
-    return max(moments(sizes, kernels), key=lambda memory: memory.total)
+    return max(moments(sizes, logits), key=lambda memory: memory.total)
 
 
-def moments(sizes: Sizes, kernels: Kernels) -> list[Memory]:
-    """The loss; each block's backward pass at its feed-forward layer, and its end; the end of all."""
+def moments(sizes: Sizes, logits: int = DEVICE_LOGITS) -> list[Memory]:
+    """The loss; each block's backward pass at its feed-forward layer, and its end; the end of all.
+
+    Args:
+        logits: that the loss holds at a time, of many tokens.
+    """
     block, roots = block_unit(sizes), sum(root.unsharded for root in root_units(sizes))
     element, alone, several = sizes.element, sizes.ranks == 1, sizes.accumulates
     # Of the stage that runs; a rank may hold others.
@@ -80,7 +87,7 @@ def moments(sizes: Sizes, kernels: Kernels) -> list[Memory]:
             gathered=gathered,
             gradients=unreduced,
             activations=waiting + layers * kept + ends,
-            working=loss_working(sizes, kernels) if sizes.last else 0,
+            working=loss_working(sizes, logits) if sizes.last else 0,
             buffers=0,
         )
     ]
@@ -97,7 +104,7 @@ def moments(sizes: Sizes, kernels: Kernels) -> list[Memory]:
                 gradients=before + (0 if several else gradient * sizes.model.width * inner),
                 # The product that the last layer read is no longer needed.
                 activations=activations + computed_again(sizes) - sizes.tokens * inner * element,
-                working=sizes.tokens * inner * kernels.activation_gradient + states,
+                working=sizes.tokens * inner * _ACTIVATION_GRADIENTS * element + states,
                 buffers=buffers,
             ),
             memory(
