@@ -5,8 +5,8 @@ python tools/benchmark.py generate configs/demo.toml --checkpoint FOLDER/checkpo
 Both sides draw documents at temperature 1 from the whole vocabulary until the end-of-document token or the
 limit, 64 at a time; ours takes the next request when a document ends, transformers' `generate` waits for the
 longest of a batch. Tokens that were kept count, not padding. Without --checkpoint weights are random, and
-every document has the limit's length. On a GPU the serial roofline is printed: reading weights and cache, then
-the products, one after the other.
+every document has the limit's length. On a GPU the serial roofline is printed: to read weights and cache,
+then to multiply.
 """
 
 import argparse
