@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 # NCCL, torch and our kernels, on a CPU those of torch's operators.
 _KINDS = {
     "communication": ("nccl", "c10d"),
-    "attention": ("attention", "flash", "fmha", "sdpa", "query_block", "key_block"),
+    "attention": ("attention", "flash", "fmha", "sdpa"),
     "products": ("gemm", "cutlass", "nvjet", "xmma", "cublas", "aten::mm", "aten::addmm", "aten::bmm"),
     "update": ("adam", "multi_tensor", "foreach"),
     "copies": ("memcpy", "memset", "aten::copy_"),

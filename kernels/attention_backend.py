@@ -41,7 +41,7 @@ _FLASH: dict[str, tuple[str, str, dict[int, int]]] = {
     "flash_attention_4": ("flash-attn-4", "flash_attn.cute", {9: 256, 10: 128}),
 }
 # What "auto" takes of them, by generation: the fastest first. Hopper runs our kernels before version 2.
-_FASTEST: dict[int, tuple[str, ...]] = {
+_FASTEST: dict[int, tuple[Backend, ...]] = {
     8: ("flash_attention_2",),
     9: ("flash_attention_3", "flash_attention_4"),
     10: ("flash_attention_4",),
@@ -53,7 +53,7 @@ _HALVES = (torch.bfloat16, torch.float16)
 class Choice(NamedTuple):
     """A backend other than "auto", and the reason for it, as users read it."""
 
-    backend: str
+    backend: Backend
     reason: str
 
 
@@ -82,9 +82,9 @@ def choose(asked: Backend, q: Tensor, k: Tensor, v: Tensor, segmented: bool, pla
     return Choice(asked, "asked for")
 
 
-def _preferred(device: torch.device) -> list[tuple[str, str]]:
+def _preferred(device: torch.device) -> list[tuple[Backend, str]]:
     """Backends and what speaks for them, the best first; the last can do everything."""
-    order = [("cpp", "C++ for this CPU, each segment on its own")]
+    order: list[tuple[Backend, str]] = [("cpp", "C++ for this CPU, each segment on its own")]
     if device.type == "cuda":
         generation = _capability(device.index)[0]
         order = [(name, "installed, and fastest on this GPU") for name in _FASTEST.get(generation, ())]

@@ -1,6 +1,5 @@
 """Who computes: C++ on a CPU, Triton on a GPU, and else the PyTorch reference beside each kernel."""
 
-import functools
 import importlib.util
 import warnings
 from typing import Literal
@@ -11,6 +10,14 @@ from . import cpu
 
 Route = Literal["cpp", "triton", "torch"]
 
+# Looked up once: torch.compile cannot trace it.
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+if not _HAS_TRITON and torch.cuda.is_available():
+    warnings.warn(
+        "triton is not installed: this GPU runs the PyTorch references of the kernels, at a fraction of the "
+        "speed; pip install triton, in the version that your torch asks for",
+        stacklevel=2,
+    )
 _TRITON_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -25,17 +32,4 @@ def route(*tensors: torch.Tensor) -> Route:
         return "cpp" if cpu.takes(*tensors) else "torch"
     if device != "cuda" or dtype not in _TRITON_TYPES or any(x.dtype != dtype for x in tensors):
         return "torch"
-    return "triton" if has_triton() else "torch"
-
-
-@functools.cache
-def has_triton() -> bool:
-    """Whether Triton is installed; warns where it is not, for then a GPU runs the slow references."""
-    found = importlib.util.find_spec("triton") is not None
-    if not found:
-        warnings.warn(
-            "triton is not installed: a GPU runs the PyTorch references of the kernels, at a fraction of the "
-            "speed; pip install triton, in the version that your torch asks for",
-            stacklevel=2,
-        )
-    return found
+    return "triton" if _HAS_TRITON else "torch"

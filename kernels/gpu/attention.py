@@ -50,7 +50,7 @@ def forward(
     config = config or CONFIGS[q_BQHE.element_size(), head_block(head_dim)]
     programs = rows * heads * triton.cdiv(queries, config.blocks[0])
     if programs:
-        forward_kernel[(programs,)](
+        attention_forward[(programs,)](
             q_BQHE,
             k_BSKE,
             v_BSKE,
@@ -114,7 +114,7 @@ def tiles_seen_whole(begin, end, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def forward_kernel(
+def attention_forward(
     q_ptr,
     k_ptr,
     v_ptr,

@@ -75,7 +75,7 @@ def backward(
     config = query_config or QUERY_CONFIGS[q_BQHE.element_size(), block]
     programs = rows * heads * triton.cdiv(length, config.blocks[0])
     if programs:
-        queries_kernel[(programs,)](
+        attention_backward_queries[(programs,)](
             grad_BQHE,
             q_BQHE,
             k_BSKE,
@@ -100,7 +100,7 @@ def backward(
     config = key_config or KEY_CONFIGS[q_BQHE.element_size(), block]
     programs = rows * kv_heads * triton.cdiv(size, config.blocks[1])
     if programs:
-        keys_kernel[(programs,)](
+        attention_backward_keys[(programs,)](
             grad_BQHE,
             q_BQHE,
             k_BSKE,
@@ -126,7 +126,7 @@ def backward(
 
 
 @triton.jit
-def queries_kernel(
+def attention_backward_queries(
     grad_ptr,
     q_ptr,
     k_ptr,
@@ -147,7 +147,7 @@ def queries_kernel(
     BLOCK_S: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """The gradient of queries; also writes each query's product of result and gradient, for `keys_kernel`."""
+    """The gradient of queries; also writes each one's product of result and gradient, which keys need."""
     blocks = tl.cdiv(queries, BLOCK_Q)
     first_query = (blocks - 1 - tl.program_id(0) % blocks) * BLOCK_Q
     row_head = tl.program_id(0) // blocks
@@ -194,7 +194,7 @@ def queries_kernel(
 
 
 @triton.jit
-def keys_kernel(
+def attention_backward_keys(
     grad_ptr,
     q_ptr,
     k_ptr,

@@ -26,7 +26,7 @@ def statistics(
     maximum, total, label_logit = (logits.new_empty(rows, dtype=torch.float32) for _ in range(3))
     block, warps = fitted(config, vocabulary)
     if rows:
-        statistics_kernel[(rows,)](
+        cross_entropy_statistics[(rows,)](
             logits, labels, maximum, total, label_logit, vocabulary, first, BLOCK=block, num_warps=warps
         )
     return maximum, total, label_logit
@@ -48,7 +48,7 @@ def gradient(
     result = torch.empty_like(logits, dtype=dtype)
     block, warps = fitted(config, vocabulary)
     if rows:
-        gradient_kernel[(rows, triton.cdiv(vocabulary, block))](
+        cross_entropy_gradient[(rows, triton.cdiv(vocabulary, block))](
             logits,
             labels,
             maximum,
@@ -66,7 +66,7 @@ def gradient(
 
 
 @triton.jit
-def statistics_kernel(
+def cross_entropy_statistics(
     logits_ptr,
     labels_ptr,
     maximum_ptr,
@@ -103,7 +103,7 @@ def statistics_kernel(
 
 
 @triton.jit
-def gradient_kernel(
+def cross_entropy_gradient(
     logits_ptr,
     labels_ptr,
     maximum_ptr,

@@ -46,7 +46,7 @@ def attend(
         return result
     head_block = max(16, triton.next_power_of_2(head_dim))
     if parts:
-        parts_kernel[(rows, kv_heads, parts)](
+        paged_attention_parts[(rows, kv_heads, parts)](
             q,
             key_pages,
             value_pages,
@@ -68,7 +68,7 @@ def attend(
             num_warps=config.warps,
             num_stages=config.stages,
         )
-    combine_kernel[(rows, heads)](
+    paged_attention_combine[(rows, heads)](
         mixed,
         logarithms,
         lengths,
@@ -88,7 +88,7 @@ def write(key_pages: Tensor, value_pages: Tensor, keys: Tensor, values: Tensor, 
     tokens, size = len(slots), key_pages[0, 0].numel()
     if tokens:
         block = triton.next_power_of_2(size)
-        write_kernel[(tokens,)](
+        paged_attention_write[(tokens,)](
             keys,
             values,
             slots,
@@ -101,7 +101,7 @@ def write(key_pages: Tensor, value_pages: Tensor, keys: Tensor, values: Tensor, 
 
 
 @triton.jit
-def parts_kernel(
+def paged_attention_parts(
     q_ptr,
     keys_ptr,
     values_ptr,
@@ -159,7 +159,7 @@ def parts_kernel(
 
 
 @triton.jit
-def combine_kernel(
+def paged_attention_combine(
     mixed_ptr,
     logarithms_ptr,
     lengths_ptr,
@@ -192,7 +192,7 @@ def combine_kernel(
 
 
 @triton.jit
-def write_kernel(
+def paged_attention_write(
     keys_ptr,
     values_ptr,
     slots_ptr,

@@ -36,7 +36,7 @@ def forward(
     turned_q, turned_k = torch.empty_like(q), torch.empty_like(k)
     tokens = q.shape[0] * q.shape[1]
     if tokens:
-        forward_kernel[head_grid(q, k, config)](
+        qk_norm_rope_forward[head_grid(q, k, config)](
             q,
             k,
             q_weight,
@@ -73,7 +73,7 @@ def backward(
     programs = min(triton.cdiv(tokens, config.blocks[0]), _BACKWARD_PROGRAMS * processors(q))
     parts = q.new_empty(programs, 2, head_dim, dtype=torch.float32)
     if programs:
-        backward_kernel[(programs,)](
+        qk_norm_rope_backward[(programs,)](
             grad_q,
             grad_k,
             q,
@@ -98,7 +98,7 @@ def backward(
 
 
 @triton.jit
-def forward_kernel(
+def qk_norm_rope_forward(
     q_ptr,
     k_ptr,
     q_weight_ptr,
@@ -131,7 +131,7 @@ def forward_kernel(
 
 
 @triton.jit
-def backward_kernel(
+def qk_norm_rope_backward(
     grad_q_ptr,
     grad_k_ptr,
     q_ptr,

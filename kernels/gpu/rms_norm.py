@@ -40,7 +40,7 @@ def backward(
     programs = min(blocks, _BACKWARD_PROGRAMS * processors(total))
     parts = total.new_empty(programs, width, dtype=torch.float32)
     if programs:
-        backward_kernel[(programs,)](
+        rms_norm_backward[(programs,)](
             grad,
             grad if grad_total is None else grad_total,
             total,
@@ -73,7 +73,7 @@ def _launch_forward(
     rows = max(1, _ELEMENTS // block)
     programs = triton.cdiv(scale.numel(), rows)
     if programs:
-        forward_kernel[(programs,)](
+        rms_norm_forward[(programs,)](
             x,
             residual,
             weight,
@@ -91,7 +91,7 @@ def _launch_forward(
 
 
 @triton.jit
-def forward_kernel(
+def rms_norm_forward(
     x_ptr,
     residual_ptr,
     weight_ptr,
@@ -124,7 +124,7 @@ def forward_kernel(
 
 
 @triton.jit
-def backward_kernel(
+def rms_norm_backward(
     grad_ptr,
     grad_total_ptr,
     x_ptr,

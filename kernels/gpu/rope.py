@@ -24,7 +24,7 @@ def rotate(
     turned_q, turned_k = torch.empty_like(q), torch.empty_like(k)
     tokens = q.shape[0] * q.shape[1]
     if tokens:
-        rotate_kernel[head_grid(q, k, config)](
+        rope_rotate[head_grid(q, k, config)](
             q,
             k,
             turned_q,
@@ -50,7 +50,7 @@ def head_grid(q: Tensor, k: Tensor, config: Config) -> tuple[int, int]:
 
 
 @triton.jit
-def rotate_kernel(
+def rope_rotate(
     q_ptr,
     k_ptr,
     turned_q_ptr,

@@ -39,7 +39,7 @@ def softmax(logits: Tensor, temperature: float, config: Config = DEFAULT) -> tup
     probabilities, units = torch.empty_like(logits), logits.new_empty(rows, dtype=torch.int64)
     if rows:
         block, warps = fitted(config, vocabulary)
-        softmax_kernel[(rows,)](
+        sample_softmax[(rows,)](
             logits, probabilities, units, vocabulary, temperature, BLOCK=block, num_warps=warps
         )
     return probabilities, units
@@ -58,7 +58,7 @@ def cut(probabilities: Tensor, target: Tensor, config: Config = DEFAULT) -> tupl
     bits, kept = (probabilities.new_empty(rows, dtype=torch.int32) for _ in range(2))
     if rows:
         block, warps = fitted(config, vocabulary)
-        cut_kernel[(rows,)](probabilities, target, bits, kept, vocabulary, BLOCK=block, num_warps=warps)
+        sample_cut[(rows,)](probabilities, target, bits, kept, vocabulary, BLOCK=block, num_warps=warps)
     return bits, kept
 
 
@@ -75,7 +75,7 @@ def race(
     if rows:
         block, warps = fitted(config, vocabulary)
         bits, kept = nucleus or (tokens, tokens)
-        race_kernel[(rows,)](
+        sample_race[(rows,)](
             probabilities,
             bits,
             kept,
@@ -97,7 +97,7 @@ def _signed(word: int) -> int:
 
 
 @triton.jit
-def softmax_kernel(logits_ptr, probabilities_ptr, units_ptr, vocabulary, temperature, BLOCK: tl.constexpr):
+def sample_softmax(logits_ptr, probabilities_ptr, units_ptr, vocabulary, temperature, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     logits_ptr += row * vocabulary
     probabilities_ptr += row * vocabulary
@@ -125,7 +125,7 @@ def softmax_kernel(logits_ptr, probabilities_ptr, units_ptr, vocabulary, tempera
 
 
 @triton.jit
-def cut_kernel(probabilities_ptr, target_ptr, bits_ptr, kept_ptr, vocabulary, BLOCK: tl.constexpr):
+def sample_cut(probabilities_ptr, target_ptr, bits_ptr, kept_ptr, vocabulary, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     probabilities_ptr += row * vocabulary
     target = tl.load(target_ptr + row)
@@ -159,7 +159,7 @@ def cut_kernel(probabilities_ptr, target_ptr, bits_ptr, kept_ptr, vocabulary, BL
 
 
 @triton.jit(do_not_specialize=["key_0", "key_1"])
-def race_kernel(
+def sample_race(
     probabilities_ptr,
     bits_ptr,
     kept_ptr,

@@ -18,7 +18,7 @@ def forward(gate: Tensor, up: Tensor, config: Config = _CONFIG) -> Tensor:
     (block,) = config.blocks
     if gate.numel():
         grid = (triton.cdiv(gate.numel(), block),)
-        forward_kernel[grid](gate, up, product, gate.numel(), BLOCK=block, num_warps=config.warps)
+        swiglu_forward[grid](gate, up, product, gate.numel(), BLOCK=block, num_warps=config.warps)
     return product
 
 
@@ -28,14 +28,14 @@ def backward(grad: Tensor, gate: Tensor, up: Tensor, config: Config = _CONFIG) -
     (block,) = config.blocks
     if gate.numel():
         grid = (triton.cdiv(gate.numel(), block),)
-        backward_kernel[grid](
+        swiglu_backward[grid](
             grad, gate, up, grad_gate, grad_up, gate.numel(), BLOCK=block, num_warps=config.warps
         )
     return grad_gate, grad_up
 
 
 @triton.jit
-def forward_kernel(gate_ptr, up_ptr, product_ptr, size, BLOCK: tl.constexpr):
+def swiglu_forward(gate_ptr, up_ptr, product_ptr, size, BLOCK: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < size
     gate = tl.load(gate_ptr + place, inside, other=0.0).to(tl.float32)
@@ -45,7 +45,7 @@ def forward_kernel(gate_ptr, up_ptr, product_ptr, size, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def backward_kernel(grad_ptr, gate_ptr, up_ptr, grad_gate_ptr, grad_up_ptr, size, BLOCK: tl.constexpr):
+def swiglu_backward(grad_ptr, gate_ptr, up_ptr, grad_gate_ptr, grad_up_ptr, size, BLOCK: tl.constexpr):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < size
     grad = tl.load(grad_ptr + place, inside, other=0.0).to(tl.float32)

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from megasbp.kernels.attention import attention
-from megasbp.kernels.attention_backend import Backend
+from megasbp.kernels.attention_backend import Backend, choose
 from megasbp.model.config import ModelConfig
 from megasbp.model.transformer import Block, Transformer
 from megasbp.parallel.compiled import compile_blocks
@@ -97,12 +97,18 @@ def _whole(
     model.compute_dtype, model.z_loss = compute_dtype, z_loss
     if options.fp8 is not None:
         multiply_in_fp8(model, options.fp8)
-    if runtime.parallel.context > 1 and runtime.context is not None:
-        attend_in_context(model, runtime.context, options.attention)
-    elif options.attention != "auto":
+    backend, in_context = options.attention, runtime.context is not None and runtime.parallel.context > 1
+    if backend == "auto" and options.compiled and runtime.device.type == "cuda":
+        # Asked here, once: torch.compile cannot trace how a GPU and what is installed are looked up.
+        q = torch.empty(0, 1, 1, config.head_dim, dtype=compute_dtype, device=runtime.device)
+        backend = choose("auto", q, q, q, segmented=True, placed=in_context).backend
+    if in_context:
+        assert runtime.context is not None
+        attend_in_context(model, runtime.context, backend)
+    elif backend != "auto":
         for block in model.blocks.values():
             assert isinstance(block, Block)
-            block.attention.attend = partial(attention, backend=options.attention)
+            block.attention.attend = partial(attention, backend=backend)
     if runtime.mesh is not None and runtime.tensor_ranks > 1:
         apply_tensor_parallel(model, runtime.mesh[TENSOR])
     checkpoint_activations(model, options.checkpointing)

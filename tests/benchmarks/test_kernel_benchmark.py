@@ -66,6 +66,7 @@ def test_a_timed_step_trains(recipe: Recipe) -> None:
         ("ncclDevKernel_AllGather_RING_LL", "communication"),
         ("at::native::multi_tensor_apply_kernel<FusedAdamMathFunctor>", "update"),
         ("Memcpy DtoD (Device -> Device)", "copies"),
+        ("attention_backward_keys", "attention"),
         ("swiglu_backward", "pointwise"),
     ],
 )
