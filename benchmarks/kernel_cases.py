@@ -1,12 +1,16 @@
 """The kernels that are timed, beside the same in plain PyTorch and Liger, at the sizes of the 3B recipe."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.nn import functional
 
-from benchmarks.kernel_launches import FEED_FORWARD, HEAD_DIM, HEADS, KV_HEADS, WIDTH
+from benchmarks.kernel_launches import FEED_FORWARD, HEAD_DIM, HEADS, KV_HEADS, SEQUENCE, VOCABULARY, WIDTH
+from megasbp.kernels.attention import SegmentBounds, attention, prepare_segments
+from megasbp.kernels.linear_cross_entropy import linear_cross_entropy
 from megasbp.kernels.qk_norm_rope import qk_norm_rope
 from megasbp.kernels.rms_norm import add_rms_norm, rms_norm
 from megasbp.kernels.rope import rotate, rotation_table
@@ -26,18 +30,30 @@ class Case:
     Attributes:
         inputs: inputs(tokens, device): what the functions take. Those that require gradients get them.
         ours, plain: the kernel, and the formula as one writes it in PyTorch, which torch.compile gets too.
+        work: of one token, by direction, "forward" and "backward", or "both" for one pass over both: bytes,
+            each input read once and each output written once, or operations.
+        counts_operations: whether `work` is operations.
         liger: the same function of Liger, given its module `liger_kernel.transformers.functional`; None where
             it has none.
-        forward_bytes, backward_bytes: of one token: each input read once, each output written once.
+        rivals: others that run on a GPU.
+        compiles: False where torch.compile has nothing of its own to make.
+        cpu_tokens: of a call on a CPU, which multiplies a thousandth as fast.
     """
 
     name: str
     inputs: Callable[[int, str], Tensors]
     ours: Callable[..., Any]
     plain: Callable[..., Any]
-    forward_bytes: int
-    backward_bytes: int
+    work: Mapping[str, float]
+    counts_operations: bool = False
     liger: Callable[[Any], Callable[..., Any]] | None = None
+    rivals: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    compiles: bool = True
+    cpu_tokens: int = 1024
+
+
+def _bytes(forward: int, backward: int) -> dict[str, float]:
+    return {"forward": forward, "backward": backward}
 
 
 def _stream(tokens: int, device: str, width: int) -> torch.Tensor:
@@ -97,6 +113,92 @@ def _liger_rope(liger: Any) -> Callable[..., Any]:
     return turned
 
 
+def _queries_keys_values(tokens: int, device: str) -> Tensors:
+    """Rows of SEQUENCE tokens, or one shorter row."""
+    size = min(tokens, SEQUENCE)
+    return tuple(
+        torch.randn(
+            tokens // size, size, heads, HEAD_DIM, device=device, dtype=torch.bfloat16, requires_grad=True
+        )
+        for heads in (HEADS, KV_HEADS, KV_HEADS)
+    )
+
+
+@functools.cache
+def _documents(rows: int, size: int, device: str, tokens: int) -> SegmentBounds:
+    """Documents of so many tokens, one behind the other; the last of a row may be shorter."""
+    return prepare_segments((torch.arange(size, device=device) // tokens).expand(rows, -1).contiguous())
+
+
+def _attend(document_tokens: int) -> Callable[..., torch.Tensor]:
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return attention(q, k, v, _documents(*q.shape[:2], q.device.type, document_tokens))
+
+    return attend
+
+
+def _attend_in_torch(document_tokens: int) -> Callable[..., torch.Tensor]:
+    """torch's best backend for whole rows; documents need a mask."""
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        whole = document_tokens >= q.shape[1]
+        mask = None if whole else _documents(*q.shape[:2], q.device.type, document_tokens).mask
+        heads_first = (x.transpose(1, 2) for x in (q, k, v))
+        return functional.scaled_dot_product_attention(
+            *heads_first, attn_mask=mask, is_causal=whole, enable_gqa=True
+        ).transpose(1, 2)
+
+    return attend
+
+
+def _attend_in_flex(document_tokens: int) -> Callable[..., torch.Tensor]:
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return attention(q, k, v, _documents(*q.shape[:2], q.device.type, document_tokens), backend="flex")
+
+    return attend
+
+
+def _attention_work(tokens: int) -> dict[str, float]:
+    """Two products forwards and five backwards, over the half of a document's square that is seen."""
+    product = tokens * HEADS * HEAD_DIM
+    return {"forward": 2 * product, "backward": 5 * product}
+
+
+def _attention(name: str, document_tokens: int) -> Case:
+    return Case(
+        name,
+        _queries_keys_values,
+        _attend(document_tokens),
+        _attend_in_torch(document_tokens),
+        _attention_work(document_tokens),
+        counts_operations=True,
+        rivals={"FlexAttention, compiled": _attend_in_flex(document_tokens)},
+        compiles=False,
+    )
+
+
+def _loss_inputs(tokens: int, device: str) -> Tensors:
+    weight = torch.randn(VOCABULARY, WIDTH, device=device, dtype=torch.bfloat16) / WIDTH**0.5
+    return (
+        _stream(tokens, device, WIDTH),
+        weight.requires_grad_(),
+        torch.randint(VOCABULARY, (1, tokens), device=device),
+    )
+
+
+def _plain_loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    logits = functional.linear(hidden, weight).flatten(0, 1)
+    return functional.cross_entropy(logits.float(), labels.flatten(), reduction="sum")
+
+
+def _liger_loss(liger: Any) -> Callable[..., Any]:
+    def loss(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        flat = hidden.flatten(0, 1), weight, labels.flatten()
+        return liger.liger_fused_linear_cross_entropy(*flat, reduction="sum")
+
+    return loss
+
+
 _HEAD_WIDTH = (HEADS + KV_HEADS) * HEAD_DIM
 # The cosines and sines of a token, both halves of a head alike.
 _TABLE = HEAD_DIM * _FP32
@@ -106,9 +208,8 @@ CASES = (
         lambda tokens, device: (_stream(tokens, device, WIDTH), _weight(device, WIDTH)),
         lambda x, weight: rms_norm(x, weight, _EPSILON),
         _plain_norm,
-        2 * WIDTH * _BF16 + _FP32,
-        3 * WIDTH * _BF16 + _FP32,
-        lambda liger: lambda x, weight: liger.liger_rms_norm(x, weight, _EPSILON, in_place=False),
+        _bytes(2 * WIDTH * _BF16 + _FP32, 3 * WIDTH * _BF16 + _FP32),
+        liger=lambda liger: lambda x, weight: liger.liger_rms_norm(x, weight, _EPSILON, in_place=False),
     ),
     Case(
         "add_rms_norm",
@@ -119,8 +220,7 @@ CASES = (
         ),
         lambda x, residual, weight: add_rms_norm(x, residual, weight, _EPSILON),
         _plain_sum_and_norm,
-        4 * WIDTH * _BF16 + _FP32,
-        4 * WIDTH * _BF16 + _FP32,
+        _bytes(4 * WIDTH * _BF16 + _FP32, 4 * WIDTH * _BF16 + _FP32),
         lambda liger: (
             lambda x, residual, weight: liger.liger_fused_add_rms_norm(
                 x, residual, weight, _EPSILON, in_place=False
@@ -132,9 +232,8 @@ CASES = (
         lambda tokens, device: (*_heads(tokens, device), _table(tokens, device)),
         rotate,
         _plain_rotate,
-        2 * _HEAD_WIDTH * _BF16 + _TABLE,
-        2 * _HEAD_WIDTH * _BF16 + _TABLE,
-        _liger_rope,
+        _bytes(2 * _HEAD_WIDTH * _BF16 + _TABLE, 2 * _HEAD_WIDTH * _BF16 + _TABLE),
+        liger=_liger_rope,
     ),
     Case(
         "qk_norm_rope",
@@ -146,8 +245,7 @@ CASES = (
         ),
         lambda *tensors: qk_norm_rope(*tensors, _EPSILON),
         _plain_norm_and_rotate,
-        2 * _HEAD_WIDTH * _BF16 + _TABLE,
-        3 * _HEAD_WIDTH * _BF16 + _TABLE,
+        _bytes(2 * _HEAD_WIDTH * _BF16 + _TABLE, 3 * _HEAD_WIDTH * _BF16 + _TABLE),
     ),
     Case(
         "swiglu",
@@ -157,8 +255,20 @@ CASES = (
         ),
         swiglu,
         _plain_swiglu,
-        3 * FEED_FORWARD * _BF16,
-        5 * FEED_FORWARD * _BF16,
-        lambda liger: liger.liger_swiglu,
+        _bytes(3 * FEED_FORWARD * _BF16, 5 * FEED_FORWARD * _BF16),
+        liger=lambda liger: liger.liger_swiglu,
+    ),
+    _attention("attention, whole rows", SEQUENCE),
+    _attention("attention, documents of 512", 512),
+    Case(
+        "linear_cross_entropy",
+        _loss_inputs,
+        linear_cross_entropy,
+        _plain_loss,
+        # Three products.
+        {"both": 6 * WIDTH * VOCABULARY},
+        counts_operations=True,
+        liger=_liger_loss,
+        cpu_tokens=128,
     ),
 )
