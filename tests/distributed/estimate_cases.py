@@ -189,8 +189,12 @@ def main(folder: Path) -> None:
     for layout, mode, micro_batches, vocabulary in PEAKS:
         sizes = peak_sizes(layout, RANKS, mode, micro_batches, vocabulary)
         found = traced_peak(runtimes[layout], sizes)
-        estimated = peak_memory(sizes, LOGITS).total
-        facts["peaks"][f"{layout} {mode} {micro_batches} {vocabulary}"] = [estimated, found]
+        estimated = peak_memory(sizes, LOGITS)
+        facts["peaks"][f"{layout} {mode} {micro_batches} {vocabulary}"] = [
+            estimated.total,
+            estimated.buffers,
+            found,
+        ]
     (folder / f"facts-{started.rank}.json").write_text(json.dumps(facts))
     started.close()
 

@@ -58,10 +58,11 @@ def test_parameters_and_every_collective_of_a_step_are_exact_at_every_layout(
             assert step["estimated"] == step["found"], (rank, name)
 
 
-def test_the_fullest_moment_on_four_ranks_is_within_a_few_percent(launched: dict[str, Any]) -> None:
-    for name, (estimated, found) in launched["peaks"].items():
-        # Above: buffers that may be on their way are counted as if they were.
-        assert -0.03 < estimated / found - 1 < 0.12, (name, estimated, found)
+def test_the_fullest_moment_on_four_ranks_is_within_three_percent(launched: dict[str, Any]) -> None:
+    for name, (estimated, buffers, found) in launched["peaks"].items():
+        # Buffers that may be on their way are counted; none, some or all of them are.
+        assert estimated > 0.97 * found, (name, estimated, buffers, found)
+        assert estimated - buffers < 1.03 * found, (name, estimated, buffers, found)
 
 
 @pytest.mark.parametrize("qk_norm", [True, False])
