@@ -75,9 +75,9 @@ def test_what_no_sequence_reaches_may_be_anything(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_bits_of_a_sequence_depend_on_itself_alone(dtype, path):
-    if path != "triton":
-        pytest.skip("promised of the GPU's kernels: PyTorch's sums follow the widest table")
+# PyTorch's sums follow the widest table.
+@pytest.mark.parametrize("path", ["triton"], indirect=True)
+def test_the_bits_of_a_sequence_depend_on_itself_alone(dtype):
     q, keys, values, table, lengths = case(CASES[4], dtype)
     together = paged_attention(q, keys, values, table, lengths)
     # Alone, with a narrower table, and with its pages elsewhere.

@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from conftest import HAS_GPU
 from kernel_checks import normal_tensor
 
 from megasbp.kernels import sample as module
@@ -12,11 +11,10 @@ from megasbp.kernels.sample import exponential_noise, nucleus, sample
 KEY = 0x0123456789ABCDEF
 
 
-@pytest.fixture(autouse=True)
-def compiled(path):
-    """The interpreter takes milliseconds a row: test_sample_in_triton.py has cases for it."""
-    if path == "triton" and not HAS_GPU:
-        pytest.skip("too many rows for Triton's interpreter; test_sample_in_triton.py has fewer")
+# Too many rows for Triton's interpreter; test_sample_in_triton.py has fewer.
+pytestmark = pytest.mark.parametrize(
+    "path", ["cpp", "torch", *(["triton"] if torch.cuda.is_available() else [])], indirect=True
+)
 
 
 def addresses(rows: int) -> torch.Tensor:
