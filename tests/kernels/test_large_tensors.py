@@ -7,9 +7,6 @@ from kernel_checks import normal_tensor
 pytest.importorskip("triton", reason="needs triton")
 
 from megasbp.kernels.cross_entropy import cross_entropy
-from megasbp.kernels.gpu import cross_entropy as gpu_cross_entropy
-from megasbp.kernels.gpu import swiglu as gpu_swiglu
-from megasbp.kernels.gpu.launch import Config
 from megasbp.kernels.qk_norm_rope import qk_norm_rope
 from megasbp.kernels.rms_norm import add_rms_norm, rms_norm
 from megasbp.kernels.rope import rotate, rotation_table
@@ -69,23 +66,3 @@ def test_last_heads_are_as_they_are_alone(size, normalised):
 
     positions = torch.arange(x.shape[1])[None] % 4096
     assert torch.equal(turned(x, positions)[:, -2:], turned(x[:, -2:].contiguous(), positions[:, -2:]))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the tests above do it on a GPU")
-def test_addresses_pass_31_bits_in_the_interpreter():
-    # Blocks so large that few programs walk over all; memory that was never written takes none.
-    block = Config(blocks=(2**20,), warps=8, stages=1)
-    size = 2**31 + 2**20
-    gate = torch.zeros(size, dtype=torch.bfloat16)
-    gate[-5:] = torch.tensor([-2.0, -1.0, 0.5, 1.0, 3.0])
-    product = gpu_swiglu.forward(gate, gate, block)
-    assert torch.equal(product[-5:], gpu_swiglu.forward(gate[-5:].clone(), gate[-5:].clone(), block))
-    assert product[-5:].abs().min() > 0
-    del product
-    logits = gate[: 2**31 + 3 * 2**18].view(3, -1)
-    labels = torch.tensor([-1, -1, logits.shape[1] - 1])
-    logits[2, -1] = 4.0
-    maximum, _, label_logit = gpu_cross_entropy.statistics(logits, labels, 0, block)
-    assert maximum[2] == label_logit[2] == 4.0
