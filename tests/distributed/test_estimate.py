@@ -63,6 +63,8 @@ def test_the_fullest_moment_on_four_ranks_is_within_three_percent(launched: dict
         # Buffers that may be on their way are counted; none, some or all of them are.
         assert estimated > 0.97 * found, (name, estimated, buffers, found)
         assert estimated - buffers < 1.03 * found, (name, estimated, buffers, found)
+        # 12.7% at full checkpointing, where the buffers are a quarter of what is found.
+        assert estimated < 1.13 * found, (name, estimated, buffers, found)
 
 
 @pytest.mark.parametrize("qk_norm", [True, False])

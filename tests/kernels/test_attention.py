@@ -3,6 +3,7 @@ import random
 import pytest
 import torch
 from kernel_checks import ROUNDING, assert_as_exact_as, largest_error, normal_tensor
+from torch import library
 
 from megasbp.kernels.attention import attention, attention_at, prepare_segments
 from megasbp.kernels.attention_backend import attend_in_flex
@@ -220,10 +221,10 @@ def test_operators_are_what_they_say(path, dtype):
     bounds = prepare_segments(segments_of([2, 3, 0]))
     starts = bounds.starts if path == "cpp" else None
     operator = torch.ops.megasbp.attention_forward.default
-    torch.library.opcheck(operator, (q, k, v, bounds.keys, bounds.queries, starts))
+    library.opcheck(operator, (q, k, v, bounds.keys, bounds.queries, starts))
     # Also of a tensor that is not contiguous.
     turned = q.detach().transpose(1, 2).contiguous().transpose(1, 2)
-    torch.library.opcheck(operator, (turned, k, v, bounds.keys, bounds.queries, starts))
+    library.opcheck(operator, (turned, k, v, bounds.keys, bounds.queries, starts))
 
 
 def test_flex_attention_sees_the_same_keys():

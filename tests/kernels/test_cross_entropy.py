@@ -1,6 +1,7 @@
 import pytest
 import torch
 from kernel_checks import assert_as_exact_as, largest_error, normal_tensor
+from torch import library
 
 from megasbp.kernels.cross_entropy import (
     cross_entropy,
@@ -146,15 +147,13 @@ def test_no_rows_have_no_loss():
 def test_operators_are_what_they_say(dtype):
     logits, labels = normal_tensor(1, 4, 33, dtype=dtype), labels_of((4, 33)).clamp(min=-1)
     ops = torch.ops.megasbp
-    torch.library.opcheck(ops.cross_entropy_forward.default, (logits.clone().requires_grad_(), labels, 0.1))
+    library.opcheck(ops.cross_entropy_forward.default, (logits.clone().requires_grad_(), labels, 0.1))
     # Also of a tensor that is not contiguous.
     part = logits[:, 3:20]
-    torch.library.opcheck(ops.cross_entropy_statistics.default, (part, labels, 3))
+    library.opcheck(ops.cross_entropy_statistics.default, (part, labels, 3))
     numbers = cross_entropy_statistics(logits, labels, 0)[:2]
     for scale, result in ((numbers[0], dtype), (None, torch.bfloat16)):
-        torch.library.opcheck(
-            ops.cross_entropy_gradient.default, (part, labels, 3, *numbers, scale, 0.1, result)
-        )
+        library.opcheck(ops.cross_entropy_gradient.default, (part, labels, 3, *numbers, scale, 0.1, result))
 
 
 @pytest.mark.parametrize("wrong", [-1, 9])

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from kernel_checks import ROUNDING, largest_error, normal_tensor
+from torch import library
 
 from megasbp.kernels.paged_attention import paged_attention, write_pages
 
@@ -121,10 +122,10 @@ def test_new_tokens_are_written_into_their_pages_and_nothing_else_is(dtype):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_operators_are_what_they_say(dtype):
     arguments = case(CASES[1], dtype)
-    torch.library.opcheck(torch.ops.megasbp.paged_attention.default, arguments)
+    library.opcheck(torch.ops.megasbp.paged_attention.default, arguments)
     keys, values = arguments[1:3]
     new = (keys[0, :2].clone(), values[0, :2].clone(), torch.tensor([3, -1]))
-    torch.library.opcheck(torch.ops.megasbp.write_pages.default, (keys, values, *new))
+    library.opcheck(torch.ops.megasbp.write_pages.default, (keys, values, *new))
 
 
 def refused(message: str, **change: torch.Tensor) -> None:

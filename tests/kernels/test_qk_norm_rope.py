@@ -3,6 +3,7 @@ import torch
 from kernel_checks import assert_as_exact_as, normal_tensor
 from test_rope import THETA, random_positions
 from test_rope import formula as turned
+from torch import library
 
 from megasbp.kernels.qk_norm_rope import qk_norm_rope
 from megasbp.kernels.rope import rotation_table
@@ -66,7 +67,7 @@ def test_in_triton_the_result_is_rounded_once(path):
 def test_operators_are_what_they_say(path):
     table = rotation_table(random_positions(2, 5), 8, THETA)
     inputs = [x.requires_grad_() for x in inputs_of((2, 5, 3, 1, 8), torch.float32)]
-    torch.library.opcheck(torch.ops.megasbp.qk_norm_rope_forward.default, (*inputs, table, EPSILON))
+    library.opcheck(torch.ops.megasbp.qk_norm_rope_forward.default, (*inputs, table, EPSILON))
 
 
 def test_the_weights_gradients_have_the_same_bits_every_time():

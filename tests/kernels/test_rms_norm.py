@@ -1,6 +1,7 @@
 import pytest
 import torch
 from kernel_checks import assert_as_exact_as, normal_tensor
+from torch import library
 
 from megasbp.kernels.rms_norm import add_rms_norm, rms_norm
 
@@ -73,10 +74,10 @@ def test_operators_are_what_they_say(dtype):
     x.requires_grad_()
     weight.requires_grad_()
     ops = torch.ops.megasbp
-    torch.library.opcheck(ops.rms_norm_forward.default, (x, weight, EPSILON))
-    torch.library.opcheck(ops.add_rms_norm_forward.default, (x, x.detach(), weight, EPSILON))
+    library.opcheck(ops.rms_norm_forward.default, (x, weight, EPSILON))
+    library.opcheck(ops.add_rms_norm_forward.default, (x, x.detach(), weight, EPSILON))
     # Also of a tensor that is not contiguous.
-    torch.library.opcheck(ops.rms_norm_forward.default, (x.transpose(0, 1), weight, EPSILON))
+    library.opcheck(ops.rms_norm_forward.default, (x.transpose(0, 1), weight, EPSILON))
 
 
 def test_the_weights_gradient_has_the_same_bits_every_time():

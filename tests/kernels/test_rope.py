@@ -1,6 +1,7 @@
 import pytest
 import torch
 from kernel_checks import assert_as_exact_as, normal_tensor
+from torch import library
 
 from megasbp.kernels.rope import rotate, rotation_table
 
@@ -59,8 +60,8 @@ def test_products_depend_on_distance_alone():
 def test_the_operator_is_what_it_says(dtype):
     q, k = (normal_tensor(n, 2, 5, heads, 8, dtype=dtype).requires_grad_() for n, heads in enumerate((4, 2)))
     table = rotation_table(random_positions(2, 5), 8, THETA)
-    torch.library.opcheck(torch.ops.megasbp.rope.default, (q, k, table, 1))
-    torch.library.opcheck(torch.ops.megasbp.rope.default, (q[..., :4], k[..., 4:], table[..., :4], -1))
+    library.opcheck(torch.ops.megasbp.rope.default, (q, k, table, 1))
+    library.opcheck(torch.ops.megasbp.rope.default, (q[..., :4], k[..., 4:], table[..., :4], -1))
 
 
 def test_keys_of_other_tokens_are_refused():

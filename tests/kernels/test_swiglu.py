@@ -1,6 +1,7 @@
 import pytest
 import torch
 from kernel_checks import assert_as_exact_as, normal_tensor
+from torch import library
 
 from megasbp.kernels.swiglu import swiglu
 
@@ -48,7 +49,7 @@ def test_strided_inputs_give_the_same_numbers():
 def test_operators_are_what_they_say(dtype):
     gate, up = (normal_tensor(seed, 3, 5, 8, dtype=dtype).requires_grad_() for seed in (1, 2))
     for inputs in ((gate, up), (gate.transpose(0, 1), up.transpose(0, 1))):
-        torch.library.opcheck(torch.ops.megasbp.swiglu_forward.default, inputs)
+        library.opcheck(torch.ops.megasbp.swiglu_forward.default, inputs)
 
 
 def test_different_shapes_are_refused():
