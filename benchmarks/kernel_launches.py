@@ -58,25 +58,25 @@ def _norm_weight(device: str, size: int = WIDTH) -> torch.Tensor:
 def _rms_norm_forward(rows: int, device: str) -> Callable[..., Any]:
     (x,) = _stream(rows, device, 1)
     weight = _norm_weight(device)
-    return lambda: rms_norm.forward(x, weight, _EPSILON)
+    return lambda *config: rms_norm.forward(x, weight, _EPSILON, *config)
 
 
 def _add_rms_norm_forward(rows: int, device: str) -> Callable[..., Any]:
     x, residual = _stream(rows, device, 2)
     weight = _norm_weight(device)
-    return lambda: rms_norm.add_forward(x, residual, weight, _EPSILON)
+    return lambda *config: rms_norm.add_forward(x, residual, weight, _EPSILON, *config)
 
 
 def _rms_norm_backward(rows: int, device: str) -> Callable[..., Any]:
     grad, x = _stream(rows, device, 2)
     weight, scale = _norm_weight(device), _random(device, rows, SEQUENCE, dtype=torch.float32)
-    return lambda: rms_norm.backward(grad, None, x, weight, scale)
+    return lambda *config: rms_norm.backward(grad, None, x, weight, scale, *config)
 
 
 def _add_rms_norm_backward(rows: int, device: str) -> Callable[..., Any]:
     grad, grad_total, x = _stream(rows, device, 3)
     weight, scale = _norm_weight(device), _random(device, rows, SEQUENCE, dtype=torch.float32)
-    return lambda: rms_norm.backward(grad, grad_total, x, weight, scale)
+    return lambda *config: rms_norm.backward(grad, grad_total, x, weight, scale, *config)
 
 
 def _swiglu_forward(rows: int, device: str) -> Callable[..., Any]:
@@ -186,10 +186,10 @@ LAUNCHES = (
         functools.partial(_attention_backward, of_queries=False),
         attention_backward.KEY_CANDIDATES,
     ),
-    Launch("rms_norm forward", _rms_norm_forward),
-    Launch("rms_norm backward", _rms_norm_backward),
-    Launch("add_rms_norm forward", _add_rms_norm_forward),
-    Launch("add_rms_norm backward", _add_rms_norm_backward),
+    Launch("rms_norm forward", _rms_norm_forward, rms_norm.FORWARD_CANDIDATES),
+    Launch("rms_norm backward", _rms_norm_backward, rms_norm.BACKWARD_CANDIDATES),
+    Launch("add_rms_norm forward", _add_rms_norm_forward, rms_norm.FORWARD_CANDIDATES),
+    Launch("add_rms_norm backward", _add_rms_norm_backward, rms_norm.BACKWARD_CANDIDATES),
     Launch("rope", _rope, rope.CANDIDATES),
     Launch("qk_norm_rope forward", _qk_norm_rope_forward, qk_norm_rope.CANDIDATES),
     Launch("qk_norm_rope backward", _qk_norm_rope_backward, qk_norm_rope.CANDIDATES),

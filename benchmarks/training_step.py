@@ -57,10 +57,17 @@ class TrainingStep:
 
     def __init__(self, recipe: Recipe, runtime: Runtime) -> None:
         training = recipe.training
-        options = BlockOptions(training.activation_checkpointing, training.compile, training.fp8)
+        options = BlockOptions(
+            training.activation_checkpointing, training.compile, training.fp8, training.attention
+        )
         self._recipe, self._runtime = recipe, runtime
         self.model = parallel_model(
-            recipe.model, runtime, training.compute_dtype, options, training.sequence_length
+            recipe.model,
+            runtime,
+            training.compute_dtype,
+            options,
+            training.sequence_length,
+            training.z_loss,
         )
         self.optimizer = build_optimizer(self.model, training)
         initialize_shards(self.model, recipe.model, seed=0)

@@ -26,6 +26,7 @@ from benchmarks import (
     duplicates,
     embeddings,
     generate,
+    kernel_tuning,
     kernels,
     pair_caps,
     preprocess,
@@ -45,10 +46,11 @@ SUBJECTS = {
     "kernels": kernels,
     "train": train,
     "generate": generate,
+    "tune": kernel_tuning,
 }
-ON_ANY_DEVICE = ("kernels", "train", "generate")
-# Not measured by `all`.
-NEEDS_A_RECIPE = ("train", "generate")
+ON_ANY_DEVICE = ("kernels", "train", "generate", "tune")
+# Not measured by `all`: what needs a recipe, and what is for those who change kernels.
+NOT_IN_ALL = ("train", "generate", "tune")
 EXPLANATION = """\
 All sides are measured in turn in one run; the table shows medians, the range of the repeats, how many times
 better megasbp is, and the targets. A tool that is not installed is named with what to install. Results go to
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_all() -> int:
     """Every subject with its defaults, each in a fresh process. Returns the worst exit status."""
-    names = [name for name in SUBJECTS if name not in NEEDS_A_RECIPE]
+    names = [name for name in SUBJECTS if name not in NOT_IN_ALL]
     statuses = [subprocess.run([sys.executable, __file__, name], check=False).returncode for name in names]
     return max(statuses)
 
@@ -144,7 +146,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--folder", type=Path, help="for temporary files (the system's)")
         command.add_argument("--results", type=Path, default=RESULTS, help="folder of the results file")
         command.add_argument("--output", type=Path, help=f"results file (RESULTS/{results_name(name)}.json)")
-    commands.add_parser("all", help="every subject with its defaults that needs no recipe")
+    commands.add_parser("all", help="every subject but train, generate and tune")
     comparison = commands.add_parser("compare", help="two results files side by side")
     comparison.add_argument("first", type=Path)
     comparison.add_argument("second", type=Path)

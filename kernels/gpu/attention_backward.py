@@ -36,15 +36,19 @@ KEY_CONFIGS = {
 }
 # Others of 16-bit types that a tuner may try.
 QUERY_CANDIDATES = (
-    Config((64, 64), warps=4, stages=2),
-    Config((128, 64), warps=8, stages=3),
-    Config((128, 128), warps=8, stages=1),
+    *(Config((64, keys), 4, stages) for keys in (32, 64) for stages in (2, 3)),
+    *(Config((128, 32), warps, 3) for warps in (4, 8)),
+    *(Config((128, 64), 8, stages) for stages in (1, 2, 3)),
+    *(Config((128, 128), 8, stages) for stages in (1, 2)),
 )
 KEY_CANDIDATES = (
-    # Triton 3.6 copies numbers of single queries in pieces: there it is the one that fits.
-    Config((32, 64), warps=8, stages=2),
-    Config((32, 128), warps=8, stages=3),
-    Config((64, 128), warps=8, stages=2),
+    # Triton 3.6 copies numbers of single queries in pieces: there the first is the one that fits.
+    *(Config((32, 64), warps, 2) for warps in (8, 4)),
+    Config((32, 64), warps=4, stages=3),
+    *(Config((64, 64), warps, stages) for warps in (4, 8) for stages in (1, 2, 3)),
+    *(Config((32, 128), 8, stages) for stages in (1, 2, 3)),
+    *(Config((64, 128), 8, stages) for stages in (1, 2, 3)),
+    *(Config((128, 64), 8, stages) for stages in (1, 2)),
 )
 
 

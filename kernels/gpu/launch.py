@@ -22,11 +22,6 @@ class Config(NamedTuple):
     stages: int
 
 
-def warps(elements: int) -> int:
-    """Warps of a program that works on so many elements at a time: 16 a thread, two 16-byte loads of bf16."""
-    return min(16, max(1, triton.next_power_of_2(elements) // 512))
-
-
 def fitted(config: Config, size: int) -> tuple[int, int]:
     """Block and warps of a config of one block for rows of this size, which may be shorter than its block."""
     block = min(config.blocks[0], triton.next_power_of_2(size))

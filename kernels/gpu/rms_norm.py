@@ -6,38 +6,52 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import processors, warps
+from .launch import Config, processors
 
-# Elements that a program works on at a time, in as many whole rows.
-_ELEMENTS = 4096
-# Programs of the backward pass per multiprocessor; each walks over rows.
-_BACKWARD_PROGRAMS = 2
+# Elements that a program works on at a time, in as many whole rows; warps are those of so many elements.
+_FORWARD = Config(blocks=(4096,), warps=8, stages=1)
+FORWARD_CANDIDATES = (Config((4096,), 4, 1), Config((4096,), 16, 1), Config((8192,), 8, 1))
+# And programs per multiprocessor, each of which walks over rows.
+_BACKWARD = Config(blocks=(4096, 2), warps=8, stages=1)
+BACKWARD_CANDIDATES = tuple(
+    Config((4096, programs), warps, stages)
+    for programs, warps, stages in (
+        *((1, 8, 2), (1, 16, 1), (1, 16, 2), (1, 16, 3), (2, 4, 2), (2, 8, 2), (2, 8, 3), (3, 8, 1)),
+        *((3, 8, 2), (4, 4, 1), (4, 4, 2), (4, 8, 1)),
+    )
+)
 
 
-def forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def forward(x: Tensor, weight: Tensor, eps: float, config: Config = _FORWARD) -> tuple[Tensor, Tensor]:
     """The norm of `x`, and fp32 1 / length of each row; contiguous tensors."""
     y, scale = torch.empty_like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
-    _launch_forward(x, x, weight, x, y, scale, eps, adds=False)
+    _launch_forward(x, x, weight, x, y, scale, eps, False, config)
     return y, scale
 
 
-def add_forward(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def add_forward(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float, config: Config = _FORWARD
+) -> tuple[Tensor, Tensor, Tensor]:
     """The sum, its norm, and fp32 1 / length of each of its rows; contiguous tensors."""
     total, y, scale = torch.empty_like(x), torch.empty_like(x), x.new_empty(x.shape[:-1], dtype=torch.float32)
-    _launch_forward(x, residual, weight, total, y, scale, eps, adds=True)
+    _launch_forward(x, residual, weight, total, y, scale, eps, True, config)
     return total, y, scale
 
 
 def backward(
-    grad: Tensor, grad_total: Tensor | None, total: Tensor, weight: Tensor, scale: Tensor
+    grad: Tensor,
+    grad_total: Tensor | None,
+    total: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    config: Config = _BACKWARD,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of what was normalised and of the weight; `grad_total` is added to the first."""
     grad_x = torch.empty_like(total)
     width = total.shape[-1]
-    block = triton.next_power_of_2(width)
-    rows = max(1, _ELEMENTS // block)
+    block, rows, warps = _fitted(config, width)
     blocks = triton.cdiv(scale.numel(), rows)
-    programs = min(blocks, _BACKWARD_PROGRAMS * processors(total))
+    programs = min(blocks, config.blocks[1] * processors(total))
     parts = total.new_empty(programs, width, dtype=torch.float32)
     if programs:
         rms_norm_backward[(programs,)](
@@ -53,9 +67,18 @@ def backward(
             BLOCK=block,
             ROWS=rows,
             ADDS=grad_total is not None,
-            num_warps=warps(rows * block),
+            STAGES=config.stages,
+            num_warps=warps,
         )
     return grad_x, parts.sum(0).to(weight.dtype)
+
+
+def _fitted(config: Config, width: int) -> tuple[int, int, int]:
+    """Columns, rows and warps of a program; a row may be longer than a config's elements."""
+    block = triton.next_power_of_2(width)
+    rows = max(1, config.blocks[0] // block)
+    warps = config.warps * rows * block // config.blocks[0]
+    return block, rows, min(16, max(1, warps))
 
 
 def _launch_forward(
@@ -67,10 +90,10 @@ def _launch_forward(
     scale: Tensor,
     eps: float,
     adds: bool,
+    config: Config,
 ) -> None:
     width = x.shape[-1]
-    block = triton.next_power_of_2(width)
-    rows = max(1, _ELEMENTS // block)
+    block, rows, warps = _fitted(config, width)
     programs = triton.cdiv(scale.numel(), rows)
     if programs:
         rms_norm_forward[(programs,)](
@@ -86,7 +109,7 @@ def _launch_forward(
             BLOCK=block,
             ROWS=rows,
             ADDS=adds,
-            num_warps=warps(rows * block),
+            num_warps=warps,
         )
 
 
@@ -137,12 +160,13 @@ def rms_norm_backward(
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
     ADDS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):
     column = tl.arange(0, BLOCK)
     weight = tl.load(weight_ptr + column[None, :], (column < WIDTH)[None, :], other=0.0).to(tl.float32)
     # Summed over the rows of a block at the end only: that needs all threads.
     grad_weight = tl.zeros([ROWS, BLOCK], tl.float32)
-    for block in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
+    for block in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0), num_stages=STAGES):
         row = block * ROWS + tl.arange(0, ROWS).to(tl.int64)
         offset = row[:, None] * WIDTH + column[None, :]
         inside = (row < rows)[:, None] & (column < WIDTH)[None, :]

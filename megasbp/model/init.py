@@ -13,8 +13,8 @@ from megasbp.model.transformer import Transformer
 # The last layers of the two branches of a block: their sum over all layers keeps the residual stream's scale
 # (Radford et al., "Language models are unsupervised multitask learners", section 2.3).
 _RESIDUAL_OUTPUTS = ("attention.output.weight", "feed_forward.down.weight")
-# Elements made at a time; their integer words stay in the cache.
-_CHUNK = 2**16
+# Elements made at a time: on a CPU their integer words stay in the cache; a device is given enough to do.
+_CPU_CHUNK, _DEVICE_CHUNK = 2**16, 2**24
 
 
 def initialize(model: Transformer, seed: int) -> None:
@@ -48,7 +48,8 @@ def fill(
         part.fill_(1.0)
         return
     columns = torch.arange(part.shape[1], device=part.device) + offset[1]
-    height = max(1, _CHUNK // max(1, part.shape[1]))
+    chunk = _CPU_CHUNK if part.device.type == "cpu" else _DEVICE_CHUNK
+    height = max(1, chunk // max(1, part.shape[1]))
     for first in range(0, len(part), height):
         rows = part[first : first + height]
         numbers = torch.arange(len(rows), device=part.device) + first + offset[0]
