@@ -4,6 +4,7 @@ import datetime
 import math
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -204,6 +205,9 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
+    """Of the clone; MEGASBP_COMMIT names it in a copy without its history."""
+    if "MEGASBP_COMMIT" in os.environ or shutil.which("git") is None:
+        return os.environ.get("MEGASBP_COMMIT", "unknown")
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run(
         [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
