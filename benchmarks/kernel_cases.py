@@ -221,7 +221,7 @@ CASES = (
         lambda x, residual, weight: add_rms_norm(x, residual, weight, _EPSILON),
         _plain_sum_and_norm,
         _bytes(4 * WIDTH * _BF16 + _FP32, 4 * WIDTH * _BF16 + _FP32),
-        lambda liger: (
+        liger=lambda liger: (
             lambda x, residual, weight: liger.liger_fused_add_rms_norm(
                 x, residual, weight, _EPSILON, in_place=False
             )

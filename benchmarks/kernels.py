@@ -58,6 +58,9 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Measure]:
 def _measures(case: Case, device: str, tokens: int, ceiling: float, repeats: int) -> list[Measure]:
     sides = _sides(case, device)
     inputs = case.inputs(tokens, device)
+    for name, side in sides.items():
+        if name != OURS and not isinstance(side, str):
+            sides[name] = _problem(side, inputs) or side
     on_gpu = device == "cuda"
     measures = []
     for direction, work in case.work.items():
@@ -97,6 +100,15 @@ def _sides(case: Case, device: str) -> dict[str, Callable[..., Any] | str]:
     for name, rival in case.rivals.items():
         sides[name] = "runs on a GPU" if device == "cpu" else rival
     return sides
+
+
+def _problem(side: Callable[..., Any], inputs: Tensors) -> str:
+    """Why a side cannot run here, or nothing."""
+    try:
+        _call(side, inputs, "backward")()
+    except Exception as error:
+        return f"failed: {type(error).__name__}: {error}"[:200]
+    return ""
 
 
 def _targets(case: Case) -> list[str]:

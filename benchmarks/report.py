@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -32,8 +33,10 @@ def machine() -> dict[str, Any]:
             if line.startswith("model name"):
                 processor = line.split(":", 1)[1].strip()
                 break
+    devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return {
         "processor": processor,
+        "devices": devices,
         "cores": os.cpu_count(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": platform.platform(),

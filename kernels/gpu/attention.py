@@ -2,6 +2,9 @@
 
 A program walks the keys that any of its queries sees; scores never leave it. Tiles that all of its queries
 see whole go without a mask. `attention_backward` has the gradients.
+
+On Hopper and later GPUs tiles are fetched by the copy engine, which knows a tensor by its descriptor: no
+thread holds addresses, and the registers that frees keep the sums from being spilled.
 """
 
 import math
@@ -10,15 +13,16 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
-from .launch import Config, head_block
+from .launch import Config, copies_tiles, head_block
 
 # (Queries, keys) of a tile, by bytes of an element and `head_block`. fp32 has no matrix instruction.
 CONFIGS = {
     (2, 16): Config((128, 64), warps=4, stages=3),
     (2, 32): Config((128, 64), warps=4, stages=3),
     (2, 64): Config((128, 64), warps=4, stages=3),
-    (2, 128): Config((128, 64), warps=8, stages=3),
+    (2, 128): Config((128, 128), warps=8, stages=3),
     (4, 16): Config((32, 32), warps=4, stages=1),
     (4, 32): Config((32, 32), warps=4, stages=1),
     (4, 64): Config((32, 32), warps=4, stages=1),
@@ -50,10 +54,11 @@ def forward(
     config = config or CONFIGS[q_BQHE.element_size(), head_block(head_dim)]
     programs = rows * heads * triton.cdiv(queries, config.blocks[0])
     if programs:
+        described = copies_tiles(q_BQHE, k_BSKE, v_BSKE)
         attention_forward[(programs,)](
-            q_BQHE,
-            k_BSKE,
-            v_BSKE,
+            tiles(q_BQHE, config.blocks[0], described),
+            tiles(k_BSKE, config.blocks[1], described),
+            tiles(v_BSKE, config.blocks[1], described),
             *keys.unbind(),
             mixed,
             log_sums,
@@ -66,6 +71,7 @@ def forward(
             BLOCK_Q=config.blocks[0],
             BLOCK_S=config.blocks[1],
             BLOCK_E=head_block(head_dim),
+            DESCRIBED=described,
             num_warps=config.warps,
             num_stages=config.stages,
         )
@@ -77,28 +83,43 @@ def score_scale(head_dim: int) -> float:
     return math.log2(math.e) / math.sqrt(head_dim)
 
 
-@triton.jit
-def load_rows(ptr, first, end, STRIDE: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr,
-              BLOCK_E: tl.constexpr, CHECKED: tl.constexpr):  # fmt: skip
-    """[ROWS, BLOCK_E] of rows from `first` on; zero beyond E, and where CHECKED from row `end` on."""
-    row = tl.arange(0, ROWS)
-    column = tl.arange(0, BLOCK_E)
-    # One 64-bit product a tile; offsets inside it are the same for every tile.
-    tile = ptr + tl.cast(first, tl.int64) * STRIDE + row[:, None] * STRIDE + column[None, :]
-    if CHECKED:
-        return tl.load(tile, (first + row < end)[:, None] & (column < E)[None, :], other=0.0)
-    if E == BLOCK_E:
-        return tl.load(tile)
-    return tl.load(tile, (column < E)[None, :], other=0.0)
+def tiles(x_BSHE: Tensor, rows: int, described: bool) -> Tensor | TensorDescriptor:
+    """A tensor as `load_rows` takes it: itself, or for the copy engine as a matrix [B * S, H * E]."""
+    if not described:
+        return x_BSHE
+    head_dim = x_BSHE.shape[3]
+    return TensorDescriptor.from_tensor(x_BSHE.flatten(2).flatten(0, 1), [rows, head_dim])
 
 
 @triton.jit
-def store_rows(ptr, tile, first, end, STRIDE: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr,
+def load_rows(source, start, head, first, end, HEADS: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr,
+              BLOCK_E: tl.constexpr, CHECKED: tl.constexpr, DESCRIBED: tl.constexpr):  # fmt: skip
+    """[ROWS, BLOCK_E] of a head, from row start + first on.
+
+    Zero beyond E, and where CHECKED from row start + end on; DESCRIBED, those rows are what lies there.
+    """
+    if DESCRIBED:
+        return source.load([start + first, head * E])
+    else:
+        row = tl.arange(0, ROWS)
+        column = tl.arange(0, BLOCK_E)
+        # One 64-bit product a tile; offsets inside it are the same for every tile.
+        begin = source + tl.cast(start + first, tl.int64) * (HEADS * E) + head * E
+        tile = begin + row[:, None] * (HEADS * E) + column[None, :]
+        if CHECKED:
+            return tl.load(tile, (first + row < end)[:, None] & (column < E)[None, :], other=0.0)
+        if E == BLOCK_E:
+            return tl.load(tile)
+        return tl.load(tile, (column < E)[None, :], other=0.0)
+
+
+@triton.jit
+def store_rows(ptr, tile, start, head, first, end, HEADS: tl.constexpr, E: tl.constexpr, ROWS: tl.constexpr,
                BLOCK_E: tl.constexpr):  # fmt: skip
     """Writes what `load_rows` would load, checked."""
     row = first + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK_E)
-    place = ptr + row.to(tl.int64)[:, None] * STRIDE + column[None, :]
+    place = ptr + (start + row).to(tl.int64)[:, None] * (HEADS * E) + head * E + column[None, :]
     tl.store(place, tile.to(ptr.dtype.element_ty), (row < end)[:, None] & (column < E)[None, :])
 
 
@@ -115,9 +136,9 @@ def tiles_seen_whole(begin, end, BLOCK: tl.constexpr):
 
 @triton.jit
 def attention_forward(
-    q_ptr,
-    k_ptr,
-    v_ptr,
+    q_source,
+    k_source,
+    v_source,
     key_begin_ptr,
     key_end_ptr,
     mixed_ptr,
@@ -131,16 +152,14 @@ def attention_forward(
     BLOCK_Q: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):
     # The last queries of a row see the most keys: they begin first.
     blocks = tl.cdiv(queries, BLOCK_Q)
     first_query = (blocks - 1 - tl.program_id(0) % blocks) * BLOCK_Q
     row_head = tl.program_id(0) // blocks
     row, head = row_head // H, row_head % H
-    q_start = row.to(tl.int64) * queries * (H * E) + head * E
-    kv_start = row.to(tl.int64) * size * (K * E) + head // (H // K) * E
-    k_ptr += kv_start
-    v_ptr += kv_start
+    kv_head = head // (H // K)
 
     query = first_query + tl.arange(0, BLOCK_Q)
     # Those beyond the row are as its last, which changes no run.
@@ -148,27 +167,29 @@ def attention_forward(
     begin, end = tl.load(key_begin_ptr + bound), tl.load(key_end_ptr + bound)
     first_key, last_key, whole = tiles_seen_whole(begin, end, BLOCK_S)
     border = first_key + whole * BLOCK_S
-    q = load_rows(q_ptr + q_start, first_query, queries, H * E, E, BLOCK_Q, BLOCK_E, True)
+    q = load_rows(
+        q_source, row * queries, head, first_query, queries, H, E, BLOCK_Q, BLOCK_E, True, DESCRIBED
+    )
 
     mixed = tl.zeros([BLOCK_Q, BLOCK_E], tl.float32)
     top = tl.full([BLOCK_Q], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     for key in tl.range(first_key, border, BLOCK_S):
-        k = load_rows(k_ptr, key, size, K * E, E, BLOCK_S, BLOCK_E, False)
+        k = load_rows(k_source, row * size, kv_head, key, size, K, E, BLOCK_S, BLOCK_E, False, DESCRIBED)
         scores = tl.dot(q, k.T, input_precision="ieee")
-        v = load_rows(v_ptr, key, size, K * E, E, BLOCK_S, BLOCK_E, False)
+        v = load_rows(v_source, row * size, kv_head, key, size, K, E, BLOCK_S, BLOCK_E, False, DESCRIBED)
         mixed, top, total = _add_tile(mixed, top, total, scores, v, scale, False)
     for key in tl.range(border, last_key, BLOCK_S):
-        k = load_rows(k_ptr, key, size, K * E, E, BLOCK_S, BLOCK_E, True)
+        k = load_rows(k_source, row * size, kv_head, key, size, K, E, BLOCK_S, BLOCK_E, True, DESCRIBED)
         scores = tl.dot(q, k.T, input_precision="ieee")
         place = (key + tl.arange(0, BLOCK_S))[None, :]
         scores = tl.where((place >= begin[:, None]) & (place < end[:, None]), scores, float("-inf"))
-        v = load_rows(v_ptr, key, size, K * E, E, BLOCK_S, BLOCK_E, True)
+        v = load_rows(v_source, row * size, kv_head, key, size, K, E, BLOCK_S, BLOCK_E, True, DESCRIBED)
         mixed, top, total = _add_tile(mixed, top, total, scores, v, scale, True)
 
     seen = total > 0
     mixed /= tl.where(seen, total, 1.0)[:, None]
-    store_rows(mixed_ptr + q_start, mixed, first_query, queries, H * E, E, BLOCK_Q, BLOCK_E)
+    store_rows(mixed_ptr, mixed, row * queries, head, first_query, queries, H, E, BLOCK_Q, BLOCK_E)
     log_sum = tl.where(seen, (top + tl.log2(total)) * 0.6931471805599453, float("-inf"))
     tl.store(log_sums_ptr + row_head.to(tl.int64) * queries + query, log_sum, query < queries)
 

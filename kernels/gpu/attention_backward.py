@@ -8,16 +8,17 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
-from .attention import load_rows, score_scale, store_rows, tiles_seen_whole
-from .launch import Config, head_block
+from .attention import load_rows, score_scale, store_rows, tiles, tiles_seen_whole
+from .launch import Config, copies_tiles, head_block
 
 # (Queries, keys) of a tile, by bytes of an element and `head_block`.
 QUERY_CONFIGS = {
     (2, 16): Config((128, 64), warps=4, stages=3),
     (2, 32): Config((128, 64), warps=4, stages=3),
     (2, 64): Config((128, 64), warps=8, stages=3),
-    (2, 128): Config((128, 64), warps=8, stages=2),
+    (2, 128): Config((128, 64), warps=8, stages=3),
     (4, 16): Config((32, 32), warps=4, stages=1),
     (4, 32): Config((32, 32), warps=4, stages=1),
     (4, 64): Config((32, 32), warps=4, stages=1),
@@ -27,8 +28,7 @@ KEY_CONFIGS = {
     (2, 16): Config((64, 128), warps=4, stages=3),
     (2, 32): Config((64, 128), warps=4, stages=3),
     (2, 64): Config((64, 128), warps=8, stages=3),
-    # (64, 128) needs a few registers more than there are, and Triton 3.6 with three stages too.
-    (2, 128): Config((32, 128), warps=8, stages=2),
+    (2, 128): Config((32, 64), warps=4, stages=3),
     (4, 16): Config((32, 32), warps=4, stages=1),
     (4, 32): Config((32, 32), warps=4, stages=1),
     (4, 64): Config((16, 32), warps=4, stages=1),
@@ -44,7 +44,8 @@ QUERY_CANDIDATES = (
 KEY_CANDIDATES = (
     # Triton 3.6 copies numbers of single queries in pieces: there the first is the one that fits.
     *(Config((32, 64), warps, 2) for warps in (8, 4)),
-    Config((32, 64), warps=4, stages=3),
+    *(Config((32, 64), warps=4, stages=stages) for stages in (3, 4)),
+    *(Config((16, 64), warps=4, stages=stages) for stages in (3, 4)),
     *(Config((64, 64), warps, stages) for warps in (4, 8) for stages in (1, 2, 3)),
     *(Config((32, 128), 8, stages) for stages in (1, 2, 3)),
     *(Config((64, 128), 8, stages) for stages in (1, 2, 3)),
@@ -76,15 +77,14 @@ def backward(
     block, scale = head_block(head_dim), score_scale(head_dim)
     grad_q, grad_k, grad_v = torch.empty_like(q_BQHE), torch.empty_like(k_BSKE), torch.empty_like(v_BSKE)
     products = torch.empty_like(log_sums)
+    described = copies_tiles(grad_BQHE, q_BQHE, k_BSKE, v_BSKE, mixed_BQHE)
     config = query_config or QUERY_CONFIGS[q_BQHE.element_size(), block]
     programs = rows * heads * triton.cdiv(length, config.blocks[0])
     if programs:
         attention_backward_queries[(programs,)](
-            grad_BQHE,
-            q_BQHE,
-            k_BSKE,
-            v_BSKE,
-            mixed_BQHE,
+            *(tiles(x, config.blocks[0], described) for x in (grad_BQHE, q_BQHE)),
+            *(tiles(x, config.blocks[1], described) for x in (k_BSKE, v_BSKE)),
+            tiles(mixed_BQHE, config.blocks[0], described),
             log_sums,
             *keys.unbind(),
             grad_q,
@@ -98,6 +98,7 @@ def backward(
             BLOCK_Q=config.blocks[0],
             BLOCK_S=config.blocks[1],
             BLOCK_E=block,
+            DESCRIBED=described,
             num_warps=config.warps,
             num_stages=config.stages,
         )
@@ -105,12 +106,9 @@ def backward(
     programs = rows * kv_heads * triton.cdiv(size, config.blocks[1])
     if programs:
         attention_backward_keys[(programs,)](
-            grad_BQHE,
-            q_BQHE,
-            k_BSKE,
-            v_BSKE,
-            log_sums,
-            products,
+            *(tiles(x, config.blocks[0], described) for x in (grad_BQHE, q_BQHE)),
+            *(tiles(x, config.blocks[1], described) for x in (k_BSKE, v_BSKE)),
+            *(_numbers(x, config.blocks[0], described) for x in (log_sums, products)),
             *queries.unbind(),
             grad_k,
             grad_v,
@@ -123,19 +121,37 @@ def backward(
             BLOCK_Q=config.blocks[0],
             BLOCK_S=config.blocks[1],
             BLOCK_E=block,
+            DESCRIBED=described,
             num_warps=config.warps,
             num_stages=config.stages,
         )
     return grad_q, grad_k, grad_v
 
 
+def _numbers(x_BHS: Tensor, queries: int, described: bool) -> Tensor | TensorDescriptor:
+    """A number of each query of each head as `_load_numbers` takes it."""
+    return TensorDescriptor.from_tensor(x_BHS.flatten(), [queries]) if described else x_BHS
+
+
+@triton.jit
+def _load_numbers(source, start, first, end, BLOCK: tl.constexpr, CHECKED: tl.constexpr,
+                  DESCRIBED: tl.constexpr):  # fmt: skip
+    """Those of BLOCK queries from `first` on, as `load_rows` has rows."""
+    if DESCRIBED:
+        return source.load([start + first])
+    else:
+        query = first + tl.arange(0, BLOCK)
+        place = source + tl.cast(start, tl.int64) + query
+        return tl.load(place, query < end, other=0.0) if CHECKED else tl.load(place)
+
+
 @triton.jit
 def attention_backward_queries(
-    grad_ptr,
-    q_ptr,
-    k_ptr,
-    v_ptr,
-    mixed_ptr,
+    grad_source,
+    q_source,
+    k_source,
+    v_source,
+    mixed_source,
     log_sums_ptr,
     key_begin_ptr,
     key_end_ptr,
@@ -150,16 +166,14 @@ def attention_backward_queries(
     BLOCK_Q: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):
     """The gradient of queries; also writes each one's product of result and gradient, which keys need."""
     blocks = tl.cdiv(queries, BLOCK_Q)
     first_query = (blocks - 1 - tl.program_id(0) % blocks) * BLOCK_Q
     row_head = tl.program_id(0) // blocks
     row, head = row_head // H, row_head % H
-    q_start = row.to(tl.int64) * queries * (H * E) + head * E
-    kv_start = row.to(tl.int64) * size * (K * E) + head // (H // K) * E
-    k_ptr += kv_start
-    v_ptr += kv_start
+    kv_head = head // (H // K)
 
     query = first_query + tl.arange(0, BLOCK_Q)
     bound = row.to(tl.int64) * queries + tl.minimum(query, queries - 1)
@@ -168,24 +182,30 @@ def attention_backward_queries(
     border = first_key + whole * BLOCK_S
 
     number = row_head.to(tl.int64) * queries + query
-    grad = load_rows(grad_ptr + q_start, first_query, queries, H * E, E, BLOCK_Q, BLOCK_E, True)
-    mixed = load_rows(mixed_ptr + q_start, first_query, queries, H * E, E, BLOCK_Q, BLOCK_E, True)
+    grad = load_rows(
+        grad_source, row * queries, head, first_query, queries, H, E, BLOCK_Q, BLOCK_E, True, DESCRIBED
+    )
+    mixed = load_rows(
+        mixed_source, row * queries, head, first_query, queries, H, E, BLOCK_Q, BLOCK_E, True, DESCRIBED
+    )
     product = tl.sum(grad.to(tl.float32) * mixed.to(tl.float32), 1)
     tl.store(products_ptr + number, product, query < queries)
     log_sum = tl.load(log_sums_ptr + number, query < queries, other=0.0) * 1.4426950408889634
-    q = load_rows(q_ptr + q_start, first_query, queries, H * E, E, BLOCK_Q, BLOCK_E, True)
+    q = load_rows(
+        q_source, row * queries, head, first_query, queries, H, E, BLOCK_Q, BLOCK_E, True, DESCRIBED
+    )
 
     grad_q = tl.zeros([BLOCK_Q, BLOCK_E], tl.float32)
     for key in tl.range(first_key, border, BLOCK_S):
-        k = load_rows(k_ptr, key, size, K * E, E, BLOCK_S, BLOCK_E, False)
-        v = load_rows(v_ptr, key, size, K * E, E, BLOCK_S, BLOCK_E, False)
+        k = load_rows(k_source, row * size, kv_head, key, size, K, E, BLOCK_S, BLOCK_E, False, DESCRIBED)
+        v = load_rows(v_source, row * size, kv_head, key, size, K, E, BLOCK_S, BLOCK_E, False, DESCRIBED)
         weights = tl.exp2(tl.dot(q, k.T, input_precision="ieee") * scale - log_sum[:, None])
         of_weights = tl.dot(grad, v.T, input_precision="ieee")
         of_scores = (weights * (of_weights - product[:, None])).to(k.dtype)
         grad_q = tl.dot(of_scores, k, grad_q, input_precision="ieee")
     for key in tl.range(border, last_key, BLOCK_S):
-        k = load_rows(k_ptr, key, size, K * E, E, BLOCK_S, BLOCK_E, True)
-        v = load_rows(v_ptr, key, size, K * E, E, BLOCK_S, BLOCK_E, True)
+        k = load_rows(k_source, row * size, kv_head, key, size, K, E, BLOCK_S, BLOCK_E, True, DESCRIBED)
+        v = load_rows(v_source, row * size, kv_head, key, size, K, E, BLOCK_S, BLOCK_E, True, DESCRIBED)
         weights = tl.exp2(tl.dot(q, k.T, input_precision="ieee") * scale - log_sum[:, None])
         place = (key + tl.arange(0, BLOCK_S))[None, :]
         weights = tl.where((place >= begin[:, None]) & (place < end[:, None]), weights, 0.0)
@@ -194,17 +214,17 @@ def attention_backward_queries(
         grad_q = tl.dot(of_scores, k, grad_q, input_precision="ieee")
 
     grad_q *= scale * 0.6931471805599453
-    store_rows(grad_q_ptr + q_start, grad_q, first_query, queries, H * E, E, BLOCK_Q, BLOCK_E)
+    store_rows(grad_q_ptr, grad_q, row * queries, head, first_query, queries, H, E, BLOCK_Q, BLOCK_E)
 
 
 @triton.jit
 def attention_backward_keys(
-    grad_ptr,
-    q_ptr,
-    k_ptr,
-    v_ptr,
-    log_sums_ptr,
-    products_ptr,
+    grad_source,
+    q_source,
+    k_source,
+    v_source,
+    log_sums_source,
+    products_source,
     query_begin_ptr,
     query_end_ptr,
     grad_k_ptr,
@@ -218,6 +238,7 @@ def attention_backward_keys(
     BLOCK_Q: tl.constexpr,
     BLOCK_S: tl.constexpr,
     BLOCK_E: tl.constexpr,
+    DESCRIBED: tl.constexpr,
 ):
     """The gradients of keys and values, over all query heads that use them. Tiles are [keys, queries]."""
     blocks = tl.cdiv(size, BLOCK_S)
@@ -225,7 +246,6 @@ def attention_backward_keys(
     first_key = tl.program_id(0) % blocks * BLOCK_S
     row_head = tl.program_id(0) // blocks
     row, kv_head = row_head // K, row_head % K
-    kv_start = row.to(tl.int64) * size * (K * E) + kv_head * E
 
     bound = row.to(tl.int64) * size + tl.minimum(first_key + tl.arange(0, BLOCK_S), size - 1)
     begin, end = tl.load(query_begin_ptr + bound), tl.load(query_end_ptr + bound)
@@ -234,40 +254,50 @@ def attention_backward_keys(
     whole = tl.maximum(last_query - tl.max(begin), 0) // BLOCK_Q
     whole = tl.where(tl.min(end) == last_query, whole, 0)
     border = last_query - whole * BLOCK_Q
-    k = load_rows(k_ptr + kv_start, first_key, size, K * E, E, BLOCK_S, BLOCK_E, True)
-    v = load_rows(v_ptr + kv_start, first_key, size, K * E, E, BLOCK_S, BLOCK_E, True)
+    k = load_rows(k_source, row * size, kv_head, first_key, size, K, E, BLOCK_S, BLOCK_E, True, DESCRIBED)
+    v = load_rows(v_source, row * size, kv_head, first_key, size, K, E, BLOCK_S, BLOCK_E, True, DESCRIBED)
 
     grad_k = tl.zeros([BLOCK_S, BLOCK_E], tl.float32)
     grad_v = tl.zeros([BLOCK_S, BLOCK_E], tl.float32)
     for head in tl.range(kv_head * (H // K), (kv_head + 1) * (H // K)):
-        q_start = row.to(tl.int64) * queries * (H * E) + head * E
-        numbers = (row * H + head).to(tl.int64) * queries
+        numbers = (row * H + head) * queries
         for first in tl.range(first_query, border, BLOCK_Q):
             query = first + tl.arange(0, BLOCK_Q)
             inside = query < border
-            q = load_rows(q_ptr + q_start, first, border, H * E, E, BLOCK_Q, BLOCK_E, True)
-            log_sum = tl.load(log_sums_ptr + numbers + query, inside, other=0.0) * 1.4426950408889634
-            weights = tl.exp2(tl.dot(k, q.T, input_precision="ieee") * scale - log_sum[None, :])
+            q = load_rows(
+                q_source, row * queries, head, first, border, H, E, BLOCK_Q, BLOCK_E, True, DESCRIBED
+            )
+            log_sum = _load_numbers(log_sums_source, numbers, first, border, BLOCK_Q, True, DESCRIBED)
+            weights = tl.exp2(
+                tl.dot(k, q.T, input_precision="ieee") * scale - log_sum[None, :] * 1.4426950408889634
+            )
             seen = (query[None, :] >= begin[:, None]) & (query[None, :] < end[:, None]) & inside[None, :]
             weights = tl.where(seen, weights, 0.0)
-            grad = load_rows(grad_ptr + q_start, first, border, H * E, E, BLOCK_Q, BLOCK_E, True)
-            product = tl.load(products_ptr + numbers + query, inside, other=0.0)
+            grad = load_rows(
+                grad_source, row * queries, head, first, border, H, E, BLOCK_Q, BLOCK_E, True, DESCRIBED
+            )
+            product = _load_numbers(products_source, numbers, first, border, BLOCK_Q, True, DESCRIBED)
             of_weights = tl.dot(v, grad.T, input_precision="ieee")
             grad_v = tl.dot(weights.to(grad.dtype), grad, grad_v, input_precision="ieee")
             of_scores = (weights * (of_weights - product[None, :])).to(q.dtype)
             grad_k = tl.dot(of_scores, q, grad_k, input_precision="ieee")
         for first in tl.range(border, last_query, BLOCK_Q):
-            query = first + tl.arange(0, BLOCK_Q)
-            q = load_rows(q_ptr + q_start, first, border, H * E, E, BLOCK_Q, BLOCK_E, False)
-            log_sum = tl.load(log_sums_ptr + numbers + query) * 1.4426950408889634
-            weights = tl.exp2(tl.dot(k, q.T, input_precision="ieee") * scale - log_sum[None, :])
-            grad = load_rows(grad_ptr + q_start, first, border, H * E, E, BLOCK_Q, BLOCK_E, False)
-            product = tl.load(products_ptr + numbers + query)
+            q = load_rows(
+                q_source, row * queries, head, first, border, H, E, BLOCK_Q, BLOCK_E, False, DESCRIBED
+            )
+            log_sum = _load_numbers(log_sums_source, numbers, first, last_query, BLOCK_Q, False, DESCRIBED)
+            weights = tl.exp2(
+                tl.dot(k, q.T, input_precision="ieee") * scale - log_sum[None, :] * 1.4426950408889634
+            )
+            grad = load_rows(
+                grad_source, row * queries, head, first, border, H, E, BLOCK_Q, BLOCK_E, False, DESCRIBED
+            )
+            product = _load_numbers(products_source, numbers, first, last_query, BLOCK_Q, False, DESCRIBED)
             of_weights = tl.dot(v, grad.T, input_precision="ieee")
             grad_v = tl.dot(weights.to(grad.dtype), grad, grad_v, input_precision="ieee")
             of_scores = (weights * (of_weights - product[None, :])).to(q.dtype)
             grad_k = tl.dot(of_scores, q, grad_k, input_precision="ieee")
 
     grad_k *= scale * 0.6931471805599453
-    store_rows(grad_k_ptr + kv_start, grad_k, first_key, size, K * E, E, BLOCK_S, BLOCK_E)
-    store_rows(grad_v_ptr + kv_start, grad_v, first_key, size, K * E, E, BLOCK_S, BLOCK_E)
+    store_rows(grad_k_ptr, grad_k, row * size, kv_head, first_key, size, K, E, BLOCK_S, BLOCK_E)
+    store_rows(grad_v_ptr, grad_v, row * size, kv_head, first_key, size, K, E, BLOCK_S, BLOCK_E)

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from .launch import Config, fitted
 
-# Blocks of logits. 16 a thread are four 16-byte loads of fp32: the five programs that a multiprocessor holds
-# have 80 KiB on their way.
-DEFAULT = Config(blocks=(4096,), warps=8, stages=1)
-CANDIDATES = (Config((2048,), 4, 1), Config((8192,), 8, 1))
+# Blocks of logits: 32 a thread are eight 16-byte loads of fp32.
+DEFAULT = Config(blocks=(8192,), warps=8, stages=1)
+CANDIDATES = (Config((2048,), 4, 1), Config((4096,), 8, 1))
 
 
 def statistics(

@@ -41,3 +41,19 @@ def processors(tensor: torch.Tensor) -> int:
 @functools.cache
 def _processors(device: int) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def copies_tiles(*tensors: torch.Tensor) -> bool:
+    """Whether the copy engine of the device can fetch tiles of these tensors [..., E]: on Hopper and later,
+    where rows are whole tiles and begin at multiples of 16 bytes."""
+    row = tensors[0].shape[-1]
+    if row < 16 or row != triton.next_power_of_2(row) or any(x.data_ptr() % 16 for x in tensors):
+        return False
+    device = tensors[0].device
+    # In the interpreter too: it has both ways.
+    return device.type != "cuda" or _capability(device.index or 0) >= (9, 0)
+
+
+@functools.cache
+def _capability(device: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)

@@ -9,15 +9,26 @@ from torch import Tensor
 from .launch import Config, processors
 
 # Elements that a program works on at a time, in as many whole rows; warps are those of so many elements.
-_FORWARD = Config(blocks=(4096,), warps=8, stages=1)
-FORWARD_CANDIDATES = (Config((4096,), 4, 1), Config((4096,), 16, 1), Config((8192,), 8, 1))
+_FORWARD = Config(blocks=(4096,), warps=4, stages=1)
+FORWARD_CANDIDATES = (Config((4096,), 8, 1), Config((4096,), 16, 1), Config((8192,), 8, 1))
 # And programs per multiprocessor, each of which walks over rows.
-_BACKWARD = Config(blocks=(4096, 2), warps=8, stages=1)
+_BACKWARD = Config(blocks=(4096, 2), warps=8, stages=3)
 BACKWARD_CANDIDATES = tuple(
     Config((4096, programs), warps, stages)
     for programs, warps, stages in (
-        *((1, 8, 2), (1, 16, 1), (1, 16, 2), (1, 16, 3), (2, 4, 2), (2, 8, 2), (2, 8, 3), (3, 8, 1)),
-        *((3, 8, 2), (4, 4, 1), (4, 4, 2), (4, 8, 1)),
+        *(
+            (1, 8, 2),
+            (1, 16, 1),
+            (1, 16, 2),
+            (1, 16, 3),
+            (2, 4, 2),
+            (2, 8, 1),
+            (2, 8, 2),
+            (2, 8, 4),
+            (3, 8, 1),
+            (3, 8, 3),
+        ),
+        *((3, 8, 2), (4, 4, 1), (4, 4, 2), (4, 4, 3), (4, 4, 4), (4, 8, 1), (6, 4, 1), (6, 4, 2), (8, 4, 1)),
     )
 )
 

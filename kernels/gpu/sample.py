@@ -13,8 +13,8 @@ from torch import Tensor
 from .launch import Config, fitted
 
 # Probabilities that a program works on at a time.
-DEFAULT = Config(blocks=(2048,), warps=8, stages=1)
-CANDIDATES = (Config((4096,), 8, 1), Config((4096,), 16, 1))
+DEFAULT = Config(blocks=(4096,), warps=16, stages=1)
+CANDIDATES = (Config((2048,), 8, 1), Config((4096,), 8, 1), Config((8192,), 16, 1))
 
 _UNITS = tl.constexpr(2.0**40)
 # Bits of 2**-40, the smallest probability that counts, and of the number behind 1.

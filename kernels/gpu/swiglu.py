@@ -8,7 +8,7 @@ from torch import Tensor
 from .launch import Config
 
 # Elements of a program.
-_CONFIG = Config(blocks=(4096,), warps=8, stages=1)
+_CONFIG = Config(blocks=(1024,), warps=4, stages=1)
 CANDIDATES = tuple(Config((block,), warps, 1) for block in (1024, 2048, 4096, 8192) for warps in (4, 8))
 
 

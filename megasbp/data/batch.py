@@ -54,5 +54,10 @@ class Batch:
         """Tokens that have a label. Ask before `to`: on an accelerator the answer waits for the device."""
         return int((self.labels != MASKED).sum())
 
+    @property
+    def has_whole_rows(self) -> bool:
+        """Whether each row is one segment. Ask before `to`, for the same reason."""
+        return bool((self.segments == self.segments[:, :1]).all())
+
     def _tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.tokens, self.labels, self.positions, self.segments

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
-from megasbp.kernels.attention import attention
+from megasbp.kernels.attention import Segments, attention
 from megasbp.kernels.attention_backend import Backend, choose
 from megasbp.model.config import ModelConfig
 from megasbp.model.transformer import Block, Transformer
@@ -97,24 +97,39 @@ def _whole(
     model.compute_dtype, model.z_loss = compute_dtype, z_loss
     if options.fp8 is not None:
         multiply_in_fp8(model, options.fp8)
-    backend, in_context = options.attention, runtime.context is not None and runtime.parallel.context > 1
+    in_context = runtime.context is not None and runtime.parallel.context > 1
+    backend = of_whole_rows = options.attention
     if backend == "auto" and options.compiled and runtime.device.type == "cuda":
         # Asked here, once: torch.compile cannot trace how a GPU and what is installed are looked up.
         q = torch.empty(0, 1, 1, config.head_dim, dtype=compute_dtype, device=runtime.device)
         backend = choose("auto", q, q, q, segmented=True, placed=in_context).backend
+        of_whole_rows = choose("auto", q, q, q, segmented=False).backend
     if in_context:
         assert runtime.context is not None
         attend_in_context(model, runtime.context, backend)
     elif backend != "auto":
         for block in model.blocks.values():
             assert isinstance(block, Block)
-            block.attention.attend = partial(attention, backend=backend)
+            block.attention.attend = partial(_attend, backend, of_whole_rows)
     if runtime.mesh is not None and runtime.tensor_ranks > 1:
         apply_tensor_parallel(model, runtime.mesh[TENSOR])
     checkpoint_activations(model, options.checkpointing)
     if options.compiled:
         compile_blocks(model)
     return model
+
+
+def _attend(
+    backend: Backend,
+    of_whole_rows: Backend,
+    q_BSHE: torch.Tensor,
+    k_BSKE: torch.Tensor,
+    v_BSKE: torch.Tensor,
+    segments: Segments | None,
+) -> torch.Tensor:
+    """`attention` by one backend where rows have segments, and another where they are whole."""
+    chosen = of_whole_rows if segments is None else backend
+    return attention(q_BSHE, k_BSKE, v_BSKE, segments, chosen)
 
 
 def _sharded(model: M, runtime: Runtime) -> M:

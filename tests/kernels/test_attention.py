@@ -1,4 +1,5 @@
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: torch.T
     return torch.einsum("bhqk,bkhe->bqhe", weights, v)
 
 
-def segments_of(*rows: list[int]) -> torch.Tensor:
+def segments_of(*rows: Sequence[int]) -> torch.Tensor:
     """Each row given by the lengths of its segments; the last one is padding (-1)."""
     numbered = [
         [n for n, length in enumerate(row[:-1]) for _ in range(length)] + [-1] * row[-1] for row in rows
@@ -29,16 +30,20 @@ def segments_of(*rows: list[int]) -> torch.Tensor:
     return torch.tensor(numbered)
 
 
-ODD = segments_of([1, 7, 29, 0], [37, 0], [3, 3, 3, 20, 8])
+ODD = ((1, 7, 29, 0), (37, 0), (3, 3, 3, 20, 8))
 SHAPES = [
-    # batch, tokens, query heads, key-value heads, head dimension, segments
+    # batch, tokens, query heads, key-value heads, head dimension, lengths of segments
     (1, 1, 1, 1, 2, None),
-    (1, 1, 2, 1, 4, segments_of([1, 0])),
+    (1, 1, 2, 1, 4, ((1, 0),)),
     (1, 33, 4, 2, 16, None),
     (3, 37, 3, 1, 8, ODD),
     (3, 37, 2, 2, 32, ODD),
-    (1, 130, 2, 1, 32, segments_of([75, 40, 15])),
-    (2, 5, 4, 2, 16, segments_of([5, 0], [5, 0])),
+    (1, 130, 2, 1, 32, ((75, 40, 15),)),
+    (2, 5, 4, 2, 16, ((5, 0), (5, 0))),
+    # Head dimensions that are trained, over several tiles of their own configs.
+    (1, 200, 2, 1, 64, None),
+    (1, 200, 2, 1, 96, ((70, 100, 30),)),
+    (1, 300, 3, 1, 128, ((170, 120, 10),)),
 ]
 
 
@@ -50,7 +55,8 @@ SHAPES = [
     ("dtype", "roundings"), [(torch.float64, 64), (torch.float32, 64), (torch.bfloat16, 1.2)]
 )
 def test_value_and_gradients_are_those_of_the_formula(path, shape, dtype, roundings):
-    batch, size, heads, kv_heads, head_dim, segments = shape
+    batch, size, heads, kv_heads, head_dim, lengths = shape
+    segments = None if lengths is None else segments_of(*lengths)
     q = normal_tensor(1, batch, size, heads, head_dim, dtype=dtype)
     k = normal_tensor(2, batch, size, kv_heads, head_dim, dtype=dtype)
     v = normal_tensor(3, batch, size, kv_heads, head_dim, dtype=dtype)
@@ -74,7 +80,8 @@ def test_gradients_are_those_of_finite_differences():
 
 def test_segments_can_be_prepared_once():
     q, k, v = (normal_tensor(n, 3, 37, heads, 8, dtype=torch.float32) for n, heads in enumerate((4, 2, 2)))
-    assert torch.equal(attention(q, k, v, prepare_segments(ODD)), attention(q, k, v, ODD))
+    segments = segments_of(*ODD)
+    assert torch.equal(attention(q, k, v, prepare_segments(segments)), attention(q, k, v, segments))
 
 
 def test_segments_are_runs_of_equal_numbers_within_a_row():
@@ -118,7 +125,8 @@ def test_bounds_of_another_batch_are_refused():
 @pytest.mark.parametrize(("dtype", "roundings"), [(torch.float64, 64), (torch.bfloat16, 1.2)])
 @pytest.mark.parametrize("prepared", [True, False])
 def test_queries_at_some_places_attend_as_they_do_among_all(path, shape, dtype, roundings, prepared):
-    batch, size, heads, kv_heads, head_dim, segments = shape
+    batch, size, heads, kv_heads, head_dim, lengths = shape
+    segments = None if lengths is None else segments_of(*lengths)
     picks = random.Random(0).sample(range(size), size // 3)
     places = torch.tensor(sorted(picks))
     q = normal_tensor(1, batch, size, heads, head_dim, dtype=dtype)[:, places].contiguous()
@@ -227,8 +235,10 @@ def test_operators_are_what_they_say(path, dtype):
     library.opcheck(operator, (turned, k, v, bounds.keys, bounds.queries, starts))
 
 
+# Not compiled, as a CPU does it: its mask is what counts.
+@pytest.mark.parametrize("path", ["torch"], indirect=True)
 def test_flex_attention_sees_the_same_keys():
-    # Not compiled, as a CPU does it: its mask is what counts.
     q, k, v = (normal_tensor(n, 3, 37, heads, 16, dtype=torch.float32) for n, heads in enumerate((4, 2, 2)))
-    mixed = attend_in_flex(q, k, v, prepare_segments(ODD).flex_mask)
-    torch.testing.assert_close(mixed, formula(q, k, v, ODD))
+    segments = segments_of(*ODD)
+    mixed = attend_in_flex(q, k, v, prepare_segments(segments).flex_mask)
+    torch.testing.assert_close(mixed, formula(q, k, v, segments))

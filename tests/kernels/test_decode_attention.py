@@ -18,8 +18,9 @@ def case(shape, dtype):
     rows, tokens, heads, kv_heads, head_dim, capacity = shape
     q = normal_tensor(1, rows, tokens, heads, head_dim, dtype=dtype)
     keys, values = (normal_tensor(n, rows, kv_heads, capacity, head_dim, dtype=dtype) for n in (2, 3))
-    generator = torch.Generator().manual_seed(4)
-    return q, keys, values, torch.randint(capacity, (rows, tokens), generator=generator)
+    generator = torch.Generator("cpu").manual_seed(4)
+    positions = torch.randint(capacity, (rows, tokens), generator=generator, device="cpu")
+    return q, keys, values, positions.to(q.device)
 
 
 def attend(q, keys, values, positions):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -171,3 +173,25 @@ def test_bf16_compute_keeps_parameters_gradients_and_moments_in_fp32() -> None:
     assert nats != exact
     # bf16 keeps 8 bits: 0.4% a rounding, averaged over tokens.
     assert float(nats) == pytest.approx(float(exact), rel=0.01)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: only there whole rows go elsewhere")
+def test_whole_rows_have_the_gradients_that_they_have_as_segments() -> None:
+    shape = model_config(head_dim=64, heads=4, kv_heads=2, width=256, maximum_positions=512)
+    tokens = torch.randint(shape.vocabulary_size, (4, 512), generator=torch.Generator().manual_seed(0)).int()
+    places = torch.arange(512, dtype=torch.int32).expand(4, -1)
+    batch = Batch(tokens, tokens.roll(-1, 1), places.contiguous(), torch.zeros_like(tokens))
+    assert batch.has_whole_rows
+    found = []
+    for whole in (True, False):
+        model = initial_model(shape, Runtime.start())
+        model.compute_dtype = torch.bfloat16
+        part = batch if whole else dataclasses.replace(batch, segments=batch.segments.clone())
+        if not whole:
+            # A last token of its own, without a label, leaves the rest as it is.
+            part.segments[:, -1] = 1
+        part.labels[:, -1] = -100
+        accumulate_gradients(model, part, 4, part.valid_tokens, torch.device("cuda"))
+        found.append(gradients(model))
+    for name, gradient in found[0].items():
+        assert (gradient - found[1][name]).norm() < 0.02 * gradient.norm(), name
