@@ -106,8 +106,8 @@ def _table(tokens: int, device: str) -> torch.Tensor:
 
 def _liger_rope(liger: Any) -> Callable[..., Any]:
     def turned(q: torch.Tensor, k: torch.Tensor, table: torch.Tensor) -> Tensors:
-        # Its sines have the sign of the first half, and heads come before tokens.
-        cosines, sines = table[0, :, :, 0], table[1, :, :, 0].abs()
+        # Heads come before tokens there, and the sines of both halves have one sign.
+        cosines, sines = table[0, :, :, 0], table[1, :, :, 0, HEAD_DIM // 2 :].repeat(1, 1, 2)
         return liger.liger_rope(q.transpose(1, 2), k.transpose(1, 2), cosines, sines)
 
     return turned
@@ -222,9 +222,10 @@ CASES = (
         _plain_sum_and_norm,
         _bytes(4 * WIDTH * _BF16 + _FP32, 4 * WIDTH * _BF16 + _FP32),
         liger=lambda liger: (
+            # It gives the norm first, then the sum.
             lambda x, residual, weight: liger.liger_fused_add_rms_norm(
                 x, residual, weight, _EPSILON, in_place=False
-            )
+            )[::-1]
         ),
     ),
     Case(

@@ -57,15 +57,16 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Measure]:
 
 def _measures(case: Case, device: str, tokens: int, ceiling: float, repeats: int) -> list[Measure]:
     sides = _sides(case, device)
-    inputs = case.inputs(tokens, device)
-    for name, side in sides.items():
-        if name != OURS and not isinstance(side, str):
-            sides[name] = _problem(side, inputs) or side
+    # To each side its own: Liger's gradients may be written over what they are of.
+    inputs = {name: case.inputs(tokens, device) for name, side in sides.items() if not isinstance(side, str)}
+    for name, given in inputs.items():
+        if name != OURS:
+            sides[name] = _problem(sides[name], given) or sides[name]
     on_gpu = device == "cuda"
     measures = []
     for direction, work in case.work.items():
         calls = {
-            name: _timed(_call(side, inputs, direction), device, work * tokens)
+            name: _timed(_call(side, inputs[name], direction), device, work * tokens)
             for name, side in sides.items()
             if not isinstance(side, str)
         }
@@ -102,7 +103,7 @@ def _sides(case: Case, device: str) -> dict[str, Callable[..., Any] | str]:
     return sides
 
 
-def _problem(side: Callable[..., Any], inputs: Tensors) -> str:
+def _problem(side: Any, inputs: Tensors) -> str:
     """Why a side cannot run here, or nothing."""
     try:
         _call(side, inputs, "backward")()

@@ -133,25 +133,33 @@ def not_installed(module: str, package: str) -> str:
 
 
 def fresh_process(
-    module: str, *arguments: str, environment: Mapping[str, str] | None = None
+    module: str,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    seconds: float | None = None,
 ) -> dict[str, Any]:
     """Runs `python -m module arguments` from the clone; the last line that it prints is a JSON object.
 
     Args:
         environment: variables to set beside those of this process.
+        seconds: that it may take; None for any.
 
     Raises:
-        RuntimeError: it failed; the message ends with what it printed.
+        RuntimeError: it failed, and the message ends with what it printed, or it took too long.
     """
     path = os.pathsep.join([str(ROOT), *sys.path])
-    result = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path, **(environment or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        result = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": path, **(environment or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{module} took longer than {seconds:g} s") from None
     if result.returncode != 0:
         raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{result.stdout}{result.stderr}")
     return json.loads(result.stdout.splitlines()[-1])

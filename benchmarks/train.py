@@ -14,6 +14,7 @@ ceiling is what the device's own matrix products, attention and copy would allow
 
 import argparse
 import dataclasses
+import gc
 import json
 import os
 from pathlib import Path
@@ -33,8 +34,8 @@ from megasbp.training.utilisation import Utilisation, peak_memory_bytes, peak_tf
 PACKAGES = ("megasbp", "torch", "triton", "transformers", "liger-kernel", "megatron-core")
 # Name of the side -> what has to be installed, as module and package.
 PEERS = {
-    "transformers + torch.compile": ("transformers", "transformers"),
     "transformers + liger-kernel": ("liger_kernel", "liger-kernel"),
+    "transformers + torch.compile": ("transformers", "transformers"),
     "megatron-core, without Transformer Engine": ("megatron.core", "megatron-core"),
 }
 _TARGET_TOKENS = 30_000
@@ -51,6 +52,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--document-tokens", type=int, default=800, help="mean length of packed documents (%(default)s)"
     )
+    parser.add_argument(
+        "--peer-micro-batch", type=int, help="where the others begin (the recipe's); halved until it fits"
+    )
+    parser.add_argument("--peer-seconds", type=float, help="that each of the others may take (any)")
     parser.add_argument("--no-peers", action="store_true", help="megasbp alone")
 
 
@@ -67,6 +72,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Measure]:
     runtime.close()
     # The others need the memory.
     del step
+    gc.collect()
     if runtime.device.type == "cuda":
         torch.cuda.empty_cache()
     speed = _measure("tokens/s", True, {OURS: _speed_side(ours["causal"])})
@@ -81,7 +87,10 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Measure]:
         for name, (module, package) in PEERS.items():
             missing = not_installed(module.split(".", maxsplit=1)[0], package)
             found = {"missing": missing} if missing else _peer(name, options, rows)
-            speed.sides[name] = Side(found.get("tokens_per_second", []), found.get("missing", ""))
+            facts = {"micro_batch": found["micro_batch"]} if "micro_batch" in found else {}
+            speed.sides[name] = Side(
+                found.get("tokens_per_second", []), found.get("missing", ""), facts=facts
+            )
             memory.sides[name] = Side(
                 [found["memory"]] if "memory" in found else [], found.get("missing", "")
             )
@@ -144,8 +153,12 @@ def _peer(name: str, options: argparse.Namespace, rows: int) -> dict[str, Any]:
         "rows": rows,
         "steps": options.steps,
         "warm_up": options.warm_up,
+        "micro_batch": min(
+            rows,
+            options.peer_micro_batch or load_recipe(options.recipe, options.overrides).training.micro_batch,
+        ),
     }
     try:
-        return fresh_process("benchmarks.training_peers", json.dumps(given))
+        return fresh_process("benchmarks.training_peers", json.dumps(given), seconds=options.peer_seconds)
     except RuntimeError as error:
         return {"missing": f"failed: {str(error).strip().splitlines()[-1][:200]}"}

@@ -101,7 +101,7 @@ def megatron_model(recipe: Recipe, device: torch.device) -> tuple[nn.Module, Los
 
 
 def run(given: dict[str, Any]) -> dict[str, Any]:
-    """The steps that `given` asks for."""
+    """The steps that `given` asks for, in micro-batches as large as fit, halved from the one given."""
     recipe = load_recipe(Path(given["recipe"]), given["overrides"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if given["name"].startswith("megatron"):
@@ -113,18 +113,21 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, fused=True)
     batch = random_batch(recipe, given["rows"], 0)
     tokens, labels = batch.tokens.long().to(device), batch.labels.long().to(device)
-    parts = list(zip(tokens.split(training.micro_batch), labels.split(training.micro_batch), strict=True))
-    speeds = []
-    for number in range(given["warm_up"] + given["steps"]):
+    speeds: list[float] = []
+    size = given["micro_batch"]
+    while len(speeds) < given["warm_up"] + given["steps"]:
         if device.type == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
-        for some_tokens, some_labels in parts:
-            with torch.autocast(
-                device.type, torch.bfloat16, enabled=training.compute_dtype == torch.bfloat16
-            ):
-                value = loss(some_tokens, some_labels)
-            (value / len(parts)).backward()
+        try:
+            value = _gradients(loss, tokens, labels, size, training.compute_dtype)
+        except torch.OutOfMemoryError:
+            if size == 1 or speeds:
+                raise
+            size //= 2
+            optimizer.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            continue
         nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip, foreach=True)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -133,10 +136,21 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
             torch.cuda.synchronize()
         if not finite:
             raise RuntimeError("the loss is not finite")
-        if number >= given["warm_up"]:
-            speeds.append(tokens.numel() / (time.perf_counter() - start))
+        speeds.append(tokens.numel() / (time.perf_counter() - start))
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_memory()
-    return {"tokens_per_second": speeds, "memory": memory}
+    return {"tokens_per_second": speeds[given["warm_up"] :], "memory": memory, "micro_batch": size}
+
+
+def _gradients(
+    loss: Loss, tokens: torch.Tensor, labels: torch.Tensor, size: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """Of all rows, `size` at a time; returns the last loss."""
+    parts = list(zip(tokens.split(size), labels.split(size), strict=True))
+    for some_tokens, some_labels in parts:
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            value = loss(some_tokens, some_labels)
+        (value / len(parts)).backward()
+    return value.detach()
 
 
 if __name__ == "__main__":

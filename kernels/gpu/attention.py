@@ -30,9 +30,9 @@ CONFIGS = {
 }
 # Others of 16-bit types that a tuner may try.
 CANDIDATES = (
-    *(Config((64, keys), 4, stages) for keys in (32, 64, 128) for stages in (2, 3)),
+    *(Config((64, 64), 4, stages) for stages in (2, 3)),
     *(Config((128, 32), warps, 4) for warps in (4, 8)),
-    *(Config((128, 64), warps, stages) for warps in (4, 8) for stages in (2, 3, 4)),
+    *(Config((128, 64), 8, stages) for stages in (2, 3)),
     *(Config((128, 128), 8, stages) for stages in (2, 3)),
 )
 

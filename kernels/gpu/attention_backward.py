@@ -8,7 +8,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .attention import load_rows, score_scale, store_rows, tiles, tiles_seen_whole
 from .launch import Config, copies_tiles, head_block
@@ -28,7 +27,7 @@ KEY_CONFIGS = {
     (2, 16): Config((64, 128), warps=4, stages=3),
     (2, 32): Config((64, 128), warps=4, stages=3),
     (2, 64): Config((64, 128), warps=8, stages=3),
-    (2, 128): Config((32, 64), warps=4, stages=3),
+    (2, 128): Config((32, 64), warps=4, stages=2),
     (4, 16): Config((32, 32), warps=4, stages=1),
     (4, 32): Config((32, 32), warps=4, stages=1),
     (4, 64): Config((16, 32), warps=4, stages=1),
@@ -37,19 +36,14 @@ KEY_CONFIGS = {
 # Others of 16-bit types that a tuner may try.
 QUERY_CANDIDATES = (
     *(Config((64, keys), 4, stages) for keys in (32, 64) for stages in (2, 3)),
-    *(Config((128, 32), warps, 3) for warps in (4, 8)),
     *(Config((128, 64), 8, stages) for stages in (1, 2, 3)),
-    *(Config((128, 128), 8, stages) for stages in (1, 2)),
+    Config((128, 128), warps=8, stages=2),
 )
 KEY_CANDIDATES = (
-    # Triton 3.6 copies numbers of single queries in pieces: there the first is the one that fits.
-    *(Config((32, 64), warps, 2) for warps in (8, 4)),
-    *(Config((32, 64), warps=4, stages=stages) for stages in (3, 4)),
-    *(Config((16, 64), warps=4, stages=stages) for stages in (3, 4)),
-    *(Config((64, 64), warps, stages) for warps in (4, 8) for stages in (1, 2, 3)),
+    *(Config((16, 64), 4, stages) for stages in (2, 3)),
+    *(Config((32, 64), 4, stages) for stages in (1, 2, 3)),
+    *(Config((64, 64), 8, stages) for stages in (1, 2)),
     *(Config((32, 128), 8, stages) for stages in (1, 2, 3)),
-    *(Config((64, 128), 8, stages) for stages in (1, 2, 3)),
-    *(Config((128, 64), 8, stages) for stages in (1, 2)),
 )
 
 
@@ -108,7 +102,8 @@ def backward(
         attention_backward_keys[(programs,)](
             *(tiles(x, config.blocks[0], described) for x in (grad_BQHE, q_BQHE)),
             *(tiles(x, config.blocks[1], described) for x in (k_BSKE, v_BSKE)),
-            *(_numbers(x, config.blocks[0], described) for x in (log_sums, products)),
+            log_sums,
+            products,
             *queries.unbind(),
             grad_k,
             grad_v,
@@ -126,23 +121,6 @@ def backward(
             num_stages=config.stages,
         )
     return grad_q, grad_k, grad_v
-
-
-def _numbers(x_BHS: Tensor, queries: int, described: bool) -> Tensor | TensorDescriptor:
-    """A number of each query of each head as `_load_numbers` takes it."""
-    return TensorDescriptor.from_tensor(x_BHS.flatten(), [queries]) if described else x_BHS
-
-
-@triton.jit
-def _load_numbers(source, start, first, end, BLOCK: tl.constexpr, CHECKED: tl.constexpr,
-                  DESCRIBED: tl.constexpr):  # fmt: skip
-    """Those of BLOCK queries from `first` on, as `load_rows` has rows."""
-    if DESCRIBED:
-        return source.load([start + first])
-    else:
-        query = first + tl.arange(0, BLOCK)
-        place = source + tl.cast(start, tl.int64) + query
-        return tl.load(place, query < end, other=0.0) if CHECKED else tl.load(place)
 
 
 @triton.jit
@@ -223,8 +201,8 @@ def attention_backward_keys(
     q_source,
     k_source,
     v_source,
-    log_sums_source,
-    products_source,
+    log_sums_ptr,
+    products_ptr,
     query_begin_ptr,
     query_end_ptr,
     grad_k_ptr,
@@ -260,39 +238,36 @@ def attention_backward_keys(
     grad_k = tl.zeros([BLOCK_S, BLOCK_E], tl.float32)
     grad_v = tl.zeros([BLOCK_S, BLOCK_E], tl.float32)
     for head in tl.range(kv_head * (H // K), (kv_head + 1) * (H // K)):
-        numbers = (row * H + head) * queries
+        numbers = (row * H + head).to(tl.int64) * queries
         for first in tl.range(first_query, border, BLOCK_Q):
             query = first + tl.arange(0, BLOCK_Q)
             inside = query < border
             q = load_rows(
                 q_source, row * queries, head, first, border, H, E, BLOCK_Q, BLOCK_E, True, DESCRIBED
             )
-            log_sum = _load_numbers(log_sums_source, numbers, first, border, BLOCK_Q, True, DESCRIBED)
-            weights = tl.exp2(
-                tl.dot(k, q.T, input_precision="ieee") * scale - log_sum[None, :] * 1.4426950408889634
-            )
+            log_sum = tl.load(log_sums_ptr + numbers + query, inside, other=0.0) * 1.4426950408889634
+            weights = tl.exp2(tl.dot(k, q.T, input_precision="ieee") * scale - log_sum[None, :])
             seen = (query[None, :] >= begin[:, None]) & (query[None, :] < end[:, None]) & inside[None, :]
             weights = tl.where(seen, weights, 0.0)
             grad = load_rows(
                 grad_source, row * queries, head, first, border, H, E, BLOCK_Q, BLOCK_E, True, DESCRIBED
             )
-            product = _load_numbers(products_source, numbers, first, border, BLOCK_Q, True, DESCRIBED)
+            product = tl.load(products_ptr + numbers + query, inside, other=0.0)
             of_weights = tl.dot(v, grad.T, input_precision="ieee")
             grad_v = tl.dot(weights.to(grad.dtype), grad, grad_v, input_precision="ieee")
             of_scores = (weights * (of_weights - product[None, :])).to(q.dtype)
             grad_k = tl.dot(of_scores, q, grad_k, input_precision="ieee")
         for first in tl.range(border, last_query, BLOCK_Q):
+            query = first + tl.arange(0, BLOCK_Q)
             q = load_rows(
                 q_source, row * queries, head, first, border, H, E, BLOCK_Q, BLOCK_E, False, DESCRIBED
             )
-            log_sum = _load_numbers(log_sums_source, numbers, first, last_query, BLOCK_Q, False, DESCRIBED)
-            weights = tl.exp2(
-                tl.dot(k, q.T, input_precision="ieee") * scale - log_sum[None, :] * 1.4426950408889634
-            )
+            log_sum = tl.load(log_sums_ptr + numbers + query) * 1.4426950408889634
+            weights = tl.exp2(tl.dot(k, q.T, input_precision="ieee") * scale - log_sum[None, :])
             grad = load_rows(
                 grad_source, row * queries, head, first, border, H, E, BLOCK_Q, BLOCK_E, False, DESCRIBED
             )
-            product = _load_numbers(products_source, numbers, first, last_query, BLOCK_Q, False, DESCRIBED)
+            product = tl.load(products_ptr + numbers + query)
             of_weights = tl.dot(v, grad.T, input_precision="ieee")
             grad_v = tl.dot(weights.to(grad.dtype), grad, grad_v, input_precision="ieee")
             of_scores = (weights * (of_weights - product[None, :])).to(q.dtype)

@@ -60,20 +60,4 @@ def unmend() -> None:
     _BUILDER.create_dot, _BUILDER.cast_impl = _DOT, _CAST
 
 
-def _tile_pointers(self: Any, offsets: list[Any]) -> tuple[Any, Any]:
-    """Addresses of a descriptor's tile, and which of them lie in the tensor.
-
-    The interpreter's own refuses tiles that do not begin at multiples of 16 bytes; the copy engine takes any
-    coordinates.
-    """
-    addresses, inside = self.base.data.astype(np.int64), np.bool_(True)
-    sizes = zip(self.shape, self.strides, self.block_shape, strict=True)
-    for axis, (size, stride, count) in enumerate(sizes):
-        place = (offsets[axis].data + np.arange(count)).reshape([-1] + [1] * (self.ndim - axis - 1))
-        inside = inside & (place >= 0) & (place < size.data)
-        addresses = addresses + place * stride.data * (self.base.dtype.element_ty.primitive_bitwidth // 8)
-    return interpreter.TensorHandle(addresses.astype(np.uint64), self.base.dtype), inside
-
-
-interpreter.TensorDescHandle.materialize_pointers = _tile_pointers
 mend()
