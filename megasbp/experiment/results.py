@@ -9,22 +9,18 @@ import numpy as np
 from megasbp.addressing import derive_key
 from megasbp.experiment.arm_stages import source_tokens, trial_grid
 from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, ArmPlan, plan_arm
+from megasbp.experiment.comparisons import compare, share_of_oracle
 from megasbp.experiment.corpus_stages import DATASETS
 from megasbp.experiment.ledger import Work, ledger
 from megasbp.experiment.method import SeedResults
 from megasbp.experiment.recipe import Recipe
-from megasbp.experiment.statistics import HeldOutLosses, arm_loss, contrast, holm, oracle_share
+from megasbp.experiment.statistics.intervals import arm_loss
+from megasbp.experiment.statistics.losses import HeldOutLosses
 from megasbp.experiment.synthesizer_stages import VALUE_TABLES
 from megasbp.experiment.text_stages import triples
 from megasbp.model.flops import parameter_count
 from megasbp.storage import publish_json
 
-CONTRASTS = {
-    "H1 sbp vs baseline": ("sbp", "baseline"),
-    "H3 sbp vs random_pairs": ("sbp", "random_pairs"),
-    "oracle vs baseline": ("oracle", "baseline"),
-}
-HYPOTHESES = ("H1 sbp vs baseline", "H3 sbp vs random_pairs")
 _SHAPE = (
     "similarity_histogram",
     "hubness",
@@ -47,8 +43,9 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
     first = seeds[0]
     corpus = first.context.corpus
     held_out = _held_out(recipe, seeds)
+    key, resamples = derive_key(0, "test bootstrap"), recipe.evaluation.bootstrap_resamples
     return {
-        "schema": 1,
+        "schema": 2,
         "name": recipe.name,
         "recipe": recipe.content(),
         "recipe_hash": recipe.hash,
@@ -67,7 +64,8 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "pair_value": _pair_value(first),
         "synthesis": {arm: _synthesis(first, arm) for arm in first.synthesis},
         "arms": {arm: _arm(recipe, seeds, arm, held_out[arm]) for arm in recipe.budget.arms},
-        **_comparisons(recipe, held_out),
+        "contrasts": compare(held_out, key, resamples),
+        "oracle_share": share_of_oracle(held_out, key, resamples),
         "quality": {name: stage.facts["quality"] for name, stage in first.quality.items()},
         "triples": triples(first.context, first.pairs, first.synthesis["sbp"], recipe.evaluation.triples)
         if "sbp" in first.synthesis
@@ -88,25 +86,6 @@ def _held_out(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, HeldOutLoss
         )
         for arm in recipe.budget.arms
     }
-
-
-def _comparisons(recipe: Recipe, held_out: dict[str, HeldOutLosses]) -> dict[str, Any]:
-    resamples = recipe.evaluation.bootstrap_resamples
-    key = derive_key(0, "test bootstrap")
-    contrasts: dict[str, Any] = {}
-    for name, (treatment, reference) in CONTRASTS.items():
-        if treatment in held_out and reference in held_out:
-            estimate = contrast(held_out[treatment], held_out[reference], key, resamples=resamples)
-            contrasts[name] = {"treatment": treatment, "reference": reference, **asdict(estimate)}
-    # The oracle's contrast is no hypothesis: it only says whether there was a gain to take a share of.
-    p_values = {name: contrasts[name]["p"] for name in HYPOTHESES if name in contrasts}
-    for name, adjusted in holm(p_values).items():
-        contrasts[name]["p_holm"] = adjusted
-    share = None
-    if {"sbp", "oracle"} <= held_out.keys():
-        arms = (held_out["sbp"], held_out["baseline"], held_out["oracle"])
-        share = asdict(oracle_share(*arms, key, resamples=resamples))
-    return {"contrasts": contrasts, "oracle_share": share}
 
 
 def _model(recipe: Recipe) -> dict[str, Any]:

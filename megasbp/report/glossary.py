@@ -27,8 +27,8 @@ GLOSSARY = {
     ),
     "Cluster": "Near-duplicate documents taken as one, in splitting the corpus and in every interval.",
     "p, corrected p": (
-        "Chance of a difference at least this large if there were none; corrected by Holm's method for "
-        "several hypotheses being tested."
+        "Chance of a difference at least this large if there were none. SBP over the baseline is the one "
+        "primary hypothesis; the p of the secondary ones is corrected for their number by Holm's method."
     ),
     "Share of the oracle's gain": (
         "SBP's gain divided by the oracle's. It has no bounded interval (Fieller's set is unbounded) when "

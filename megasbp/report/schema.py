@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from megasbp.errors import InputError
 from megasbp.storage import read_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -208,10 +208,14 @@ class Arm(Part):
 
 
 class Contrast(Part):
-    """What `treatment` gains over `reference`, in nats per byte."""
+    """What `treatment` gains over `reference`, in nats per byte.
+
+    `role`: the "primary" hypothesis is tested alone; "secondary" ones have `p_holm`; the rest have no test.
+    """
 
     treatment: str
     reference: str
+    role: Literal["primary", "secondary", "descriptive"]
     estimate: Finite
     low: Finite
     high: Finite
@@ -249,7 +253,7 @@ class Triple(Part):
 class Results(Part):
     """results.json."""
 
-    schema_version: Literal[1] = Field(alias="schema")
+    schema_version: Literal[2] = Field(alias="schema")
     name: str
     recipe_hash: str
     recipe: dict[str, Any] = {}

@@ -88,7 +88,8 @@ def contrasts_table(results: Results) -> Table:
         "Contrasts, nats per byte",
         ["Contrast", "Gain", f"{_level(results)} interval", "p", "p, Holm", "Interval"],
         rows,
-        "Gain of the first arm over the second, positive when the first predicts held-out text better.",
+        "Gain of the first arm over the second, positive when the first predicts held-out text better. The p "
+        "of secondary hypotheses is corrected by Holm's method; a comparison without p is no hypothesis.",
     )
 
 

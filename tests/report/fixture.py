@@ -81,22 +81,28 @@ def label(seeds: int) -> str:
 
 
 def contrast(
-    treatment: str, reference: str, estimate: float, half: float, p: float, seeds: int
+    treatment: str,
+    reference: str,
+    estimate: float,
+    half: float,
+    p: float,
+    seeds: int,
+    role: str = "secondary",
 ) -> dict[str, Any]:
-    """A paired difference with a symmetric interval."""
+    """A paired difference with a symmetric interval; a secondary one is of a family of two."""
     return {
+        "role": role,
         "treatment": treatment,
         "reference": reference,
         "estimate": estimate,
         "low": round(estimate - half, 6),
         "high": round(estimate + half, 6),
         "level": 0.95,
-        "p": p,
-        "p_holm": min(1.0, 2 * p),
+        "p": None if role == "descriptive" else p,
+        "p_holm": min(1.0, 2 * p) if role == "secondary" else None,
         "standard_error": half / 2,
         "seed_error": None if seeds == 1 else half / 3,
         "document_error": half / 3,
-        "degrees_of_freedom": 6.4,
         "clusters": 812,
         "seeds": list(range(seeds)),
         "label": label(seeds),
@@ -176,7 +182,7 @@ def fake_results(
     if gain - half <= 0:
         share = {"kind": "interval", "estimate": round(gain / 0.0313, 3), "low": -0.21, "high": 0.14}
     return {
-        "schema": 1,
+        "schema": 2,
         "name": "demo",
         "recipe_hash": "9f2c4e1ab07d5c3388f14d0c6be1a7720c0d6b1e5b6a4a3f9e27d1c85b0a4411",
         "recipe": {
@@ -269,11 +275,11 @@ def fake_results(
         },
         "arms": {name: arm(name, seeds) for name in ARMS},
         "contrasts": {
-            "H1 sbp vs baseline": contrast("sbp", "baseline", gain, half, p, seeds),
+            "H1 sbp vs baseline": contrast("sbp", "baseline", gain, half, p, seeds, "primary"),
             "H3 sbp vs random_pairs": contrast(
                 "sbp", "random_pairs", round(gain + 0.0013, 4), half, p / 2, seeds
             ),
-            "oracle vs baseline": contrast("oracle", "baseline", 0.0313, 0.0051, 2e-5, seeds),
+            "oracle vs baseline": contrast("oracle", "baseline", 0.0313, 0.0051, 2e-5, seeds, "descriptive"),
         },
         "oracle_share": {**share, "level": 0.95, "label": label(seeds)},
         "quality": {
