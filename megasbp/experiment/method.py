@@ -5,6 +5,7 @@ from functools import cached_property
 
 from megasbp.experiment.arm_stages import (
     Chosen,
+    best_losses_stage,
     losses_stage,
     synthesis_stage,
     train_stage,
@@ -40,6 +41,7 @@ class SeedResults:
     synthesis: dict[str, StageResult] = field(default_factory=dict)
     trained: dict[str, StageResult] = field(default_factory=dict)
     losses: dict[str, StageResult] = field(default_factory=dict)
+    best_losses: dict[str, StageResult] = field(default_factory=dict)
     quality: dict[str, StageResult] = field(default_factory=dict)
 
 
@@ -156,6 +158,7 @@ class SeedStages:
             if stages.synthesis is not None and stages.quality is not None:
                 results.synthesis[arm], results.quality[arm] = stages.synthesis, stages.quality
             results.trained[arm], results.losses[arm] = stages.trained, stages.losses
+            results.best_losses[arm] = stages.best_losses
         return results
 
 
@@ -189,3 +192,8 @@ class ArmStages:
     def losses(self) -> StageResult:
         """Its model's losses on the test split."""
         return losses_stage(self._seed.context, self._arm, self.trained)
+
+    @cached_property
+    def best_losses(self) -> StageResult:
+        """The losses of its weights with the lowest validation loss."""
+        return best_losses_stage(self._seed.context, self._arm, self.trained, self.losses)

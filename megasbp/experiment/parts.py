@@ -120,8 +120,8 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
             "losses",
             "evaluation",
             tuple(name(f"train-{arm}") for arm in arms),
-            lambda stages: [stages.arm(arm).losses for arm in arms],
-            *(f"losses-{arm}" for arm in arms),
+            lambda stages: [(stages.arm(arm).losses, stages.arm(arm).best_losses) for arm in arms],
+            *(f"{losses}-{arm}" for arm in arms for losses in ("losses", "losses-best")),
         ),
         part(
             "quality",

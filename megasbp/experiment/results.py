@@ -14,6 +14,7 @@ from megasbp.experiment.corpus_stages import DATASETS
 from megasbp.experiment.ledger import Work, ledger
 from megasbp.experiment.method import SeedResults
 from megasbp.experiment.recipe import Recipe
+from megasbp.experiment.stages import StageResult
 from megasbp.experiment.statistics.intervals import arm_loss
 from megasbp.experiment.statistics.losses import HeldOutLosses
 from megasbp.experiment.synthesizer_stages import VALUE_TABLES
@@ -28,6 +29,8 @@ _SHAPE = (
     "in_degree",
     "in_degree_before_caps",
 )
+# Of a contrast between best-validation weights; the rest is as at the end of the budget.
+_BEST_READING = ("estimate", "low", "high", "level", "p", "p_holm")
 _TABLE_TITLES = {"new_target": "new target", "new_seed_and_target": "new seed and target"}
 
 
@@ -42,7 +45,8 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
     """The results of a finished run; schema in docs/results-schema.md."""
     first = seeds[0]
     corpus = first.context.corpus
-    held_out = _held_out(recipe, seeds)
+    held_out = _held_out(recipe, seeds, [result.losses for result in seeds])
+    at_best = _held_out(recipe, seeds, [result.best_losses for result in seeds])
     key, resamples = derive_key(0, "test bootstrap"), recipe.evaluation.bootstrap_resamples
     return {
         "schema": 2,
@@ -63,8 +67,8 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "synthesizer": {kind: _synthesizer(first, kind) for kind in ("true", "random")},
         "pair_value": _pair_value(first),
         "synthesis": {arm: _synthesis(first, arm) for arm in first.synthesis},
-        "arms": {arm: _arm(recipe, seeds, arm, held_out[arm]) for arm in recipe.budget.arms},
-        "contrasts": compare(held_out, key, resamples),
+        "arms": {arm: _arm(recipe, seeds, arm, held_out[arm], at_best[arm]) for arm in recipe.budget.arms},
+        "contrasts": _contrasts(held_out, at_best, key, resamples),
         "oracle_share": share_of_oracle(held_out, key, resamples),
         "quality": {name: stage.facts["quality"] for name, stage in first.quality.items()},
         "triples": triples(first.context, first.pairs, first.synthesis["sbp"], recipe.evaluation.triples)
@@ -74,17 +78,34 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
     }
 
 
-def _held_out(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, HeldOutLosses]:
+def _held_out(
+    recipe: Recipe, seeds: list[SeedResults], stages: list[dict[str, StageResult]]
+) -> dict[str, HeldOutLosses]:
+    """Arm -> its losses, from the stages of each seed."""
     corpus = seeds[0].context.corpus
     units = np.asarray(corpus.column("test", "bytes"), dtype=np.int64)
     clusters = np.asarray(corpus.column("test", "cluster"), dtype=np.int64)
     return {
         arm: HeldOutLosses(
-            {result.context.seed: np.load(result.losses[arm].folder / "nats.npy") for result in seeds},
+            {
+                result.context.seed: np.load(losses[arm].folder / "nats.npy")
+                for result, losses in zip(seeds, stages, strict=True)
+            },
             units,
             clusters,
         )
         for arm in recipe.budget.arms
+    }
+
+
+def _contrasts(
+    held_out: dict[str, HeldOutLosses], at_best: dict[str, HeldOutLosses], key: int, resamples: int
+) -> dict[str, Any]:
+    """The contrasts at the end of the budget, each with the same one between the best-validation weights."""
+    best = compare(at_best, key, resamples)
+    return {
+        name: {**one, "best_validation": {part: best[name][part] for part in _BEST_READING}}
+        for name, one in compare(held_out, key, resamples).items()
     }
 
 
@@ -182,28 +203,40 @@ def _synthesis(first: SeedResults, arm: str) -> dict[str, Any]:
     }
 
 
-def _arm(recipe: Recipe, seeds: list[SeedResults], arm: str, held_out: HeldOutLosses) -> dict[str, Any]:
+def _arm(
+    recipe: Recipe, seeds: list[SeedResults], arm: str, held_out: HeldOutLosses, at_best: HeldOutLosses
+) -> dict[str, Any]:
     first = seeds[0]
     plan = plan_arm(arm, recipe, source_tokens(first.context.corpus, first.synthesis.get(arm)))
+    units = int(held_out.units.sum())
     per_seed = {}
     for result in seeds:
-        trained, losses = result.trained[arm].facts, result.losses[arm].facts
+        trained = result.trained[arm].facts
+        best = min(trained["history"], key=lambda point: point["validation_loss"])
         per_seed[str(result.context.seed)] = {
-            "test_nats_per_byte": losses["nats"] / int(held_out.units.sum()),
-            "test_nats_per_token": losses["nats"] / losses["tokens"],
+            **_test_losses(result.losses[arm], units),
             "best_validation_loss": trained["best_validation_loss"],
             "final_validation_loss": trained["final_validation_loss"],
+            "best_validation": {
+                "step": best["step"],
+                "tokens": best["tokens"],
+                **_test_losses(result.best_losses[arm], units),
+            },
             "history": trained["history"],
         }
-    estimate = arm_loss(
-        held_out, derive_key(0, "test bootstrap"), resamples=recipe.evaluation.bootstrap_resamples
-    )
+    key, resamples = derive_key(0, "test bootstrap"), recipe.evaluation.bootstrap_resamples
     return {
         "plan": _plan(plan),
         "ledger": _ledger(recipe, first, plan),
-        "test": asdict(estimate),
+        "test": asdict(arm_loss(held_out, key, resamples=resamples)),
+        "test_best_validation": asdict(arm_loss(at_best, key, resamples=resamples)),
         "seeds": per_seed,
     }
+
+
+def _test_losses(stage: StageResult, units: int) -> dict[str, float]:
+    nats, tokens = stage.facts["nats"], stage.facts["tokens"]
+    return {"test_nats_per_byte": nats / units, "test_nats_per_token": nats / tokens}
 
 
 def _plan(plan: ArmPlan) -> dict[str, Any]:

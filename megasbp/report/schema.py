@@ -188,23 +188,48 @@ class Ledger(Part):
     total_flops_counted: Finite
 
 
+class BestValidation(Part):
+    """The weights with the lowest validation loss: when, and their loss on test data."""
+
+    step: Count
+    tokens: Count
+    test_nats_per_byte: Finite
+    test_nats_per_token: Finite
+
+
 class SeedResult(Part):
-    """One seed of one arm."""
+    """One seed of one arm. The test losses are of the weights at the end of the budget."""
 
     test_nats_per_byte: Finite
     test_nats_per_token: Finite
+    best_validation: BestValidation | None = None
     best_validation_loss: Finite | None = None
     final_validation_loss: Finite | None = None
     history: list[Point] = []
 
 
 class Arm(Part):
-    """One arm. `test` is its loss in nats per byte over the seeds."""
+    """One arm. `test` is its loss in nats per byte over the seeds, with the weights at the end of the budget.
+
+    `test_best_validation` is that of the weights with the lowest validation loss.
+    """
 
     plan: Plan
     ledger: Ledger
     test: Interval | None = None
+    test_best_validation: Interval | None = None
     seeds: dict[str, SeedResult]
+
+
+class Reading(Part):
+    """A contrast with other weights of the same two arms."""
+
+    estimate: Finite
+    low: Finite
+    high: Finite
+    level: Finite = 0.95
+    p: Finite | None = None
+    p_holm: Finite | None = None
 
 
 class Contrast(Part):
@@ -224,6 +249,7 @@ class Contrast(Part):
     p_holm: Finite | None = None
     seeds: list[int]
     label: str
+    best_validation: Reading | None = None
 
 
 class OracleShare(Part):

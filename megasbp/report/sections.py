@@ -62,6 +62,9 @@ def arms(results: Results) -> Markup:
             "third is cut so that differences show."
         )
         parts.append(figure(partial(_draw_curves, curves, "Learning curves of the arms"), caption))
+    best = tables.best_validation_table(results)
+    if best.rows:
+        parts.append(table(best))
     if results.contrasts:
         parts.append(table(tables.contrasts_table(results)))
     return _section("arms", parts)

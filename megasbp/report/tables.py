@@ -71,6 +71,37 @@ def arms_table(results: Results) -> Table:
     )
 
 
+def best_validation_table(results: Results) -> Table:
+    """Loss of each arm with its best-validation weights, and its gain over the baseline's."""
+    rows, level = [], _level(results)
+    for name in arms_in_order(results.arms):
+        arm = results.arms[name]
+        found = [one.best_validation for one in arm.seeds.values() if one.best_validation]
+        if not found:
+            continue
+        gain = find_contrast(results, name, "baseline")
+        reading = gain.best_validation if gain else None
+        reached = sorted(one.tokens / arm.ledger.matched_tokens for one in found)
+        when = share(reached[0], 0)
+        rows.append(
+            [
+                arm_name(name),
+                when if reached[0] == reached[-1] else f"{when} to {share(reached[-1], 0)}",
+                number(arm.test_best_validation.estimate if arm.test_best_validation else None),
+                signed(reading.estimate) if reading else NOTHING,
+                interval(reading.low, reading.high, sign=True) if reading else NOTHING,
+                p_value(reading.p) if reading else NOTHING,
+            ]
+        )
+    return Table(
+        "The same with each arm's best weights on validation data",
+        ["Arm", "Reached at", "Nats per byte", "Gain", f"{level} interval of gain", "p"],
+        rows,
+        "Reached at: the share of the budget at which the validation loss was lowest, over the seeds. An arm "
+        "that overfits is charged for it at the end of the budget and not here.",
+    )
+
+
 def contrasts_table(results: Results) -> Table:
     """The contrasts that were fixed before the run."""
     rows = [
