@@ -61,6 +61,7 @@ def trial_grid(recipe: Recipe) -> list[Chosen]:
 def source_tokens(corpus: Corpus, synthetic: StageResult | None = None) -> dict[str, int]:
     """Tokens of each source that a plan needs, separators included."""
     tokens = {name: corpus.datasets.facts[name]["tokens"] for name in ("unique", "oracle")}
+    tokens |= {name: stage.facts["tokens"] for name, stage in corpus.multiples.items()}
     if synthetic is not None:
         tokens["synthetic"] = synthetic.facts["tokens"]
     return tokens
@@ -109,6 +110,8 @@ def train_stage(
     inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "tokenizer": corpus.tokenizer}
     if synthetic is not None:
         inputs["synthetic"] = synthetic
+    # Only an arm that draws from a multiple depends on it.
+    inputs |= {name: corpus.multiples[name] for name in plan.samples if name in corpus.multiples}
     return context.workspace.stage(
         context.name(f"train-{arm}"),
         inputs=inputs,

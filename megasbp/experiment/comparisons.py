@@ -7,6 +7,7 @@ from typing import Any, Literal
 from megasbp.experiment.statistics.intervals import contrast
 from megasbp.experiment.statistics.losses import HeldOutLosses
 from megasbp.experiment.statistics.multiplicity import holm
+from megasbp.experiment.statistics.multiplier import data_efficiency
 from megasbp.experiment.statistics.shares import oracle_share
 
 Role = Literal["primary", "secondary", "descriptive"]
@@ -72,3 +73,25 @@ def share_of_oracle(losses: Mapping[str, HeldOutLosses], seed: int, resamples: i
         return None
     arms = (losses["sbp"], losses["baseline"], losses["oracle"])
     return asdict(oracle_share(*arms, seed, resamples=resamples))
+
+
+def data_efficiency_of_sbp(
+    losses: Mapping[str, HeldOutLosses], unique_tokens: Mapping[str, int], seed: int, resamples: int
+) -> dict[str, Any] | None:
+    """What SBP is worth in unique text; None without it, or without a baseline on more text.
+
+    Args:
+        losses: arm -> its held-out losses.
+        unique_tokens: baseline -> unique tokens that it is trained on; "baseline" is among them.
+        seed, resamples: of the bootstrap.
+    """
+    if "sbp" not in losses or len(unique_tokens) < 2:
+        return None
+    sizes = {arm: tokens / unique_tokens["baseline"] for arm, tokens in unique_tokens.items()}
+    found = data_efficiency(
+        losses["sbp"], {size: losses[arm] for arm, size in sizes.items()}, seed, resamples=resamples
+    )
+    points = [
+        {"arm": arm, "multiple": size, "unique_tokens": unique_tokens[arm]} for arm, size in sizes.items()
+    ]
+    return {**asdict(found), "points": points}

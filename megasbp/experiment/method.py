@@ -11,7 +11,7 @@ from megasbp.experiment.arm_stages import (
     train_stage,
     trial_grid,
 )
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM
+from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, trained_arms
 from megasbp.experiment.context import Context, Corpus
 from megasbp.experiment.corpus_stages import make_corpus
 from megasbp.experiment.pair_stages import embed_stage, pairs_stage
@@ -153,7 +153,7 @@ class SeedStages:
             self.context, self.chosen, self.trials, self.embed, self.pairs, synthesizers, self.pair_value
         )
         results.quality["real"] = self.real_quality
-        for arm in self._method.recipe.budget.arms:
+        for arm in trained_arms(self._method.recipe):
             stages = self.arm(arm)
             if stages.synthesis is not None and stages.quality is not None:
                 results.synthesis[arm], results.quality[arm] = stages.synthesis, stages.quality

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from megasbp.errors import InputError
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM
+from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, trained_arms
 from megasbp.experiment.clean import record_used
 from megasbp.experiment.method import Method, SeedStages
 from megasbp.experiment.recipe import Recipe
@@ -36,9 +36,9 @@ class Part:
 
 def parts(recipe: Recipe) -> list[Part]:
     """All parts of a recipe, each after those that it needs; the last one is the report."""
-    listed = [
-        Part("corpus", "data", (), ("split", "tokenizer", "datasets", "units"), lambda method: method.corpus)
-    ]
+    multiples = (f"datasets-x{multiple}" for multiple in recipe.budget.multiples)
+    corpus = ("split", "tokenizer", "datasets", "units", *multiples)
+    listed = [Part("corpus", "data", (), corpus, lambda method: method.corpus)]
     for seed in recipe.seeds:
         listed += _seed_parts(recipe, seed)
     needs = tuple(part.name for part in listed)
@@ -73,7 +73,7 @@ def parts_until(recipe: Recipe, stage: str | None) -> list[Part]:
 
 
 def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
-    arms, first = recipe.budget.arms, recipe.seeds[0]
+    arms, first = trained_arms(recipe), recipe.seeds[0]
 
     def name(stage: str) -> str:
         return f"seed-{seed}/{stage}"

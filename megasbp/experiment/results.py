@@ -8,8 +8,15 @@ import numpy as np
 
 from megasbp.addressing import derive_key
 from megasbp.experiment.arm_stages import source_tokens, trial_grid
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, ArmPlan, plan_arm
-from megasbp.experiment.comparisons import compare, share_of_oracle
+from megasbp.experiment.budget import (
+    SYNTHESIZER_OF_ARM,
+    ArmPlan,
+    multiple_arm,
+    multiple_source,
+    plan_arm,
+    trained_arms,
+)
+from megasbp.experiment.comparisons import compare, data_efficiency_of_sbp, share_of_oracle
 from megasbp.experiment.corpus_stages import DATASETS
 from megasbp.experiment.ledger import Work, ledger
 from megasbp.experiment.method import SeedResults
@@ -67,9 +74,10 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "synthesizer": {kind: _synthesizer(first, kind) for kind in ("true", "random")},
         "pair_value": _pair_value(first),
         "synthesis": {arm: _synthesis(first, arm) for arm in first.synthesis},
-        "arms": {arm: _arm(recipe, seeds, arm, held_out[arm], at_best[arm]) for arm in recipe.budget.arms},
+        "arms": {arm: _arm(recipe, seeds, arm, held_out[arm], at_best[arm]) for arm in trained_arms(recipe)},
         "contrasts": _contrasts(held_out, at_best, key, resamples),
         "oracle_share": share_of_oracle(held_out, key, resamples),
+        "data_efficiency": _data_efficiency(recipe, first, held_out, at_best, key, resamples),
         "quality": {name: stage.facts["quality"] for name, stage in first.quality.items()},
         "triples": triples(first.context, first.pairs, first.synthesis["sbp"], recipe.evaluation.triples)
         if "sbp" in first.synthesis
@@ -94,7 +102,7 @@ def _held_out(
             units,
             clusters,
         )
-        for arm in recipe.budget.arms
+        for arm in trained_arms(recipe)
     }
 
 
@@ -107,6 +115,24 @@ def _contrasts(
         name: {**one, "best_validation": {part: best[name][part] for part in _BEST_READING}}
         for name, one in compare(held_out, key, resamples).items()
     }
+
+
+def _data_efficiency(
+    recipe: Recipe,
+    first: SeedResults,
+    held_out: dict[str, HeldOutLosses],
+    at_best: dict[str, HeldOutLosses],
+    key: int,
+    resamples: int,
+) -> dict[str, Any] | None:
+    """SBP's multiplier, at the end of the budget and between best-validation weights."""
+    tokens = source_tokens(first.context.corpus)
+    unique = {"baseline": tokens["unique"]}
+    unique |= {multiple_arm(one): tokens[multiple_source(one)] for one in recipe.budget.multiples}
+    found = data_efficiency_of_sbp(held_out, unique, key, resamples)
+    if found is None:
+        return None
+    return {**found, "best_validation": data_efficiency_of_sbp(at_best, unique, key, resamples)}
 
 
 def _model(recipe: Recipe) -> dict[str, Any]:

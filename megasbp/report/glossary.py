@@ -34,4 +34,8 @@ GLOSSARY = {
         "SBP's gain divided by the oracle's. It has no bounded interval (Fieller's set is unbounded) when "
         "the oracle's own gain is not significant."
     ),
+    "Data-efficiency multiplier": (
+        "How many times the unique text a baseline of the same budget needs to reach SBP's loss. It is read "
+        "off baselines on more text, and never beyond the most that was measured."
+    ),
 }

@@ -263,6 +263,38 @@ class OracleShare(Part):
     label: str = ""
 
 
+class TextSize(Part):
+    """A baseline and the unique text it is trained on, as a multiple of SBP's."""
+
+    arm: str
+    multiple: Finite
+    unique_tokens: Count
+
+
+class Multiplier(Part):
+    """How many times the unique text the baseline needs for SBP's loss.
+
+    `estimate` is null unless `kind` is "within"; a bound is null where the interval reaches out of
+    `smallest` to `largest`.
+    """
+
+    kind: Literal["below", "within", "above"]
+    estimate: Finite | None
+    low: Finite | None
+    high: Finite | None
+    smallest: Finite
+    largest: Finite
+    level: Finite = 0.95
+    label: str = ""
+    points: list[TextSize] = []
+
+
+class DataEfficiency(Multiplier):
+    """The multiplier at the end of the budget, and the one between best-validation weights."""
+
+    best_validation: Multiplier | None = None
+
+
 class Triple(Part):
     """A seed document, its most similar true neighbour, and a document synthesised from it."""
 
@@ -294,6 +326,7 @@ class Results(Part):
     arms: dict[str, Arm]
     contrasts: dict[str, Contrast] = {}
     oracle_share: OracleShare | None = None
+    data_efficiency: DataEfficiency | None = None
     quality: dict[str, dict[str, Any]] = {}
     triples: list[Triple] = []
     what_this_run_can_show: str = ""

@@ -67,6 +67,8 @@ def arms(results: Results) -> Markup:
         parts.append(table(best))
     if results.contrasts:
         parts.append(table(tables.contrasts_table(results)))
+    if results.data_efficiency:
+        parts.append(table(tables.data_efficiency_table(results)))
     return _section("arms", parts)
 
 

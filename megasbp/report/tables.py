@@ -12,10 +12,12 @@ from megasbp.report.formats import (
     flops_unit,
     interval,
     label,
+    multiplier_text,
     number,
     p_value,
     share,
     signed,
+    times,
     value_text,
 )
 from megasbp.report.schema import Results
@@ -121,6 +123,42 @@ def contrasts_table(results: Results) -> Table:
         rows,
         "Gain of the first arm over the second, positive when the first predicts held-out text better. The p "
         "of secondary hypotheses is corrected by Holm's method; a comparison without p is no hypothesis.",
+    )
+
+
+def data_efficiency_table(results: Results) -> Table:
+    """Baselines on more unique text, and where SBP's loss lies among them."""
+    found = results.data_efficiency
+    if found is None:
+        return Table("Data efficiency", [], [])
+    rows = []
+    for one in found.points:
+        test, best = results.arms[one.arm].test, results.arms[one.arm].test_best_validation
+        rows.append(
+            [
+                times(one.multiple),
+                quantity(one.unique_tokens),
+                number(test.estimate if test else None),
+                number(best.estimate if best else None),
+            ]
+        )
+    best_reading = found.best_validation
+    rows.append(
+        [
+            "SBP is worth",
+            "",
+            multiplier_text(found),
+            multiplier_text(best_reading) if best_reading else NOTHING,
+        ]
+    )
+    return Table(
+        "Data efficiency: baselines on more unique text, nats per byte",
+        ["Unique text", "Tokens", "End of the budget", "Best on validation"],
+        rows,
+        "The baseline's loss is interpolated in the logarithm of its unique tokens; every baseline has the "
+        f"same budget. In brackets the {share(found.level, 0)} interval, with > or < where it leaves what "
+        "was measured.",
+        total_rows=1,
     )
 
 

@@ -58,6 +58,7 @@ def _report(results: Results) -> Group:
         tables.arms_table(results),
         tables.best_validation_table(results),
         tables.contrasts_table(results),
+        tables.data_efficiency_table(results),
     ]
     if results.pair_value and results.pair_value.tables:
         shown.append(text_tables.pair_value_table(results))

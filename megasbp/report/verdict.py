@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from megasbp.report.formats import interval, number, p_value, share, signed
+from megasbp.report.formats import interval, multiplier_text, number, p_value, share, signed
 from megasbp.report.schema import Contrast, OracleShare, Results
 
 # Arm, its name, what a gain over it says, and what the lack of one leaves open.
@@ -73,7 +73,7 @@ def verdict(results: Results) -> Verdict:
             f"held-out text is not significant, it may be chance"
         )
     controls = [_control(results, *one) for one in _CONTROLS]
-    details = [*controls, _oracle(results), _reach(first)]
+    details = [*controls, _oracle(results), _data_efficiency(results), _reach(first)]
     return Verdict(outcome, finding, _evidence(first), [detail for detail in details if detail])
 
 
@@ -130,6 +130,16 @@ def share_sentence(found: OracleShare) -> str:
         return f"The share of the oracle's gain is unbounded (every value fits the data): {reason}."
     gap = f"only shares between {share(found.low, 0)} and {share(found.high, 0)} are excluded"
     return f"The share of the oracle's gain is unbounded ({gap}): {reason}."
+
+
+def _data_efficiency(results: Results) -> str:
+    found = results.data_efficiency
+    if found is None:
+        return ""
+    worth = multiplier_text(found)
+    if found.kind == "below":
+        return f"In unique text SBP is worth {worth}: the baseline on that text alone is ahead."
+    return f"In unique text SBP is worth {worth}: the baseline needs so much of it for the same loss."
 
 
 def _reach(contrast: Contrast) -> str:

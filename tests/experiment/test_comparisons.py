@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from megasbp.experiment.comparisons import compare, declared, share_of_oracle
+from megasbp.experiment.comparisons import compare, data_efficiency_of_sbp, declared, share_of_oracle
 from megasbp.experiment.statistics.losses import HeldOutLosses
 
 DOCUMENTS = 60
@@ -56,3 +56,13 @@ def test_a_share_needs_both_arms() -> None:
     found = share_of_oracle(losses({"sbp": 0.3, "oracle": 1.0}), seed=0, resamples=500)
     assert found is not None
     assert set(found) == {"kind", "estimate", "low", "high", "level", "seeds", "clusters", "label"}
+
+
+def test_a_multiplier_needs_a_baseline_on_more_text() -> None:
+    arms = losses({"sbp": 0.3, "baseline_x2": 0.2, "baseline_x4": 0.5})
+    tokens = {"baseline": 1000, "baseline_x2": 2000, "baseline_x4": 4000}
+    found = data_efficiency_of_sbp(arms, tokens, seed=0, resamples=500)
+    assert found is not None
+    assert found["kind"] == "within" and 2 < found["estimate"] < 4
+    assert [point["multiple"] for point in found["points"]] == [1, 2, 4]
+    assert data_efficiency_of_sbp(arms, {"baseline": 1000}, seed=0, resamples=500) is None

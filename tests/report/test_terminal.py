@@ -50,6 +50,7 @@ def test_brackets_in_the_data_are_not_markup():
 def test_a_run_with_the_baseline_alone_is_drawn():
     results = fake_results() | {"contrasts": {}, "oracle_share": None, "quality": {}, "synthesis": {}}
     results["arms"] = {"baseline": results["arms"]["baseline"]}
+    results["data_efficiency"] = None
     del results["pair_value"]
     text = terminal_table(results)
     assert "This run did not compare SBP with the baseline." in text

@@ -4,6 +4,7 @@ import pytest
 from fixture import contrast, fake_results
 
 from megasbp.report.schema import OracleShare, check_results
+from megasbp.report.terminal import terminal_table
 from megasbp.report.verdict import share_sentence, verdict
 
 
@@ -89,3 +90,21 @@ def test_no_share_is_quoted_where_there_is_none(kind, low, high, words):
     found = OracleShare(kind=kind, estimate=None, low=low, high=high)
     assert words in share_sentence(found)
     assert "reaches" not in share_sentence(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "SBP is worth 1.3x (1.1x to 1.6x): the baseline needs so much of it"),
+        ({"kind": "above", "estimate": None, "low": 3.1, "high": None}, "> 4.0x (3.1x to > 4.0x)"),
+        (
+            {"kind": "below", "estimate": None, "low": None, "high": 1.2},
+            "< 1.0x (< 1.0x to 1.2x): the baseline on that text alone is ahead",
+        ),
+    ],
+)
+def test_the_multiplier_never_speaks_beyond_what_was_measured(changes, words):
+    results = fake_results()
+    results["data_efficiency"] |= changes
+    assert any(words in detail for detail in verdict(check_results(results)).details)
+    assert "1.2x (1.0x to 1.5x)" in terminal_table(results)
