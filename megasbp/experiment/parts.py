@@ -108,21 +108,10 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
         part("pair-value", "evaluation", (name("synthesizer-random"),), lambda stages: stages.pair_value),
     ]
     written = [arm for arm in arms if arm in SYNTHESIZER_OF_ARM]
-    for arm in arms:
-        needs = tuned
-        if arm in written:
-            synthesizer, needs = name(f"synthesizer-{SYNTHESIZER_OF_ARM[arm]}"), name(f"synthesis-{arm}")
-            listed.append(part(f"synthesis-{arm}", "inference", (synthesizer,), partial(_synthesis, arm)))
-        if arm != "baseline":
-            listed.append(part(f"train-{arm}", "training", (needs,), partial(_trained, arm)))
+    for arm in written:
+        synthesizer = name(f"synthesizer-{SYNTHESIZER_OF_ARM[arm]}")
+        listed.append(part(f"synthesis-{arm}", "inference", (synthesizer,), partial(_synthesis, arm)))
     listed += [
-        part(
-            "losses",
-            "evaluation",
-            tuple(name(f"train-{arm}") for arm in arms),
-            lambda stages: [(stages.arm(arm).losses, stages.arm(arm).best_losses) for arm in arms],
-            *(f"{losses}-{arm}" for arm in arms for losses in ("losses", "losses-best")),
-        ),
         part(
             "quality",
             "data",
@@ -130,7 +119,20 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
             lambda stages: (stages.real_quality, [stages.arm(arm).quality for arm in written]),
             *(f"quality-{arm}" for arm in ("real", *written)),
         ),
+        part("gates", "data", (name("pair-value"), name("quality")), lambda stages: stages.pass_gates()),
     ]
+    for arm in (arm for arm in arms if arm != "baseline"):
+        before = (name("gates"), name(f"synthesis-{arm}")) if arm in written else (tuned,)
+        listed.append(part(f"train-{arm}", "training", before, partial(_trained, arm)))
+    listed.append(
+        part(
+            "losses",
+            "evaluation",
+            tuple(name(f"train-{arm}") for arm in arms),
+            lambda stages: [(stages.arm(arm).losses, stages.arm(arm).best_losses) for arm in arms],
+            *(f"{losses}-{arm}" for arm in arms for losses in ("losses", "losses-best")),
+        )
+    )
     return listed
 
 

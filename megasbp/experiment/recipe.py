@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from megasbp.corpus.config import CorpusConfig
 from megasbp.errors import InputError
+from megasbp.experiment.gates import GatesConfig
 from megasbp.launch.config import ClusterConfig, Kind
 from megasbp.model.config import ModelConfig
 from megasbp.pairing.config import PairingConfig
@@ -138,6 +139,7 @@ class Recipe(Section):
     synthesizer: SynthesizerConfig = SynthesizerConfig()
     synthesis: SynthesisConfig
     budget: BudgetConfig
+    gates: GatesConfig = GatesConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     shards: ShardsConfig = INLINE
     cluster: ClusterConfig = ClusterConfig()

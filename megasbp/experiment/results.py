@@ -73,6 +73,7 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "tuning": _tuning(first),
         "synthesizer": {kind: _synthesizer(first, kind) for kind in ("true", "random")},
         "pair_value": _pair_value(first),
+        "gates": {str(one.context.seed): one.gates.facts["gates"] for one in seeds},
         "synthesis": {arm: _synthesis(first, arm) for arm in first.synthesis},
         "arms": {arm: _arm(recipe, seeds, arm, held_out[arm], at_best[arm]) for arm in trained_arms(recipe)},
         "contrasts": _contrasts(held_out, at_best, key, resamples),

@@ -38,4 +38,8 @@ GLOSSARY = {
         "How many times the unique text a baseline of the same budget needs to reach SBP's loss. It is read "
         "off baselines on more text, and never beyond the most that was measured."
     ),
+    "Gate": (
+        "A condition asked before the arms with synthetic text are trained: that a pair is worth something, "
+        "that the synthetic text is new, that repeating real text no longer helps the baseline."
+    ),
 }

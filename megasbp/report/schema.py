@@ -160,6 +160,15 @@ class PairValue(Part):
     tables: dict[str, PairTable] = {}
 
 
+class Gate(Part):
+    """A condition asked before arms with synthetic text are trained; `mend`: what to do when it is closed."""
+
+    name: str
+    open: bool
+    finding: str
+    mend: str | None = None
+
+
 class Synthesis(Part):
     """Generation for one arm: requests, what the filters accepted, what each of them dropped."""
 
@@ -322,6 +331,7 @@ class Results(Part):
     tuning: Tuning | None = None
     synthesizer: dict[str, Synthesizer] = {}
     pair_value: PairValue | None = None
+    gates: dict[str, list[Gate]] = {}
     synthesis: dict[str, Synthesis] = {}
     arms: dict[str, Arm]
     contrasts: dict[str, Contrast] = {}

@@ -38,6 +38,8 @@ def verdict_card(results: Results) -> Markup:
             "predicts held-out text better; an interval across the line is compatible with no difference."
         )
         parts.append(figure(draw, caption))
+    if results.gates:
+        parts.append(table(text_tables.gates_table(results)))
     if results.what_this_run_can_show:
         title = element("h2", "What this run can and cannot show")
         parts.append(element("section", title, element("p", results.what_this_run_can_show), class_="scope"))

@@ -55,6 +55,7 @@ def _report(results: Results) -> Group:
     ]
     parts += [Text(f"- {detail}") for detail in found.details]
     shown = [
+        text_tables.gates_table(results),
         tables.arms_table(results),
         tables.best_validation_table(results),
         tables.contrasts_table(results),

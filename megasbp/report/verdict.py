@@ -73,7 +73,7 @@ def verdict(results: Results) -> Verdict:
             f"held-out text is not significant, it may be chance"
         )
     controls = [_control(results, *one) for one in _CONTROLS]
-    details = [*controls, _oracle(results), _data_efficiency(results), _reach(first)]
+    details = [*controls, _oracle(results), _data_efficiency(results), _gates(results), _reach(first)]
     return Verdict(outcome, finding, _evidence(first), [detail for detail in details if detail])
 
 
@@ -140,6 +140,15 @@ def _data_efficiency(results: Results) -> str:
     if found.kind == "below":
         return f"In unique text SBP is worth {worth}: the baseline on that text alone is ahead."
     return f"In unique text SBP is worth {worth}: the baseline needs so much of it for the same loss."
+
+
+def _gates(results: Results) -> str:
+    closed = dict.fromkeys(gate.name for gates in results.gates.values() for gate in gates if not gate.open)
+    if not closed:
+        return ""
+    return (
+        f"Before the arms were trained a gate was closed ({', '.join(closed)}): the table of gates says why."
+    )
 
 
 def _reach(contrast: Contrast) -> str:

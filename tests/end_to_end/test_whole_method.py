@@ -73,6 +73,27 @@ def test_the_exact_plan_is_printed_before_the_first_training(finished_run: Path)
     assert 0 < output.index("token counts exact") < output.index("train-baseline: started")
 
 
+def test_a_closed_gate_warns_and_ends_the_run_only_where_the_recipe_says_so(finished_run: Path) -> None:
+    before = published(finished_run)
+    gates = {gate["name"]: gate for gate in json.loads(before["results.json"])["gates"]["0"]}
+    # A budget of six epochs is not enough for this baseline.
+    assert [name for name, gate in gates.items() if not gate["open"]] == ["baseline"]
+    output = (finished_run / "output.txt").read_text()
+    assert output.index("gate baseline closed") < output.index("train-sbp: started")
+    done = subprocess.run(
+        megasbp_command("run", str(finished_run / "small.toml"), "gates.closed=stop"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "seed-0/gates: gate baseline closed" in done.stderr
+    assert "lower corpus.unique" in done.stderr
+    assert ": started" not in done.stdout
+    assert published(finished_run) == before
+
+
 def test_a_second_run_keeps_every_stage_and_changes_nothing(finished_run: Path) -> None:
     before = published(finished_run)
     done = subprocess.run(

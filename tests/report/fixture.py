@@ -296,6 +296,19 @@ def fake_results(
         "pair_value": {
             "tables": {"new_target": pair_table(1200, 0.031), "new_seed_and_target": pair_table(640, 0.022)}
         },
+        "gates": {
+            str(seed): [
+                {"name": "pair value", "open": True, "finding": "a pair is worth +0.0310", "mend": None},
+                {
+                    "name": "copying",
+                    "open": True,
+                    "finding": "2.4% of the accepted text",
+                    "mend": None,
+                },
+                {"name": "baseline", "open": True, "finding": "it is past its minimum", "mend": None},
+            ]
+            for seed in range(seeds)
+        },
         "synthesis": {
             "sbp": {
                 "requests": 8200,

@@ -108,3 +108,13 @@ def test_the_multiplier_never_speaks_beyond_what_was_measured(changes, words):
     results["data_efficiency"] |= changes
     assert any(words in detail for detail in verdict(check_results(results)).details)
     assert "1.2x (1.0x to 1.5x)" in terminal_table(results)
+
+
+def test_a_closed_gate_is_said_in_the_verdict_and_mended_in_the_table():
+    results = fake_results()
+    assert not any("gate was closed" in detail for detail in verdict(check_results(results)).details)
+    results["gates"]["1"][2] |= {"open": False, "mend": "raise budget.tokens_per_arm"}
+    assert any("a gate was closed (baseline)" in one for one in verdict(check_results(results)).details)
+    line = next(line for line in terminal_table(results).splitlines() if "Baseline, seed 1" in line)
+    assert "closed" in line
+    assert "raise budget.tokens_per_arm" in line
