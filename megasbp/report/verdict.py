@@ -73,7 +73,14 @@ def verdict(results: Results) -> Verdict:
             f"held-out text is not significant, it may be chance"
         )
     controls = [_control(results, *one) for one in _CONTROLS]
-    details = [*controls, _oracle(results), _data_efficiency(results), _gates(results), _reach(first)]
+    details = [
+        _best_reading(first),
+        *controls,
+        _oracle(results),
+        _data_efficiency(results),
+        _gates(results),
+        _reach(first),
+    ]
     return Verdict(outcome, finding, _evidence(first), [detail for detail in details if detail])
 
 
@@ -94,6 +101,19 @@ def _evidence(contrast: Contrast) -> str:
 def _p_phrase(value: float) -> str:
     text = p_value(value)
     return text if text.startswith("<") else f"= {text}"
+
+
+def _best_reading(first: Contrast) -> str:
+    """What the best-validation weights say, where it is not what the end of the budget says."""
+    best = first.best_validation
+    if best is None or (best.low > 0, best.high < 0) == (first.low > 0, first.high < 0):
+        return ""
+    bounds = f"{share(best.level, 0)} interval {interval(best.low, best.high, sign=True)}"
+    finding = "ahead" if best.low > 0 else "behind" if best.high < 0 else "not significantly different"
+    return (
+        f"With the best weights on validation data SBP is {finding}: {signed(best.estimate)} nats per byte "
+        f"({bounds}). The end of the budget decides."
+    )
 
 
 def _control(results: Results, arm: str, name: str, helps: str, matters: str) -> str:

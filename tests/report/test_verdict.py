@@ -118,3 +118,16 @@ def test_a_closed_gate_is_said_in_the_verdict_and_mended_in_the_table():
     line = next(line for line in terminal_table(results).splitlines() if "Baseline, seed 1" in line)
     assert "closed" in line
     assert "raise budget.tokens_per_arm" in line
+
+
+def test_best_weights_are_named_only_where_they_disagree_with_the_end_of_the_budget():
+    results = fake_results()
+    assert not any("best weights" in detail for detail in verdict(check_results(results)).details)
+    results["contrasts"]["H1 sbp vs baseline"]["best_validation"] |= {"estimate": -0.002, "low": -0.004}
+    results["contrasts"]["H1 sbp vs baseline"]["best_validation"]["high"] = -0.001
+    found = verdict(check_results(results))
+    assert found.outcome == "won"
+    assert found.details[0] == (
+        "With the best weights on validation data SBP is behind: −0.0020 nats per byte (95% interval −0.0040 to "
+        "−0.0010). The end of the budget decides."
+    )
