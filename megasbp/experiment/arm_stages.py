@@ -30,10 +30,10 @@ from megasbp.experiment.stages import StageResult
 from megasbp.experiment.synthesizer_stages import synthesizer_checkpoint
 from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.storage import publishing_file
+from megasbp.synthesis.generator import load_generator
 from megasbp.synthesis.streaming import StreamingWriter
 from megasbp.synthesis.synthesize import ShardWriter, synthesize
 from megasbp.synthesis.workers import WorkersWriter
-from megasbp.training.checkpoint import load_model
 from megasbp.training.config import TrainingConfig
 from megasbp.training.trainer import TrainingJob, train
 
@@ -173,7 +173,9 @@ def synthesis_stage(context: Context, arm: str, synthesizer: StageResult) -> Sta
 
 def _shard_writer(context: Context, checkpoint: Path) -> ShardWriter:
     if context.shards.engine == "inline":
-        return StreamingWriter(load_model(checkpoint, context.runtime.device))
+        return StreamingWriter(
+            load_generator(checkpoint, context.runtime.device, context.recipe.synthesis.precision)
+        )
     return WorkersWriter(context.shards, checkpoint, context.workspace.announce)
 
 

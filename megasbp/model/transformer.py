@@ -14,6 +14,7 @@ from torch.nn import functional
 from megasbp.kernels.attention import Segments, attention, prepare_segments
 from megasbp.kernels.decode_attention import decode_attention, visible_positions
 from megasbp.kernels.linear_cross_entropy import linear_cross_entropy
+from megasbp.kernels.products import wide_product
 from megasbp.kernels.qk_norm_rope import qk_norm_rope
 from megasbp.kernels.rope import rotate, rotation_table
 from megasbp.kernels.swiglu import swiglu
@@ -208,7 +209,10 @@ class Transformer(nn.Module):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """fp32 [..., V] of states [..., D]: products of values of the states' type, summed in fp32."""
         weight = self.output_weight.to(hidden.dtype)
-        return functional.linear(hidden.to(torch.float32), weight.to(torch.float32))
+        if torch.is_grad_enabled():
+            return functional.linear(hidden.to(torch.float32), weight.to(torch.float32))
+        # A GPU reads half the bytes.
+        return wide_product(hidden.flatten(0, -2), weight.t()).unflatten(0, hidden.shape[:-1])
 
     @torch.no_grad()
     def decode(
