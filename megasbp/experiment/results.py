@@ -257,8 +257,26 @@ def _arm(
         "ledger": _ledger(recipe, first, plan),
         "test": asdict(arm_loss(held_out, key, resamples=resamples)),
         "test_best_validation": asdict(arm_loss(at_best, key, resamples=resamples)),
+        "curve": _curve([entry["history"] for entry in per_seed.values()]),
         "seeds": per_seed,
     }
+
+
+def _curve(histories: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The seeds' learning curves as one: mean and range at each validation; all seeds have the same steps."""
+    points = []
+    for row in zip(*histories, strict=True):
+        losses = [point["validation_loss"] for point in row]
+        points.append(
+            {
+                "step": row[0]["step"],
+                "tokens": row[0]["tokens"],
+                "validation_loss": sum(losses) / len(losses),
+                "low": min(losses),
+                "high": max(losses),
+            }
+        )
+    return points
 
 
 def _test_losses(stage: StageResult, units: int) -> dict[str, float]:

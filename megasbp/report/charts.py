@@ -15,11 +15,15 @@ _LINE = 16
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: its name, the style class of its arm, and points (x, y) in order of x."""
+    """A curve: its name, the style class of its arm, and points (x, y) in order of x.
+
+    `band` has the bounds (low, high) at each point; without it no band is drawn.
+    """
 
     name: str
     style: str
     points: Sequence[tuple[float, float]]
+    band: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,14 @@ def line_chart(
     left, top, bottom = 46.0, 26.0, height - 40.0
     last = max(x for line in lines for x, _ in line.points)
     late = [y for line in lines for x, y in line.points if x >= last / 3]
+    late += [
+        bound
+        for line in lines
+        if line.band
+        for (x, _), bounds in zip(line.points, line.band, strict=True)
+        if x >= last / 3
+        for bound in bounds
+    ]
     x_high = last or 1.0
     low, high = min(late), max(late)
     margin = 0.06 * (high - low) or 0.5
@@ -97,6 +109,12 @@ def line_chart(
     window = element("rect", x=left, y=top - 4, width=_round(plot_right - left + 3), height=bottom - top + 4)
     parts.append(element("clipPath", window, id=clip))
     curves = []
+    for line in lines:
+        if line.band:
+            around = [(x, low) for (x, _), (low, _) in zip(line.points, line.band, strict=True)]
+            around += [(x, high) for (x, _), (_, high) in zip(line.points, line.band, strict=True)][::-1]
+            corners = " ".join(f"{_round(across(x))},{_round(down(y))}" for x, y in around)
+            curves.append(element("polygon", points=corners, class_=f"band {line.style}"))
     for line in lines:
         points = " ".join(f"{_round(across(x))},{_round(down(y))}" for x, y in line.points)
         curves.append(element("polyline", points=points, class_=f"curve {line.style}"))

@@ -80,6 +80,7 @@ figcaption { max-width: 42rem; margin-top: .4rem; }
 .axis { stroke: var(--soft); }
 .zero { stroke: var(--ink); stroke-width: 1.25; }
 .curve { fill: none; stroke: currentColor; stroke-width: 1.75; stroke-linejoin: round; }
+.band { fill: currentColor; fill-opacity: 0.16; stroke: none; }
 .whisker { stroke: currentColor; stroke-width: 2.5; stroke-linecap: round; }
 .dot { fill: currentColor; }
 .name { fill: currentColor; font-weight: 600; }

@@ -67,25 +67,25 @@ def write_picture(results: dict[str, Any], path: Path) -> None:
 
 def has_curves(results: Results) -> bool:
     """Whether any arm has a learning curve to draw."""
-    return any(one.history for arm in results.arms.values() for one in arm.seeds.values())
+    return any(arm.curve for arm in results.arms.values())
 
 
 def _draw_curves(axes: Axes, results: Results) -> None:
-    """Validation loss; the axis is fitted to what follows the first third, as on the page."""
+    """Validation loss, mean and range over the seeds; the axis is fitted to what follows the first third."""
     late, last = [], 0
     ends: list[tuple[float, str]] = []
     for name in arms_in_order(results.arms):
         colour = ARM_COLOURS.get(name, _OTHER)
-        for position, one in enumerate(results.arms[name].seeds.values()):
-            if not one.history:
-                continue
-            x = [point.tokens for point in one.history]
-            y = [point.validation_loss for point in one.history]
-            axes.plot(x, y, color=colour, linestyle=ARM_DASHES.get(name, "solid"), linewidth=1.4)
-            late += [loss for tokens, loss in zip(x, y, strict=True) if tokens >= x[-1] / 3]
-            last = max(last, x[-1])
-            if position == 0:
-                ends.append((y[-1], name))
+        curve = results.arms[name].curve
+        if not curve:
+            continue
+        x, y = [point.tokens for point in curve], [point.validation_loss for point in curve]
+        lows, highs = [point.low for point in curve], [point.high for point in curve]
+        axes.fill_between(x, lows, highs, color=colour, alpha=0.16, linewidth=0)
+        axes.plot(x, y, color=colour, linestyle=ARM_DASHES.get(name, "solid"), linewidth=1.4)
+        late += [loss for point in curve if point.tokens >= x[-1] / 3 for loss in (point.low, point.high)]
+        last = max(last, x[-1])
+        ends.append((y[-1], name))
     low, high = min(late), max(late)
     margin = 0.06 * (high - low) or 0.5
     axes.set_ylim(low - margin, high + margin)

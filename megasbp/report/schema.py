@@ -106,6 +106,13 @@ class Point(Part):
     validation_loss: Finite
 
 
+class BandPoint(Point):
+    """A point of a curve over seeds: the mean of the validation losses, the lowest and the highest one."""
+
+    low: Finite
+    high: Finite
+
+
 class SynthesizerTrial(Part):
     """One learning rate of a synthesizer and the best held-out pair loss it reached, in nats per token."""
 
@@ -220,13 +227,14 @@ class SeedResult(Part):
 class Arm(Part):
     """One arm. `test` is its loss in nats per byte over the seeds, with the weights at the end of the budget.
 
-    `test_best_validation` is that of the weights with the lowest validation loss.
+    `test_best_validation` is that of the weights with the lowest validation loss. `curve` is over all seeds.
     """
 
     plan: Plan
     ledger: Ledger
     test: Interval | None = None
     test_best_validation: Interval | None = None
+    curve: list[BandPoint] = []
     seeds: dict[str, SeedResult]
 
 

@@ -49,17 +49,21 @@ def verdict_card(results: Results) -> Markup:
 def arms(results: Results) -> Markup:
     """Losses, contrasts and learning curves of the arms."""
     parts = [element("h2", "Arms"), table(tables.arms_table(results))]
+    several = any(len(arm.seeds) > 1 for arm in results.arms.values())
     curves = [
-        Line(arm_name(name), _style(name), _points(one.history))
+        Line(
+            arm_name(name),
+            _style(name),
+            _points(results.arms[name].curve),
+            [(point.low, point.high) for point in results.arms[name].curve] if several else (),
+        )
         for name in arms_in_order(results.arms)
-        for one in results.arms[name].seeds.values()
-        if one.history
+        if results.arms[name].curve
     ]
     if curves:
-        several = any(len(arm.seeds) > 1 for arm in results.arms.values())
         caption = (
             "Validation loss over the matched budget, lower is better"
-            + (", one line per seed" if several else "")
+            + (": mean over the seeds, and their range as a band" if several else "")
             + ". Compare whole curves: synthetic text may be behind early and ahead late. The steep first "
             "third is cut so that differences show."
         )

@@ -44,6 +44,8 @@ def test_every_arm_is_measured_at_the_end_of_its_budget_and_at_its_best(finished
         (seed,) = arm["seeds"].values()
         lowest = min(seed["history"], key=lambda point: point["validation_loss"])
         assert seed["best_validation"]["step"] == lowest["step"]
+        loss = [point["validation_loss"] for point in seed["history"]]
+        assert all([point[name] for point in arm["curve"]] == loss for name in ("low", "high"))
         if lowest == seed["history"][-1]:
             assert arm["test_best_validation"] == arm["test"]
     assert all("low" in one["best_validation"] for one in results["contrasts"].values())

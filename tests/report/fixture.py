@@ -29,6 +29,16 @@ def history(final: float, decay: float, seed: int) -> list[dict[str, Any]]:
     return points
 
 
+def curve(histories: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Mean and range of the seeds' curves."""
+    points = []
+    for row in zip(*histories, strict=True):
+        losses = [point["validation_loss"] for point in row]
+        mean = sum(losses) / len(losses)
+        points.append({**row[0], "validation_loss": mean, "low": min(losses), "high": max(losses)})
+    return points
+
+
 def arm(name: str, seeds: int) -> dict[str, Any]:
     """One arm: 2.46M matched tokens, 37.5% of them synthetic where the arm has such text."""
     final, decay, nats_per_byte, step = ARMS[name]
@@ -69,6 +79,7 @@ def arm(name: str, seeds: int) -> dict[str, Any]:
             "level": 0.95,
             "label": label(seeds),
         },
+        "curve": curve([history(final, decay, seed) for seed in range(seeds)]),
         "seeds": {
             str(seed): {
                 "best_validation": {
@@ -213,7 +224,7 @@ def fake_results(
         )
     ]
     tuning = {"learning_rate": 3e-4, "steps": 210, "pairs": 7012}
-    curve = [
+    tuned = [
         {"step": 30 * k, "tokens": 240_000 * k, "validation_loss": round(4.41 + 0.3 / k, 4)}
         for k in range(1, 8)
     ]
@@ -285,12 +296,12 @@ def fake_results(
             "true": {
                 **tuning,
                 "trials": [{"learning_rate": 3e-4, "best_validation_loss": 4.453, "best_step": 210}],
-                "history": curve,
+                "history": tuned,
             },
             "random": {
                 **tuning,
                 "trials": [],
-                "history": [{**point, "validation_loss": point["validation_loss"] + 0.04} for point in curve],
+                "history": [{**point, "validation_loss": point["validation_loss"] + 0.04} for point in tuned],
             },
         },
         "pair_value": {

@@ -45,6 +45,18 @@ def test_a_lower_loss_is_drawn_lower():
     assert across[1] - across[0] == pytest.approx(across[2] - across[1], abs=0.2)
 
 
+def test_a_band_lies_around_its_curve():
+    line = Line("A", "arm-sbp", [(1, 5.0), (2, 4.0), (3, 3.0)], [(4.5, 5.5), (3.9, 4.1), (2.5, 3.5)])
+    svg = line_chart([line], WIDE, x_label="tokens", y_label="loss", x_text=str, title="curves")
+    corners = [point.split(",") for point in drawn(svg, "band arm-sbp")[0]["points"].split()]
+    curve = [point.split(",") for point in drawn(svg, "curve arm-sbp")[0]["points"].split()]
+    assert [corner[0] for corner in corners] == [point[0] for point in curve + curve[::-1]]
+    lows, highs = corners[:3], corners[:2:-1]
+    # Down is larger: a lower loss is drawn below the curve.
+    for low, point, high in zip(lows, curve, highs, strict=True):
+        assert float(high[1]) < float(point[1]) < float(low[1])
+
+
 @pytest.mark.parametrize("height", [4.0, 3.0])
 def test_names_of_curves_that_end_together_do_not_overlap(height):
     lines = [Line(name, "arm-sbp", [(0, 5.0), (10, height + 0.001 * k)]) for k, name in enumerate("ABCD")]
