@@ -68,9 +68,16 @@ def source_tokens(corpus: Corpus, synthetic: StageResult | None = None) -> dict[
 
 
 def train_stage(
-    context: Context, arm: str, chosen: Chosen, synthetic: StageResult | None = None
+    context: Context,
+    arm: str,
+    chosen: Chosen,
+    synthetic: StageResult | None = None,
+    steps: int | None = None,
 ) -> StageResult:
-    """Trains one arm from scratch. The only differences between arms are the sources and their shares."""
+    """Trains one arm from scratch. The only differences between arms are the sources and their shares.
+
+    Only a baseline at equal operations has `steps` of its own.
+    """
     recipe, corpus, seed = context.recipe, context.corpus, context.seed
     training = TrainingConfig(
         **{
@@ -79,7 +86,7 @@ def train_stage(
             "weight_decay": chosen.weight_decay,
         }
     )
-    plan = plan_arm(arm, recipe, source_tokens(corpus, synthetic))
+    plan = plan_arm(arm, recipe, source_tokens(corpus, synthetic), steps)
 
     def make(folder: Path) -> dict[str, Any]:
         tokenizer = corpus.open_tokenizer()

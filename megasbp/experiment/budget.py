@@ -8,12 +8,19 @@ from megasbp.experiment.recipe import ARMS, Recipe
 
 # Where the synthetic tokens of an arm come from: which synthesizer wrote them.
 SYNTHESIZER_OF_ARM = {"sbp": "true", "random_pairs": "random"}
+# Baselines that spend on training what SBP spends from end to end -> the reading of SBP's ledger.
+EQUAL_FLOPS_ARMS = {"baseline_flops_owned": "owned", "baseline_flops_counted": "counted"}
 _MULTIPLE = "baseline_x"
 
 
-def trained_arms(recipe: Recipe) -> tuple[str, ...]:
-    """The recipe's arms, and a baseline for each of its multiples of the unique text."""
+def budget_arms(recipe: Recipe) -> tuple[str, ...]:
+    """What is trained on the budget: the arms, and a baseline for each multiple of the unique text."""
     return (*recipe.budget.arms, *(multiple_arm(multiple) for multiple in recipe.budget.multiples))
+
+
+def trained_arms(recipe: Recipe) -> tuple[str, ...]:
+    """All that is trained: those on the budget, and the baselines of SBP's operations."""
+    return (*budget_arms(recipe), *(EQUAL_FLOPS_ARMS if recipe.budget.equal_flops else ()))
 
 
 def multiple_arm(multiple: int) -> str:
@@ -61,22 +68,24 @@ def synthetic_need(recipe: Recipe) -> int:
     return max(1, round(total * recipe.budget.synthetic_share)) * recipe.training.sequence_length
 
 
-def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int]) -> ArmPlan:
+def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int], steps: int | None = None) -> ArmPlan:
     """The plan of `arm`.
 
     Args:
+        steps: optimiser steps of a baseline at equal operations; None for an arm on the budget.
         tokens: tokens of "unique", "oracle", each multiple ("unique_x2") and, for arms with synthetic text,
             "synthetic"; separators count.
 
     Raises:
         InputError: a source holds less than one sequence, or the synthetic corpus is too small.
     """
-    total = _total_samples(recipe)
+    total = _total_samples(recipe) if steps is None else steps * recipe.training.global_batch
     length = recipe.training.sequence_length
     multiples = {multiple_arm(multiple): multiple_source(multiple) for multiple in recipe.budget.multiples}
-    if arm not in (*ARMS, *multiples):
-        raise InputError(f"unknown arm {arm!r}; known: {', '.join((*ARMS, *multiples))}")
-    if arm == "baseline":
+    known = (*ARMS, *multiples, *EQUAL_FLOPS_ARMS)
+    if arm not in known:
+        raise InputError(f"unknown arm {arm!r}; known: {', '.join(known)}")
+    if arm == "baseline" or arm in EQUAL_FLOPS_ARMS:
         samples = {"unique": total}
     elif arm in multiples:
         samples = {multiples[arm]: total}

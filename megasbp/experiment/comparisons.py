@@ -36,12 +36,17 @@ HYPOTHESES = (
     Declared("H2 sbp vs self_samples", "sbp", "self_samples", "secondary"),
     Declared("H3 sbp vs random_pairs", "sbp", "random_pairs", "secondary"),
 )
+# The third view: SBP on the budget, and baselines that spend as many operations from end to end.
+EQUAL_FLOPS = (
+    Declared("sbp vs baseline_flops_owned", "sbp", "baseline_flops_owned", "descriptive"),
+    Declared("sbp vs baseline_flops_counted", "sbp", "baseline_flops_counted", "descriptive"),
+)
 
 
 def declared(arms: Iterable[str]) -> list[Declared]:
-    """The comparisons of these arms: the hypotheses, and every other arm with the baseline."""
+    """The comparisons of these arms: hypotheses, the third view, and every other arm with the baseline."""
     present = list(arms)
-    tested = [one for one in HYPOTHESES if {one.treatment, one.reference} <= set(present)]
+    tested = [one for one in (*HYPOTHESES, *EQUAL_FLOPS) if {one.treatment, one.reference} <= set(present)]
     compared = {one.treatment for one in tested if one.reference == "baseline"}
     others = [arm for arm in present if arm != "baseline" and arm not in compared]
     return tested + [Declared(f"{arm} vs baseline", arm, "baseline", "descriptive") for arm in others]

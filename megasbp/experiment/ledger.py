@@ -5,10 +5,13 @@ arithmetic over token counts: forward and backward 3 x the forward pass, causal 
 seconds: times go to timings.jsonl and into no result.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, ArmPlan
+from megasbp.experiment.context import Corpus
 from megasbp.experiment.recipe import Recipe
+from megasbp.experiment.stages import StageResult
 from megasbp.model.flops import flops_per_token
 
 
@@ -30,6 +33,48 @@ class Work:
     tuned_tokens: int
     prefill_tokens: int
     generated_tokens: int
+
+
+def work_of(
+    recipe: Recipe,
+    corpus: Corpus,
+    embed: StageResult | None,
+    tunings: Iterable[StageResult],
+    synthesis: StageResult,
+) -> Work:
+    """What an arm's synthetic text took.
+
+    Args:
+        embed: the embeddings; None where the recipe names no embedder.
+        tunings: every tuning that led to the arm's synthesizer, each once.
+        synthesis: the arm's.
+    """
+    unique = corpus.datasets.facts["unique"]
+    about = embed.facts if embed else {"parameters": 0, "dimension": 0}
+    searches = recipe.pairing.source == "neighbours"
+    return Work(
+        embedded_tokens=unique["tokens"],
+        embedder_parameters=about["parameters"],
+        searched=unique["documents"] ** 2 * about["dimension"] if searches else 0,
+        tuned_tokens=sum(stage.facts["input_tokens"] for stage in tunings),
+        prefill_tokens=synthesis.facts["prefill_tokens"],
+        generated_tokens=synthesis.facts["generated_tokens"],
+    )
+
+
+def equal_steps(recipe: Recipe, spent: dict, reading: str) -> int:
+    """Optimiser steps of a baseline that spends on training what another arm spends in all.
+
+    Args:
+        spent: the other arm's `ledger`.
+        reading: "owned" or "counted".
+
+    Returns:
+        Rounded down to whole steps; sweeps are left out on both sides.
+    """
+    step = recipe.training.global_batch * recipe.training.sequence_length
+    training = flops_per_token(recipe.model, recipe.training.sequence_length, causal=True)
+    return int((spent[f"total_flops_{reading}"] - spent["flops"]["sweeps"]) // (training * step))
 
 
 def ledger(

@@ -2,20 +2,23 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from megasbp.experiment.arm_stages import (
     Chosen,
     best_losses_stage,
     losses_stage,
+    source_tokens,
     synthesis_stage,
     train_stage,
     trial_grid,
 )
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, trained_arms
+from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, SYNTHESIZER_OF_ARM, ArmPlan, plan_arm, trained_arms
 from megasbp.experiment.context import Context, Corpus
 from megasbp.experiment.corpus_stages import make_corpus
 from megasbp.experiment.gate_stages import gates_of, gates_stage
 from megasbp.experiment.gates import require_open
+from megasbp.experiment.ledger import Work, equal_steps, ledger, work_of
 from megasbp.experiment.pair_stages import embed_stage, pairs_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import StageResult, Workspace
@@ -45,6 +48,8 @@ class SeedResults:
     trained: dict[str, StageResult] = field(default_factory=dict)
     losses: dict[str, StageResult] = field(default_factory=dict)
     best_losses: dict[str, StageResult] = field(default_factory=dict)
+    plans: dict[str, ArmPlan] = field(default_factory=dict)
+    ledgers: dict[str, dict[str, Any]] = field(default_factory=dict)
     quality: dict[str, StageResult] = field(default_factory=dict)
 
 
@@ -161,6 +166,21 @@ class SeedStages:
         """Quality of real text, to compare with."""
         return quality_stage(self.context, "real", None)
 
+    def work(self, arm: str) -> Work | None:
+        """What the arm's synthetic text took; None for an arm of real text."""
+        synthesis = self.arm(arm).synthesis
+        if synthesis is None:
+            return None
+        random = [self.random_synthesizer] if SYNTHESIZER_OF_ARM[arm] == "random" else []
+        tunings = [*self.true_synthesizers, *random]
+        return work_of(self._method.recipe, self.context.corpus, self.embed, tunings, synthesis)
+
+    def ledger(self, plan: ArmPlan) -> dict[str, Any]:
+        """Both ledgers of an arm of this seed."""
+        recipe, pretraining = self._method.recipe, self.baseline.facts["input_tokens"]
+        sweeps = (len(trial_grid(recipe)) - 1) * pretraining
+        return ledger(recipe, plan, self.work(plan.arm), pretraining, sweeps)
+
     def arm(self, arm: str) -> "ArmStages":
         """The stages of one arm."""
         if arm not in self._arms:
@@ -188,6 +208,7 @@ class SeedStages:
                 results.synthesis[arm], results.quality[arm] = stages.synthesis, stages.quality
             results.trained[arm], results.losses[arm] = stages.trained, stages.losses
             results.best_losses[arm] = stages.best_losses
+            results.plans[arm], results.ledgers[arm] = stages.plan, stages.ledger
         return results
 
 
@@ -213,11 +234,32 @@ class ArmStages:
         )
 
     @cached_property
+    def plan(self) -> ArmPlan:
+        """What it is trained on."""
+        context = self._seed.context
+        tokens = source_tokens(context.corpus, self.synthesis)
+        return plan_arm(self._arm, context.recipe, tokens, self._steps)
+
+    @cached_property
+    def ledger(self) -> dict[str, Any]:
+        """Both of its ledgers."""
+        return self._seed.ledger(self.plan)
+
+    @cached_property
+    def _steps(self) -> int | None:
+        """Steps of a baseline at SBP's operations; None for an arm on the budget."""
+        if self._arm not in EQUAL_FLOPS_ARMS:
+            return None
+        return equal_steps(
+            self._seed.context.recipe, self._seed.arm("sbp").ledger, EQUAL_FLOPS_ARMS[self._arm]
+        )
+
+    @cached_property
     def trained(self) -> StageResult:
         """Its model; with synthetic text only past the gates."""
         if self.synthesis is not None:
             self._seed.pass_gates()
-        return train_stage(self._seed.context, self._arm, self._seed.chosen, self.synthesis)
+        return train_stage(self._seed.context, self._arm, self._seed.chosen, self.synthesis, self._steps)
 
     @cached_property
     def losses(self) -> StageResult:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from megasbp.errors import InputError
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, trained_arms
+from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, SYNTHESIZER_OF_ARM, trained_arms
 from megasbp.experiment.clean import record_used
 from megasbp.experiment.method import Method, SeedStages
 from megasbp.experiment.recipe import Recipe
@@ -123,6 +123,8 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
     ]
     for arm in (arm for arm in arms if arm != "baseline"):
         before = (name("gates"), name(f"synthesis-{arm}")) if arm in written else (tuned,)
+        if arm in EQUAL_FLOPS_ARMS:
+            before = (name("synthesis-sbp"),)
         listed.append(part(f"train-{arm}", "training", before, partial(_trained, arm)))
     listed.append(
         part(

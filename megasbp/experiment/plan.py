@@ -5,10 +5,10 @@ from typing import Any
 from megasbp.experiment.arm_stages import source_tokens, trial_grid
 from megasbp.experiment.budget import (
     SYNTHESIZER_OF_ARM,
+    budget_arms,
     multiple_source,
     plan_arm,
     synthetic_need,
-    trained_arms,
 )
 from megasbp.experiment.corpus_stages import make_corpus
 from megasbp.experiment.disk import estimate_disk
@@ -18,7 +18,7 @@ from megasbp.model.flops import flops_per_token, parameter_count
 
 
 def plan(recipe: Recipe) -> dict[str, Any]:
-    """Parameters, tokens per source, epochs, steps, FLOPs and disk, per arm and stage.
+    """Parameters, tokens per source, epochs, steps, FLOPs and disk, per arm on the budget and stage.
 
     Token counts are exact when the run's datasets exist, otherwise estimated from
     `budget.expected_tokens_per_document` (`tokens_are` says which).
@@ -30,7 +30,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "causal": flops_per_token(recipe.model, recipe.training.sequence_length, causal=True),
     }
     arms = {}
-    for arm in trained_arms(recipe):
+    for arm in budget_arms(recipe):
         arm_plan = plan_arm(arm, recipe, tokens)
         arms[arm] = {
             "steps": arm_plan.steps,

@@ -43,6 +43,8 @@ class BudgetConfig(Section):
         arms: which arms run. The baseline is always among them: the synthesizer starts from it.
         multiples: further baselines, on so many times the unique documents each, for the data-efficiency
             multiplier; their documents are the oracle's.
+        equal_flops: two further baselines that spend on training what SBP spends from end to end, with the
+            model that its synthesizer starts from already owned, and counted.
         expected_tokens_per_document: for `megasbp plan` until the corpus is tokenised; separators included.
     """
 
@@ -50,12 +52,15 @@ class BudgetConfig(Section):
     synthetic_share: float = Field(0.375, gt=0, lt=1)
     arms: tuple[Arm, ...] = ARMS
     multiples: tuple[int, ...] = ()
+    equal_flops: bool = False
     expected_tokens_per_document: float = Field(gt=2)
 
     @model_validator(mode="after")
     def _arms_are_complete(self) -> Self:
         if "baseline" not in self.arms or len(set(self.arms)) != len(self.arms):
             raise ValueError("arms must name 'baseline' and no arm twice")
+        if self.equal_flops and "sbp" not in self.arms:
+            raise ValueError("equal_flops compares with SBP; add 'sbp' to arms, or set it to false")
         if any(low >= high for low, high in pairwise((1, *self.multiples))):
             raise ValueError(f"multiples are {list(self.multiples)}; set them ascending and above 1")
         return self

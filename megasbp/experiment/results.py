@@ -7,18 +7,16 @@ from typing import Any
 import numpy as np
 
 from megasbp.addressing import derive_key
-from megasbp.experiment.arm_stages import source_tokens, trial_grid
+from megasbp.experiment.arm_stages import source_tokens
 from megasbp.experiment.budget import (
-    SYNTHESIZER_OF_ARM,
+    EQUAL_FLOPS_ARMS,
     ArmPlan,
     multiple_arm,
     multiple_source,
-    plan_arm,
     trained_arms,
 )
 from megasbp.experiment.comparisons import compare, data_efficiency_of_sbp, share_of_oracle
 from megasbp.experiment.corpus_stages import DATASETS
-from megasbp.experiment.ledger import Work, ledger
 from megasbp.experiment.method import SeedResults
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import StageResult
@@ -234,7 +232,6 @@ def _arm(
     recipe: Recipe, seeds: list[SeedResults], arm: str, held_out: HeldOutLosses, at_best: HeldOutLosses
 ) -> dict[str, Any]:
     first = seeds[0]
-    plan = plan_arm(arm, recipe, source_tokens(first.context.corpus, first.synthesis.get(arm)))
     units = int(held_out.units.sum())
     per_seed = {}
     for result in seeds:
@@ -253,11 +250,12 @@ def _arm(
         }
     key, resamples = derive_key(0, "test bootstrap"), recipe.evaluation.bootstrap_resamples
     return {
-        "plan": _plan(plan),
-        "ledger": _ledger(recipe, first, plan),
+        "plan": _plan(first.plans[arm]),
+        "ledger": first.ledgers[arm],
         "test": asdict(arm_loss(held_out, key, resamples=resamples)),
         "test_best_validation": asdict(arm_loss(at_best, key, resamples=resamples)),
-        "curve": _curve([entry["history"] for entry in per_seed.values()]),
+        # At equal operations each seed has its own number of steps.
+        "curve": [] if arm in EQUAL_FLOPS_ARMS else _curve([entry["history"] for entry in per_seed.values()]),
         "seeds": per_seed,
     }
 
@@ -291,29 +289,6 @@ def _plan(plan: ArmPlan) -> dict[str, Any]:
         "epochs": plan.epochs,
         "synthetic_share": plan.synthetic_share,
     }
-
-
-def _ledger(recipe: Recipe, first: SeedResults, plan: ArmPlan) -> dict[str, Any]:
-    baseline = first.trained["baseline"].facts
-    unused_trials = len(trial_grid(recipe)) - 1
-    work = None
-    if plan.arm in SYNTHESIZER_OF_ARM:
-        synthesis = first.synthesis[plan.arm].facts
-        tuned = {stage.folder: stage.facts["input_tokens"] for stage in first.synthesizers.values()}
-        if plan.arm == "sbp":
-            tuned.pop(first.synthesizers["random"].folder)
-        embedded = first.context.corpus.datasets.facts["unique"]
-        embed = first.embed.facts if first.embed else {"parameters": 0, "dimension": 0}
-        searches = recipe.pairing.source == "neighbours"
-        work = Work(
-            embedded_tokens=embedded["tokens"],
-            embedder_parameters=embed["parameters"],
-            searched=embedded["documents"] ** 2 * embed["dimension"] if searches else 0,
-            tuned_tokens=sum(tuned.values()),
-            prefill_tokens=synthesis["prefill_tokens"],
-            generated_tokens=synthesis["generated_tokens"],
-        )
-    return ledger(recipe, plan, work, baseline["input_tokens"], unused_trials * baseline["input_tokens"])
 
 
 def _scope(recipe: Recipe, first: SeedResults) -> str:

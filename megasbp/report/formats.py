@@ -8,6 +8,11 @@ MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EN DASH}"
 ARM_ORDER = ("baseline", "sbp", "random_pairs", "oracle")
 ARM_NAMES = {"baseline": "Baseline", "sbp": "SBP", "random_pairs": "Random pairs", "oracle": "Oracle"}
+# Baselines that spend on training what SBP spends from end to end.
+EQUAL_FLOPS_NAMES = {
+    "baseline_flops_owned": "Baseline at SBP's operations, owned",
+    "baseline_flops_counted": "Baseline at SBP's operations, counted",
+}
 ARM_MEANINGS = {
     "baseline": "the unique text, repeated to fill the budget",
     "sbp": "synthetic text once, the unique text repeated for the rest",
@@ -29,7 +34,7 @@ def arm_name(arm: str) -> str:
     base, multiple, factor = arm.partition("_x")
     if multiple and base in ARM_NAMES and factor.isdigit():
         return f"{ARM_NAMES[base]}, {factor}x text"
-    return ARM_NAMES.get(arm, label(arm))
+    return EQUAL_FLOPS_NAMES.get(arm) or ARM_NAMES.get(arm, label(arm))
 
 
 def arms_in_order(arms: Iterable[str]) -> list[str]:

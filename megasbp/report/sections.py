@@ -75,6 +75,9 @@ def arms(results: Results) -> Markup:
         parts.append(table(tables.contrasts_table(results)))
     if results.data_efficiency:
         parts.append(table(tables.data_efficiency_table(results)))
+    equal = tables.equal_flops_table(results)
+    if equal.rows:
+        parts.append(table(equal))
     return _section("arms", parts)
 
 

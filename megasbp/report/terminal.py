@@ -60,6 +60,7 @@ def _report(results: Results) -> Group:
         tables.best_validation_table(results),
         tables.contrasts_table(results),
         tables.data_efficiency_table(results),
+        tables.equal_flops_table(results),
     ]
     if results.pair_value and results.pair_value.tables:
         shown.append(text_tables.pair_value_table(results))

@@ -78,6 +78,7 @@ def verdict(results: Results) -> Verdict:
         *controls,
         _oracle(results),
         _data_efficiency(results),
+        _equal_flops(results),
         _gates(results),
         _reach(first),
     ]
@@ -160,6 +161,26 @@ def _data_efficiency(results: Results) -> str:
     if found.kind == "below":
         return f"In unique text SBP is worth {worth}: the baseline on that text alone is ahead."
     return f"In unique text SBP is worth {worth}: the baseline needs so much of it for the same loss."
+
+
+def _equal_flops(results: Results) -> str:
+    """The third view in one sentence, both readings, with best weights: the longer training may overfit."""
+    readings = []
+    for arm, words in (
+        ("baseline_flops_owned", "the initial model owned"),
+        ("baseline_flops_counted", "the initial model counted"),
+    ):
+        gain = find_contrast(results, "sbp", arm)
+        if gain is not None and gain.best_validation is not None:
+            best = gain.best_validation
+            bounds = interval(best.low, best.high, sign=True)
+            readings.append(f"{signed(best.estimate)} nats per byte ({bounds}) with {words}")
+    if not readings:
+        return ""
+    return (
+        "Over a baseline of as many operations from end to end, both with their best weights on validation "
+        f"data, SBP gains {', '.join(readings)}."
+    )
 
 
 def _gates(results: Results) -> str:

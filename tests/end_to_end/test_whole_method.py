@@ -32,7 +32,7 @@ def published(folder: Path) -> dict[str, bytes]:
 def test_every_arm_has_a_result_and_the_matched_budget(finished_run: Path) -> None:
     results = json.loads(published(finished_run)["results.json"])
     arms = results["arms"]
-    assert set(arms) == {"baseline", "sbp", "random_pairs", "oracle"}
+    assert set(arms) == {"baseline", "sbp", "random_pairs", "oracle", "baseline_x2"}
     assert len({sum(arm["plan"]["tokens_per_source"].values()) for arm in arms.values()}) == 1
     assert arms["sbp"]["plan"]["epochs"]["synthetic"] <= 1
     assert all(arm["test"]["low"] < arm["test"]["estimate"] < arm["test"]["high"] for arm in arms.values())
@@ -49,6 +49,15 @@ def test_every_arm_is_measured_at_the_end_of_its_budget_and_at_its_best(finished
         if lowest == seed["history"][-1]:
             assert arm["test_best_validation"] == arm["test"]
     assert all("low" in one["best_validation"] for one in results["contrasts"].values())
+
+
+def test_sbp_is_placed_among_baselines_on_more_text(finished_run: Path) -> None:
+    results = json.loads(published(finished_run)["results.json"])
+    found = results["data_efficiency"]
+    assert [point["arm"] for point in found["points"]] == ["baseline", "baseline_x2"]
+    assert found["points"][1]["multiple"] == pytest.approx(2, rel=0.1)
+    # It agrees with the contrast: below 1 exactly where SBP does not gain.
+    assert (found["kind"] == "below") == (results["contrasts"]["H1 sbp vs baseline"]["estimate"] < 0)
 
 
 def test_the_best_weights_are_those_of_the_best_checkpoint(finished_run: Path, tmp_path: Path) -> None:

@@ -132,3 +132,21 @@ def test_best_weights_are_named_only_where_they_disagree_with_the_end_of_the_bud
         "With the best weights on validation data SBP is behind: −0.0020 nats per byte "
         "(95% interval −0.0040 to −0.0010). The end of the budget decides."
     )
+
+
+def test_the_third_view_has_both_readings_in_a_sentence_and_a_table():
+    results = fake_results()
+    assert "Third view" not in terminal_table(results)
+    for reading, gain in (("owned", -0.001), ("counted", -0.004)):
+        arm = f"baseline_flops_{reading}"
+        results["arms"][arm] = {**results["arms"]["baseline"], "curve": []}
+        results["contrasts"][f"sbp vs {arm}"] = contrast("sbp", arm, gain, 0.002, 0.3, 3, "descriptive")
+    assert any(
+        "SBP gains −0.0020 nats per byte (−0.0040 to +0.0000) with the initial model owned, "
+        "−0.0050 nats per byte (−0.0070 to −0.0030) with the initial model counted." in detail
+        for detail in verdict(check_results(results)).details
+    )
+    lines = terminal_table(results).splitlines()
+    (line,) = [line for line in lines if line.startswith("counted ")]
+    assert line.split()[1:4] == ["54.00", "TFLOP", "1.00x"]
+    assert line.endswith("−0.0040 (−0.0060 to −0.0020)   −0.0050 (−0.0070 to −0.0030)")
