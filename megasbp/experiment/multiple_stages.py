@@ -44,7 +44,7 @@ def multiple_stage(
         return {"documents": writer.documents, "tokens": writer.tokens}
 
     return workspace.stage(
-        f"datasets-x{multiple}",
+        f"unique-x{multiple}",
         inputs={"split": split, "datasets": datasets, "tokenizer": tokenizer},
         settings={"documents": wanted, "seed": seed},
         make=make,

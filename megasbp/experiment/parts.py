@@ -36,7 +36,7 @@ class Part:
 
 def parts(recipe: Recipe) -> list[Part]:
     """All parts of a recipe, each after those that it needs; the last one is the report."""
-    multiples = (f"datasets-x{multiple}" for multiple in recipe.budget.multiples)
+    multiples = (f"unique-x{multiple}" for multiple in recipe.budget.multiples)
     corpus = ("split", "tokenizer", "datasets", "units", *multiples)
     listed = [Part("corpus", "data", (), corpus, lambda method: method.corpus)]
     for seed in recipe.seeds:

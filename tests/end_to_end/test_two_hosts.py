@@ -26,6 +26,7 @@ SETTINGS = (
     "synthesizer.micro_batch=2",
     "tuning.weight_decays=[]",
     'budget.arms=["baseline","sbp"]',
+    "budget.multiples=[]",
 )
 
 
