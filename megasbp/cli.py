@@ -274,14 +274,16 @@ def _train(options: argparse.Namespace) -> int:
         return _dry_run(options)
     if options.arm is None:
         raise InputError("--arm is missing; name baseline, sbp, random_pairs or oracle, or add --dry-run")
+    from megasbp.experiment.budget import trained_arms
     from megasbp.experiment.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides)
     seed = recipe.seeds[0] if options.seed is None else options.seed
     if seed not in recipe.seeds:
         raise InputError(f"--seed {seed}: the recipe has seeds {list(recipe.seeds)}")
-    if options.arm not in recipe.budget.arms:
-        raise InputError(f"--arm {options.arm}: the recipe has arms {', '.join(recipe.budget.arms)}")
+    arms = trained_arms(recipe)
+    if options.arm not in arms:
+        raise InputError(f"--arm {options.arm}: the recipe has arms {', '.join(arms)}")
     options.stage = f"seed-{seed}/train-{options.arm}"
     return _stage(options)
 

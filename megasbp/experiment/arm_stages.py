@@ -1,5 +1,6 @@
 """The arms: what the baseline is tuned over, synthetic corpora, training and held-out losses."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from megasbp.experiment.context import (
     TRAINING_LOGS,
     Context,
     Corpus,
+    best_checkpoint,
     last_checkpoint,
     load_trained,
     open_dataset,
@@ -37,6 +39,8 @@ from megasbp.training.trainer import TrainingJob, train
 
 # What led to the corpus: which shards are there beyond the last one needed, depends on who wrote them.
 _SYNTHESIS_STEPS = ("shards/*/*", "indexes/*/*")
+# Nats and predicted tokens of each test document.
+LOSS_FILES = ("nats.npy", "tokens.npy")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ def trial_grid(recipe: Recipe) -> list[Chosen]:
 def source_tokens(corpus: Corpus, synthetic: StageResult | None = None) -> dict[str, int]:
     """Tokens of each source that a plan needs, separators included."""
     tokens = {name: corpus.datasets.facts[name]["tokens"] for name in ("unique", "oracle")}
+    tokens |= {name: stage.facts["tokens"] for name, stage in corpus.multiples.items()}
     if synthetic is not None:
         tokens["synthetic"] = synthetic.facts["tokens"]
     return tokens
@@ -105,6 +110,8 @@ def train_stage(
     inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "tokenizer": corpus.tokenizer}
     if synthetic is not None:
         inputs["synthetic"] = synthetic
+    # Only an arm that draws from a multiple depends on it.
+    inputs |= {name: corpus.multiples[name] for name in plan.samples if name in corpus.multiples}
     return context.workspace.stage(
         context.name(f"train-{arm}"),
         inputs=inputs,
@@ -174,28 +181,54 @@ def _shard_writer(context: Context, checkpoint: Path) -> ShardWriter:
 
 def losses_stage(context: Context, arm: str, trained: StageResult) -> StageResult:
     """Per-document nats of the test split under the arm's final weights, in nats.npy and tokens.npy."""
-    recipe, corpus = context.recipe, context.corpus
-
-    def make(folder: Path) -> dict[str, Any]:
-        test = corpus.open("test")
-        source = PackedDocuments(test, recipe.training.sequence_length)
-        model = load_trained(context, last_checkpoint(trained))
-        losses = document_losses(model, source, len(test), recipe.evaluation.batch_size, context.runtime)
-        if context.runtime.is_main:
-            for name, values in (("nats", losses.nats), ("tokens", losses.tokens)):
-                with publishing_file(folder / f"{name}.npy") as partial, open(partial, "wb") as file:
-                    np.save(file, values, allow_pickle=False)
-        return {"nats": float(losses.nats.sum()), "tokens": int(losses.tokens.sum())}
-
     return context.workspace.stage(
         context.name(f"losses-{arm}"),
-        inputs={"trained": trained, "datasets": corpus.datasets},
-        settings={
-            "batch_size": recipe.evaluation.batch_size,
-            "sequence_length": recipe.training.sequence_length,
-        },
+        inputs={"trained": trained, "datasets": context.corpus.datasets},
+        settings=_losses_settings(context),
+        make=lambda folder: _write_losses(context, last_checkpoint(trained), folder),
+    )
+
+
+def best_losses_stage(context: Context, arm: str, trained: StageResult, final: StageResult) -> StageResult:
+    """As `losses_stage`, under the weights of the lowest validation loss; `final` is that stage's result."""
+
+    def make(folder: Path) -> dict[str, Any]:
+        if best_checkpoint(trained) != last_checkpoint(trained):
+            return _write_losses(context, best_checkpoint(trained), folder)
+        # The last weights are the best ones, and what they lose is known.
+        if context.runtime.is_main:
+            for name in LOSS_FILES:
+                with publishing_file(folder / name) as partial:
+                    shutil.copyfile(final.folder / name, partial)
+        return final.facts
+
+    return context.workspace.stage(
+        context.name(f"losses-best-{arm}"),
+        inputs={"trained": trained, "datasets": context.corpus.datasets},
+        settings=_losses_settings(context),
         make=make,
     )
+
+
+def _losses_settings(context: Context) -> dict[str, Any]:
+    recipe = context.recipe
+    return {
+        "batch_size": recipe.evaluation.batch_size,
+        "sequence_length": recipe.training.sequence_length,
+    }
+
+
+def _write_losses(context: Context, checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """Measures a checkpoint on the test split; the facts are the sums."""
+    recipe, test = context.recipe, context.corpus.open("test")
+    source = PackedDocuments(test, recipe.training.sequence_length)
+    model = load_trained(context, checkpoint)
+    losses = document_losses(model, source, len(test), recipe.evaluation.batch_size, context.runtime)
+    if context.runtime.is_main:
+        for name, values in zip(LOSS_FILES, (losses.nats, losses.tokens), strict=True):
+            with publishing_file(folder / name) as partial, open(partial, "wb") as file:
+                np.save(file, values, allow_pickle=False)
+    return {"nats": float(losses.nats.sum()), "tokens": int(losses.tokens.sum())}
 
 
 def _mixture(

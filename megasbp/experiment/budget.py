@@ -8,6 +8,22 @@ from megasbp.experiment.recipe import ARMS, Recipe
 
 # Where the synthetic tokens of an arm come from: which synthesizer wrote them.
 SYNTHESIZER_OF_ARM = {"sbp": "true", "random_pairs": "random"}
+_MULTIPLE = "baseline_x"
+
+
+def trained_arms(recipe: Recipe) -> tuple[str, ...]:
+    """The recipe's arms, and a baseline for each of its multiples of the unique text."""
+    return (*recipe.budget.arms, *(multiple_arm(multiple) for multiple in recipe.budget.multiples))
+
+
+def multiple_arm(multiple: int) -> str:
+    """The baseline on so many times the unique documents: "baseline_x2"."""
+    return f"{_MULTIPLE}{multiple}"
+
+
+def multiple_source(multiple: int) -> str:
+    """What that baseline is trained on: "unique_x2"."""
+    return f"unique_x{multiple}"
 
 
 @dataclass(frozen=True)
@@ -49,17 +65,21 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int]) -> ArmPlan:
     """The plan of `arm`.
 
     Args:
-        tokens: tokens of "unique", "oracle" and, for arms with synthetic text, "synthetic"; separators count.
+        tokens: tokens of "unique", "oracle", each multiple ("unique_x2") and, for arms with synthetic text,
+            "synthetic"; separators count.
 
     Raises:
         InputError: a source holds less than one sequence, or the synthetic corpus is too small.
     """
     total = _total_samples(recipe)
     length = recipe.training.sequence_length
-    if arm not in ARMS:
-        raise InputError(f"unknown arm {arm!r}; known: {', '.join(ARMS)}")
+    multiples = {multiple_arm(multiple): multiple_source(multiple) for multiple in recipe.budget.multiples}
+    if arm not in (*ARMS, *multiples):
+        raise InputError(f"unknown arm {arm!r}; known: {', '.join((*ARMS, *multiples))}")
     if arm == "baseline":
         samples = {"unique": total}
+    elif arm in multiples:
+        samples = {multiples[arm]: total}
     elif arm == "oracle":
         samples = {"oracle": total}
     else:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from megasbp.experiment.arm_stages import trial_grid
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, synthetic_need
+from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, synthetic_need, trained_arms
 from megasbp.experiment.recipe import Recipe
 from megasbp.model.flops import parameter_count
 
@@ -33,11 +33,12 @@ def estimate_disk(recipe: Recipe) -> DiskEstimate:
     corpus, budget = recipe.corpus, recipe.budget
     seeds = len(recipe.seeds)
     token_bytes = 2 if recipe.model.vocabulary_size <= 2**16 else 4
-    documents = corpus.unique + corpus.oracle + corpus.validation + corpus.test
+    multiples = sum(budget.multiples) * corpus.unique
+    documents = corpus.unique + corpus.oracle + corpus.validation + corpus.test + multiples
     per_document = budget.expected_tokens_per_document * token_bytes
     kept = recipe.training.keep_checkpoints + 1
     trained = len(trial_grid(recipe)) + seeds * (
-        len(budget.arms) + 1 + len(recipe.synthesizer.learning_rates)
+        len(trained_arms(recipe)) + 1 + len(recipe.synthesizer.learning_rates)
     )
     writers = sum(arm in SYNTHESIZER_OF_ARM for arm in budget.arms)
     return DiskEstimate(

@@ -5,14 +5,17 @@ from functools import cached_property
 
 from megasbp.experiment.arm_stages import (
     Chosen,
+    best_losses_stage,
     losses_stage,
     synthesis_stage,
     train_stage,
     trial_grid,
 )
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM
+from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, trained_arms
 from megasbp.experiment.context import Context, Corpus
 from megasbp.experiment.corpus_stages import make_corpus
+from megasbp.experiment.gate_stages import gates_of, gates_stage
+from megasbp.experiment.gates import require_open
 from megasbp.experiment.pair_stages import embed_stage, pairs_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import StageResult, Workspace
@@ -37,9 +40,11 @@ class SeedResults:
     pairs: StageResult
     synthesizers: dict[str, StageResult]
     pair_value: StageResult
+    gates: StageResult
     synthesis: dict[str, StageResult] = field(default_factory=dict)
     trained: dict[str, StageResult] = field(default_factory=dict)
     losses: dict[str, StageResult] = field(default_factory=dict)
+    best_losses: dict[str, StageResult] = field(default_factory=dict)
     quality: dict[str, StageResult] = field(default_factory=dict)
 
 
@@ -133,6 +138,25 @@ class SeedStages:
         return pair_value_stage(self.context, self.pairs, self.baseline, true, random)
 
     @cached_property
+    def gates(self) -> StageResult:
+        """Whether arms with synthetic text are worth training."""
+        written = [arm for arm in self._method.recipe.budget.arms if arm in SYNTHESIZER_OF_ARM]
+        quality = {"real": self.real_quality}
+        for arm in written:
+            stage = self.arm(arm).quality
+            assert stage is not None
+            quality[arm] = stage
+        return gates_stage(self.context, self.baseline, self.pair_value, quality)
+
+    def pass_gates(self) -> None:
+        """Ends the run at a closed gate, where the recipe says so.
+
+        Raises:
+            ClosedGate: it does.
+        """
+        require_open(gates_of(self.gates), self._method.recipe.gates, self.context.name("gates"))
+
+    @cached_property
     def real_quality(self) -> StageResult:
         """Quality of real text, to compare with."""
         return quality_stage(self.context, "real", None)
@@ -148,14 +172,22 @@ class SeedStages:
         numbered = {f"trials/{number}": trial for number, trial in enumerate(self.true_synthesizers)}
         synthesizers = {"true": self.synthesizer("true"), "random": self.synthesizer("random"), **numbered}
         results = SeedResults(
-            self.context, self.chosen, self.trials, self.embed, self.pairs, synthesizers, self.pair_value
+            self.context,
+            self.chosen,
+            self.trials,
+            self.embed,
+            self.pairs,
+            synthesizers,
+            self.pair_value,
+            self.gates,
         )
         results.quality["real"] = self.real_quality
-        for arm in self._method.recipe.budget.arms:
+        for arm in trained_arms(self._method.recipe):
             stages = self.arm(arm)
             if stages.synthesis is not None and stages.quality is not None:
                 results.synthesis[arm], results.quality[arm] = stages.synthesis, stages.quality
             results.trained[arm], results.losses[arm] = stages.trained, stages.losses
+            results.best_losses[arm] = stages.best_losses
         return results
 
 
@@ -182,10 +214,17 @@ class ArmStages:
 
     @cached_property
     def trained(self) -> StageResult:
-        """Its model."""
+        """Its model; with synthetic text only past the gates."""
+        if self.synthesis is not None:
+            self._seed.pass_gates()
         return train_stage(self._seed.context, self._arm, self._seed.chosen, self.synthesis)
 
     @cached_property
     def losses(self) -> StageResult:
         """Its model's losses on the test split."""
         return losses_stage(self._seed.context, self._arm, self.trained)
+
+    @cached_property
+    def best_losses(self) -> StageResult:
+        """The losses of its weights with the lowest validation loss."""
+        return best_losses_stage(self._seed.context, self._arm, self.trained, self.losses)

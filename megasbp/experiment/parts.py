@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from megasbp.errors import InputError
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM
+from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, trained_arms
 from megasbp.experiment.clean import record_used
 from megasbp.experiment.method import Method, SeedStages
 from megasbp.experiment.recipe import Recipe
@@ -36,9 +36,9 @@ class Part:
 
 def parts(recipe: Recipe) -> list[Part]:
     """All parts of a recipe, each after those that it needs; the last one is the report."""
-    listed = [
-        Part("corpus", "data", (), ("split", "tokenizer", "datasets", "units"), lambda method: method.corpus)
-    ]
+    multiples = (f"datasets-x{multiple}" for multiple in recipe.budget.multiples)
+    corpus = ("split", "tokenizer", "datasets", "units", *multiples)
+    listed = [Part("corpus", "data", (), corpus, lambda method: method.corpus)]
     for seed in recipe.seeds:
         listed += _seed_parts(recipe, seed)
     needs = tuple(part.name for part in listed)
@@ -73,7 +73,7 @@ def parts_until(recipe: Recipe, stage: str | None) -> list[Part]:
 
 
 def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
-    arms, first = recipe.budget.arms, recipe.seeds[0]
+    arms, first = trained_arms(recipe), recipe.seeds[0]
 
     def name(stage: str) -> str:
         return f"seed-{seed}/{stage}"
@@ -108,21 +108,10 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
         part("pair-value", "evaluation", (name("synthesizer-random"),), lambda stages: stages.pair_value),
     ]
     written = [arm for arm in arms if arm in SYNTHESIZER_OF_ARM]
-    for arm in arms:
-        needs = tuned
-        if arm in written:
-            synthesizer, needs = name(f"synthesizer-{SYNTHESIZER_OF_ARM[arm]}"), name(f"synthesis-{arm}")
-            listed.append(part(f"synthesis-{arm}", "inference", (synthesizer,), partial(_synthesis, arm)))
-        if arm != "baseline":
-            listed.append(part(f"train-{arm}", "training", (needs,), partial(_trained, arm)))
+    for arm in written:
+        synthesizer = name(f"synthesizer-{SYNTHESIZER_OF_ARM[arm]}")
+        listed.append(part(f"synthesis-{arm}", "inference", (synthesizer,), partial(_synthesis, arm)))
     listed += [
-        part(
-            "losses",
-            "evaluation",
-            tuple(name(f"train-{arm}") for arm in arms),
-            lambda stages: [stages.arm(arm).losses for arm in arms],
-            *(f"losses-{arm}" for arm in arms),
-        ),
         part(
             "quality",
             "data",
@@ -130,7 +119,20 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
             lambda stages: (stages.real_quality, [stages.arm(arm).quality for arm in written]),
             *(f"quality-{arm}" for arm in ("real", *written)),
         ),
+        part("gates", "data", (name("pair-value"), name("quality")), lambda stages: stages.pass_gates()),
     ]
+    for arm in (arm for arm in arms if arm != "baseline"):
+        before = (name("gates"), name(f"synthesis-{arm}")) if arm in written else (tuned,)
+        listed.append(part(f"train-{arm}", "training", before, partial(_trained, arm)))
+    listed.append(
+        part(
+            "losses",
+            "evaluation",
+            tuple(name(f"train-{arm}") for arm in arms),
+            lambda stages: [(stages.arm(arm).losses, stages.arm(arm).best_losses) for arm in arms],
+            *(f"{losses}-{arm}" for arm in arms for losses in ("losses", "losses-best")),
+        )
+    )
     return listed
 
 

@@ -4,6 +4,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from megasbp.corpus.config import CorpusConfig
 from megasbp.errors import InputError
+from megasbp.experiment.gates import GatesConfig
 from megasbp.launch.config import ClusterConfig, Kind
 from megasbp.model.config import ModelConfig
 from megasbp.pairing.config import PairingConfig
@@ -39,18 +41,23 @@ class BudgetConfig(Section):
         tokens_per_arm: matched tokens; cut down to a whole number of optimiser steps.
         synthetic_share: share of those tokens that is synthetic in the sbp and random_pairs arms, seen once.
         arms: which arms run. The baseline is always among them: the synthesizer starts from it.
+        multiples: further baselines, on so many times the unique documents each, for the data-efficiency
+            multiplier; their documents are the oracle's.
         expected_tokens_per_document: for `megasbp plan` until the corpus is tokenised; separators included.
     """
 
     tokens_per_arm: int = Field(gt=0)
     synthetic_share: float = Field(0.375, gt=0, lt=1)
     arms: tuple[Arm, ...] = ARMS
+    multiples: tuple[int, ...] = ()
     expected_tokens_per_document: float = Field(gt=2)
 
     @model_validator(mode="after")
     def _arms_are_complete(self) -> Self:
         if "baseline" not in self.arms or len(set(self.arms)) != len(self.arms):
             raise ValueError("arms must name 'baseline' and no arm twice")
+        if any(low >= high for low, high in pairwise((1, *self.multiples))):
+            raise ValueError(f"multiples are {list(self.multiples)}; set them ascending and above 1")
         return self
 
 
@@ -132,6 +139,7 @@ class Recipe(Section):
     synthesizer: SynthesizerConfig = SynthesizerConfig()
     synthesis: SynthesisConfig
     budget: BudgetConfig
+    gates: GatesConfig = GatesConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     shards: ShardsConfig = INLINE
     cluster: ClusterConfig = ClusterConfig()
@@ -159,6 +167,12 @@ class Recipe(Section):
             raise ValueError(
                 f"synthesizer.unit is {self.synthesizer.unit!r}, but pairing.source 'continuation' pairs "
                 "parts of documents; leave synthesizer.unit at 'auto'"
+            )
+        largest = max(self.budget.multiples, default=1)
+        if largest * self.corpus.unique > self.corpus.oracle:
+            raise ValueError(
+                f"budget.multiples asks for {largest} times corpus.unique, more than corpus.oracle, "
+                f"{self.corpus.oracle}; set corpus.oracle to at least {largest * self.corpus.unique}"
             )
         size = self.corpus.vocabulary_size
         if size is not None and size > self.model.vocabulary_size:

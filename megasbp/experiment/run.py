@@ -8,6 +8,7 @@ import torch
 from megasbp.errors import InputError
 from megasbp.experiment.corpus_stages import require_corpus
 from megasbp.experiment.disk import estimate_disk
+from megasbp.experiment.gates import ClosedGate
 from megasbp.experiment.method import Method
 from megasbp.experiment.parts import REPORT, Part, find_part, parts_until
 from megasbp.experiment.plan import plan
@@ -82,7 +83,8 @@ class Finished:
             return False
         try:
             part.make(self._method)
-        except MissingStage:
+        except (MissingStage, ClosedGate):
+            # A part that a closed gate stands before is started, so that it says so.
             return False
         return True
 

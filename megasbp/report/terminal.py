@@ -54,7 +54,13 @@ def _report(results: Results) -> Group:
         Text(found.headline, style=_OUTCOME_STYLES[found.outcome]),
     ]
     parts += [Text(f"- {detail}") for detail in found.details]
-    shown = [tables.arms_table(results), tables.contrasts_table(results)]
+    shown = [
+        text_tables.gates_table(results),
+        tables.arms_table(results),
+        tables.best_validation_table(results),
+        tables.contrasts_table(results),
+        tables.data_efficiency_table(results),
+    ]
     if results.pair_value and results.pair_value.tables:
         shown.append(text_tables.pair_value_table(results))
     if results.synthesis:
