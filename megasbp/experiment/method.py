@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from megasbp.experiment.arm_stages import (
@@ -54,10 +55,17 @@ class SeedResults:
 
 
 class Method:
-    """The stages of a recipe, in a workspace that says which of them may be made here."""
+    """The stages of a recipe, in a workspace that says which of them may be made here.
 
-    def __init__(self, recipe: Recipe, workspace: Workspace, runtime: Runtime) -> None:
+    Attributes:
+        variant: folder of what a sweep publishes for one of its recipes; None for a run's own report.
+    """
+
+    def __init__(
+        self, recipe: Recipe, workspace: Workspace, runtime: Runtime, variant: Path | None = None
+    ) -> None:
         self.recipe, self.workspace, self.runtime = recipe, workspace, runtime
+        self.variant = variant
         self._seeds: dict[int, SeedStages] = {}
 
     @cached_property

@@ -158,5 +158,6 @@ def _embed_part(recipe: Recipe, seed: int) -> Part | None:
 
 def _publish(method: Method) -> None:
     """Writes the run's results, and notes which stage folders they came from."""
-    publish_results(method.recipe, method.results())
-    record_used(method.recipe.folder, method.workspace.used)
+    root = method.recipe.folder
+    publish_results(method.recipe, method.results(), method.variant or root / "report")
+    record_used(root, method.workspace.used, method.variant or root)

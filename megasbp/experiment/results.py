@@ -39,9 +39,9 @@ _BEST_READING = ("estimate", "low", "high", "level", "p", "p_holm")
 _TABLE_TITLES = {"new_target": "new target", "new_seed_and_target": "new seed and target"}
 
 
-def publish_results(recipe: Recipe, seeds: list[SeedResults]) -> Path:
-    """Writes the run's report/results.json and returns its path."""
-    path = recipe.folder / "report" / "results.json"
+def publish_results(recipe: Recipe, seeds: list[SeedResults], folder: Path) -> Path:
+    """Writes results.json into a folder and returns its path."""
+    path = folder / "results.json"
     publish_json(path, assemble(recipe, seeds))
     return path
 

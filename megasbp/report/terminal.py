@@ -46,6 +46,14 @@ def write_table(results: dict[str, Any], path: Path) -> None:
     publish_bytes(Path(path), terminal_table(results).encode())
 
 
+def text_of(table: tables.Table, width: int = WIDTH) -> str:
+    """One table as plain text; equal tables give equal bytes."""
+    buffer = StringIO()
+    console = Console(file=buffer, width=width, color_system=None, force_terminal=False, _environ={})
+    console.print(Text(table.title), _rich_table(table))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
 def _report(results: Results) -> Group:
     found = verdict(results)
     parts: list[RenderableType] = [
