@@ -13,11 +13,13 @@ from megasbp.data.mixture import MixtureSource
 from megasbp.data.sources import SampleSource
 from megasbp.data.windows import WindowSource
 from megasbp.evaluation.perplexity import document_losses
+from megasbp.experiment.arms import is_seeded
 from megasbp.experiment.budget import ArmPlan, plan_arm, synthetic_need
 from megasbp.experiment.context import (
     TRAINING_LOGS,
     Context,
     Corpus,
+    best_checkpoint,
     last_checkpoint,
     load_trained,
     open_dataset,
@@ -120,25 +122,41 @@ def train_stage(
     )
 
 
-def synthesis_stage(context: Context, arm: str, synthesizer: StageResult) -> StageResult:
-    """Samples and filters the synthetic corpus of an arm until it holds the tokens that the plan needs."""
+def synthesis_stage(context: Context, arm: str, writer: StageResult) -> StageResult:
+    """Samples and filters the synthetic corpus of an arm until it holds the tokens that the plan needs.
+
+    Args:
+        writer: a tuned synthesizer, or for an arm without seed documents the baseline.
+    """
     recipe, corpus = context.recipe, context.corpus
     width = recipe.pairing.shingle_width
+    inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets}
+    if is_seeded(arm):
+        config, length = recipe.synthesis, recipe.synthesizer.context
+        checkpoint = synthesizer_checkpoint(writer)
+        inputs |= {"synthesizer": writer, "units": corpus.units}
+    else:
+        # No longer than what the untuned model was trained on.
+        config, length = recipe.synthesis.without_seeds(), recipe.training.sequence_length
+        checkpoint = best_checkpoint(writer)
+        inputs["baseline"] = writer
 
     def make(folder: Path) -> dict[str, Any]:
+        unique = corpus.open("unique")
         result = synthesize(
-            writer=_shard_writer(context, synthesizer_checkpoint(synthesizer)),
+            writer=_shard_writer(context, checkpoint),
             tokenizer=corpus.open_tokenizer(),
-            seed_dataset=corpus.open_units("unique"),
-            corpus_index=NgramIndex.build([corpus.open("unique")], width),
+            seed_dataset=corpus.open_units("unique") if is_seeded(arm) else None,
+            dtype=unique.dtype,
+            corpus_index=NgramIndex.build([unique], width),
             held_out_index=NgramIndex.build([corpus.open("validation"), corpus.open("test")], width),
-            config=recipe.synthesis,
+            config=config,
             need_tokens=synthetic_need(recipe),
-            context=recipe.synthesizer.context,
-            # The same key for every arm: the same seed documents and the same draws, another synthesizer.
+            context=length,
+            # The same key for every arm: the same seed documents and the same draws, another writer.
             seed=derive_key(context.seed, "synthesis"),
             folder=folder,
-            checkpoint_hash=synthesizer.digest,
+            checkpoint_hash=writer.digest,
         )
         return {
             "documents": result.documents,
@@ -151,11 +169,11 @@ def synthesis_stage(context: Context, arm: str, synthesizer: StageResult) -> Sta
 
     return context.workspace.stage(
         context.name(f"synthesis-{arm}"),
-        inputs={"synthesizer": synthesizer, "datasets": corpus.datasets, "units": corpus.units},
+        inputs=inputs,
         settings={
-            "synthesis": recipe.synthesis.model_dump(mode="json"),
+            "synthesis": config.model_dump(mode="json"),
             "need": synthetic_need(recipe),
-            "context": recipe.synthesizer.context,
+            "context": length,
             "shingle_width": width,
             "seed": context.seed,
         },

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from megasbp.errors import InputError
-from megasbp.experiment.recipe import ARMS, Recipe
-
-# Where the synthetic tokens of an arm come from: which synthesizer wrote them.
-SYNTHESIZER_OF_ARM = {"sbp": "true", "random_pairs": "random"}
+from megasbp.experiment.arms import ARMS
+from megasbp.experiment.recipe import Recipe
 
 
 @dataclass(frozen=True)

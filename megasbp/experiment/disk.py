@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from megasbp.experiment.arm_stages import trial_grid
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, synthetic_need
+from megasbp.experiment.arms import written_arms
+from megasbp.experiment.budget import synthetic_need
 from megasbp.experiment.recipe import Recipe
 from megasbp.model.flops import parameter_count
 
@@ -39,7 +40,7 @@ def estimate_disk(recipe: Recipe) -> DiskEstimate:
     trained = len(trial_grid(recipe)) + seeds * (
         len(budget.arms) + 1 + len(recipe.synthesizer.learning_rates)
     )
-    writers = sum(arm in SYNTHESIZER_OF_ARM for arm in budget.arms)
+    writers = len(written_arms(budget.arms))
     return DiskEstimate(
         datasets=round(documents * per_document * _DATASET_OVERHEAD),
         embeddings=(corpus.unique + corpus.validation + corpus.test) * 1024 * 4,

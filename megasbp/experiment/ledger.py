@@ -7,39 +7,51 @@ seconds: times go to timings.jsonl and into no result.
 
 from dataclasses import dataclass
 
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, ArmPlan
+from megasbp.experiment.budget import ArmPlan
 from megasbp.experiment.recipe import Recipe
 from megasbp.model.flops import flops_per_token
 
 
 @dataclass(frozen=True)
-class Work:
-    """Token counts of the stages that only an arm with synthetic text needs.
+class PairWork:
+    """What tuning a synthesizer on pairs takes.
 
     Attributes:
         embedded_tokens: tokens that went through the embedder.
         embedder_parameters: of the embedder; 0 for TF-IDF.
         searched: multiply-adds of the neighbour search.
         tuned_tokens: input tokens of all tuning trials, d1 included.
-        prefill_tokens, generated_tokens: of the generation, rejected documents included.
     """
 
     embedded_tokens: int
     embedder_parameters: int
     searched: int
     tuned_tokens: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What synthetic text takes.
+
+    Attributes:
+        pretraining_tokens: of the model that wrote it, before any tuning.
+        context: positions of a row of the writer.
+        prefill_tokens, generated_tokens: of the generation, rejected documents included.
+        pairs: None where the writer was not tuned.
+    """
+
+    pretraining_tokens: int
+    context: int
     prefill_tokens: int
     generated_tokens: int
+    pairs: PairWork | None
 
 
-def ledger(
-    recipe: Recipe, plan: ArmPlan, work: Work | None, pretraining_tokens: int, sweep_tokens: int
-) -> dict:
-    """Both ledgers of one arm.
+def ledger(recipe: Recipe, plan: ArmPlan, work: Work | None, sweep_tokens: int) -> dict:
+    """Both ledgers of one arm: each counts what this arm makes necessary, and nothing else.
 
     Args:
         work: None for arms without synthetic text.
-        pretraining_tokens: of the model that the synthesizer started from.
         sweep_tokens: of the tuning trials whose model is not used.
 
     Returns:
@@ -48,16 +60,19 @@ def ledger(
     """
     training = flops_per_token(recipe.model, recipe.training.sequence_length, causal=True)
     flops = {"final training": training * plan.total_tokens, "sweeps": training * sweep_tokens}
-    if plan.arm in SYNTHESIZER_OF_ARM and work is not None:
-        tuning = flops_per_token(recipe.model, recipe.synthesizer.context, causal=True)
-        flops |= {
-            "embedding": 2.0 * work.embedder_parameters * work.embedded_tokens,
-            "search": 2.0 * work.searched,
-            "initial pretraining": training * pretraining_tokens,
-            "synthesizer tuning": tuning * work.tuned_tokens,
-            "prefill": tuning / 3 * work.prefill_tokens,
-            "decoding": tuning / 3 * work.generated_tokens,
-        }
+    if work is not None:
+        writing = flops_per_token(recipe.model, work.context, causal=True)
+        if work.pairs is not None:
+            flops |= {
+                "embedding": 2.0 * work.pairs.embedder_parameters * work.pairs.embedded_tokens,
+                "search": 2.0 * work.pairs.searched,
+            }
+        flops["initial pretraining"] = training * work.pretraining_tokens
+        if work.pairs is not None:
+            flops["synthesizer tuning"] = writing * work.pairs.tuned_tokens
+        if work.prefill_tokens:
+            flops["prefill"] = writing / 3 * work.prefill_tokens
+        flops["decoding"] = writing / 3 * work.generated_tokens
     total = sum(flops.values())
     return {
         "matched_tokens": plan.total_tokens,

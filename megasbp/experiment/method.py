@@ -10,7 +10,7 @@ from megasbp.experiment.arm_stages import (
     train_stage,
     trial_grid,
 )
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM
+from megasbp.experiment.arms import ARMS, Writer
 from megasbp.experiment.context import Context, Corpus
 from megasbp.experiment.corpus_stages import make_corpus
 from megasbp.experiment.pair_stages import embed_stage, pairs_stage
@@ -126,6 +126,10 @@ class SeedStages:
         """The one that writes: of kind "true", the best, or "random"."""
         return best_synthesizer(self.true_synthesizers) if kind == "true" else self.random_synthesizer
 
+    def writer(self, kind: Writer) -> StageResult:
+        """Whose checkpoint writes: a synthesizer, or the untuned baseline."""
+        return self.baseline if kind == "untuned" else self.synthesizer(kind)
+
     @cached_property
     def pair_value(self) -> StageResult:
         """What a pair is worth."""
@@ -168,10 +172,10 @@ class ArmStages:
     @cached_property
     def synthesis(self) -> StageResult | None:
         """Its synthetic corpus; None for an arm of real text."""
-        if self._arm not in SYNTHESIZER_OF_ARM:
+        kind = ARMS[self._arm].writer
+        if kind is None:
             return None
-        synthesizer = self._seed.synthesizer(SYNTHESIZER_OF_ARM[self._arm])
-        return synthesis_stage(self._seed.context, self._arm, synthesizer)
+        return synthesis_stage(self._seed.context, self._arm, self._seed.writer(kind))
 
     @cached_property
     def quality(self) -> StageResult | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from megasbp.errors import InputError
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM
+from megasbp.experiment.arms import ARMS, written_arms
 from megasbp.experiment.clean import record_used
 from megasbp.experiment.method import Method, SeedStages
 from megasbp.experiment.recipe import Recipe
@@ -13,6 +13,8 @@ from megasbp.experiment.results import publish_results
 from megasbp.launch.config import Kind
 
 REPORT = "report"
+# The part that makes the checkpoint from which an arm's text is written.
+_WRITERS = {"true": "synthesizer-true", "random": "synthesizer-random", "untuned": "train-baseline"}
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,13 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
         ),
         part("pair-value", "evaluation", (name("synthesizer-random"),), lambda stages: stages.pair_value),
     ]
-    written = [arm for arm in arms if arm in SYNTHESIZER_OF_ARM]
+    written = written_arms(arms)
     for arm in arms:
-        needs = tuned
-        if arm in written:
-            synthesizer, needs = name(f"synthesizer-{SYNTHESIZER_OF_ARM[arm]}"), name(f"synthesis-{arm}")
-            listed.append(part(f"synthesis-{arm}", "inference", (synthesizer,), partial(_synthesis, arm)))
+        needs, writer = tuned, ARMS[arm].writer
+        if writer is not None:
+            needs = name(f"synthesis-{arm}")
+            before = (name(_WRITERS[writer]),)
+            listed.append(part(f"synthesis-{arm}", "inference", before, partial(_synthesis, arm)))
         if arm != "baseline":
             listed.append(part(f"train-{arm}", "training", (needs,), partial(_trained, arm)))
     listed += [

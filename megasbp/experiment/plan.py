@@ -3,7 +3,8 @@
 from typing import Any
 
 from megasbp.experiment.arm_stages import trial_grid
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, plan_arm, synthetic_need
+from megasbp.experiment.arms import is_seeded, written_arms
+from megasbp.experiment.budget import plan_arm, synthetic_need
 from megasbp.experiment.corpus_stages import make_corpus
 from megasbp.experiment.disk import estimate_disk
 from megasbp.experiment.recipe import Recipe
@@ -74,14 +75,17 @@ def _stages(recipe: Recipe, tokens: dict[str, int]) -> dict[str, dict[str, float
     Bounds, because they depend on what is found: tuning if every document has all the pairs it may have and
     no validation ends it earlier; generation if seeds are as long as d2 and every document is accepted.
     """
-    arms = sum(arm in SYNTHESIZER_OF_ARM for arm in recipe.budget.arms)
+    written = written_arms(recipe.budget.arms)
+    seeded = sum(map(is_seeded, written))
     training = flops_per_token(recipe.model, recipe.synthesizer.context, causal=True)
+    without_seeds = flops_per_token(recipe.model, recipe.training.sequence_length, causal=True)
     pair_tokens = 2 * recipe.pairing.maximum_per_seed * tokens["unique"]
     tunings = len(recipe.synthesizer.learning_rates) + 1
     tuned = pair_tokens * recipe.synthesizer.maximum_epochs * tunings
-    written = arms * synthetic_need(recipe)
+    need = synthetic_need(recipe)
+    generation = need * (2 * seeded * training + (len(written) - seeded) * without_seeds) / 3
     return {
         "embedding": {"tokens": tokens["unique"]},
         "synthesizer tuning, at most": {"tokens": tuned, "flops": training * tuned},
-        "generation, at least": {"tokens": written, "flops": 2 * written * training / 3},
+        "generation, at least": {"tokens": len(written) * need, "flops": generation},
     }

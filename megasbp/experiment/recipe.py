@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from megasbp.corpus.config import CorpusConfig
 from megasbp.errors import InputError
+from megasbp.experiment.arms import DEFAULT_ARMS, Arm
 from megasbp.launch.config import ClusterConfig, Kind
 from megasbp.model.config import ModelConfig
 from megasbp.pairing.config import PairingConfig
@@ -20,10 +21,8 @@ from megasbp.storage import hash_object
 from megasbp.synthesis.config import SynthesisConfig
 from megasbp.training.config import TrainingConfig, batch_problem
 
-Arm = Literal["baseline", "sbp", "random_pairs", "oracle"]
 # The rates that AdamW bears fall with the width: 3e-3 at a width of 4,096, above what anyone trains with.
 _HIGHEST_RATE_TIMES_WIDTH = 12.0
-ARMS: tuple[Arm, ...] = ("baseline", "sbp", "random_pairs", "oracle")
 
 
 class Section(BaseModel):
@@ -37,14 +36,14 @@ class BudgetConfig(Section):
 
     Attributes:
         tokens_per_arm: matched tokens; cut down to a whole number of optimiser steps.
-        synthetic_share: share of those tokens that is synthetic in the sbp and random_pairs arms, seen once.
-        arms: which arms run. The baseline is always among them: the synthesizer starts from it.
+        synthetic_share: share of those tokens that is synthetic in the arms with synthetic text, seen once.
+        arms: which of `arms.ARMS` run. The baseline is always among them: the synthesizer starts from it.
         expected_tokens_per_document: for `megasbp plan` until the corpus is tokenised; separators included.
     """
 
     tokens_per_arm: int = Field(gt=0)
     synthetic_share: float = Field(0.375, gt=0, lt=1)
-    arms: tuple[Arm, ...] = ARMS
+    arms: tuple[Arm, ...] = DEFAULT_ARMS
     expected_tokens_per_document: float = Field(gt=2)
 
     @model_validator(mode="after")

@@ -8,9 +8,10 @@ import numpy as np
 
 from megasbp.addressing import derive_key
 from megasbp.experiment.arm_stages import source_tokens, trial_grid
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, ArmPlan, plan_arm
+from megasbp.experiment.arms import ARMS, comparisons, is_seeded
+from megasbp.experiment.budget import ArmPlan, plan_arm
 from megasbp.experiment.corpus_stages import DATASETS
-from megasbp.experiment.ledger import Work, ledger
+from megasbp.experiment.ledger import PairWork, Work, ledger
 from megasbp.experiment.method import SeedResults
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.statistics import HeldOutLosses, arm_loss, contrast, holm, oracle_share
@@ -19,12 +20,6 @@ from megasbp.experiment.text_stages import triples
 from megasbp.model.flops import parameter_count
 from megasbp.storage import publish_json
 
-CONTRASTS = {
-    "H1 sbp vs baseline": ("sbp", "baseline"),
-    "H3 sbp vs random_pairs": ("sbp", "random_pairs"),
-    "oracle vs baseline": ("oracle", "baseline"),
-}
-HYPOTHESES = ("H1 sbp vs baseline", "H3 sbp vs random_pairs")
 _SHAPE = (
     "similarity_histogram",
     "hubness",
@@ -94,14 +89,17 @@ def _comparisons(recipe: Recipe, held_out: dict[str, HeldOutLosses]) -> dict[str
     resamples = recipe.evaluation.bootstrap_resamples
     key = derive_key(0, "test bootstrap")
     contrasts: dict[str, Any] = {}
-    for name, (treatment, reference) in CONTRASTS.items():
-        if treatment in held_out and reference in held_out:
-            estimate = contrast(held_out[treatment], held_out[reference], key, resamples=resamples)
-            contrasts[name] = {"treatment": treatment, "reference": reference, **asdict(estimate)}
-    # The oracle's contrast is no hypothesis: it only says whether there was a gain to take a share of.
-    p_values = {name: contrasts[name]["p"] for name in HYPOTHESES if name in contrasts}
-    for name, adjusted in holm(p_values).items():
-        contrasts[name]["p_holm"] = adjusted
+    hypotheses: dict[str, Any] = {}
+    for one in comparisons():
+        if {one.treatment, one.reference} <= held_out.keys():
+            estimate = contrast(held_out[one.treatment], held_out[one.reference], key, resamples=resamples)
+            found = {"treatment": one.treatment, "reference": one.reference, **asdict(estimate)}
+            contrasts[one.name] = found
+            # The oracle's is none, for example: it says whether there was a gain to take a share of.
+            if one.hypothesis:
+                hypotheses[one.name] = found
+    for name, adjusted in holm({name: found["p"] for name, found in hypotheses.items()}).items():
+        hypotheses[name]["p_holm"] = adjusted
     share = None
     if {"sbp", "oracle"} <= held_out.keys():
         arms = (held_out["sbp"], held_out["baseline"], held_out["oracle"])
@@ -240,23 +238,32 @@ def _ledger(recipe: Recipe, first: SeedResults, plan: ArmPlan) -> dict[str, Any]
     baseline = first.trained["baseline"].facts
     unused_trials = len(trial_grid(recipe)) - 1
     work = None
-    if plan.arm in SYNTHESIZER_OF_ARM:
-        synthesis = first.synthesis[plan.arm].facts
-        tuned = {stage.folder: stage.facts["input_tokens"] for stage in first.synthesizers.values()}
-        if plan.arm == "sbp":
-            tuned.pop(first.synthesizers["random"].folder)
-        embedded = first.context.corpus.datasets.facts["unique"]
-        embed = first.embed.facts if first.embed else {"parameters": 0, "dimension": 0}
-        searches = recipe.pairing.source == "neighbours"
+    if plan.arm in first.synthesis:
+        synthesis, seeded = first.synthesis[plan.arm].facts, is_seeded(plan.arm)
         work = Work(
-            embedded_tokens=embedded["tokens"],
-            embedder_parameters=embed["parameters"],
-            searched=embedded["documents"] ** 2 * embed["dimension"] if searches else 0,
-            tuned_tokens=sum(tuned.values()),
-            prefill_tokens=synthesis["prefill_tokens"],
+            pretraining_tokens=baseline["input_tokens"],
+            context=recipe.synthesizer.context if seeded else recipe.training.sequence_length,
+            # bos alone is read by the first step of decoding.
+            prefill_tokens=synthesis["prefill_tokens"] if seeded else 0,
             generated_tokens=synthesis["generated_tokens"],
+            pairs=_pair_work(recipe, first, plan.arm) if seeded else None,
         )
-    return ledger(recipe, plan, work, baseline["input_tokens"], unused_trials * baseline["input_tokens"])
+    return ledger(recipe, plan, work, unused_trials * baseline["input_tokens"])
+
+
+def _pair_work(recipe: Recipe, first: SeedResults, arm: str) -> PairWork:
+    tuned = {stage.folder: stage.facts["input_tokens"] for stage in first.synthesizers.values()}
+    if ARMS[arm].writer == "true":
+        tuned.pop(first.synthesizers["random"].folder)
+    embedded = first.context.corpus.datasets.facts["unique"]
+    embed = first.embed.facts if first.embed else {"parameters": 0, "dimension": 0}
+    searches = recipe.pairing.source == "neighbours"
+    return PairWork(
+        embedded_tokens=embedded["tokens"],
+        embedder_parameters=embed["parameters"],
+        searched=embedded["documents"] ** 2 * embed["dimension"] if searches else 0,
+        tuned_tokens=sum(tuned.values()),
+    )
 
 
 def _scope(recipe: Recipe, first: SeedResults) -> str:

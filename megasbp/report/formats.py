@@ -2,18 +2,11 @@
 
 from collections.abc import Iterable
 
+from megasbp.experiment.arms import ARMS
 from megasbp.report.schema import Interval
 
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EN DASH}"
-ARM_ORDER = ("baseline", "sbp", "random_pairs", "oracle")
-ARM_NAMES = {"baseline": "Baseline", "sbp": "SBP", "random_pairs": "Random pairs", "oracle": "Oracle"}
-ARM_MEANINGS = {
-    "baseline": "the unique text, repeated to fill the budget",
-    "sbp": "synthetic text once, the unique text repeated for the rest",
-    "random_pairs": "as SBP, but the synthesizer was tuned on unrelated pairs",
-    "oracle": "more unique text instead of repetition",
-}
 _FLOPS_UNITS = (
     (1e21, "ZFLOP"),
     (1e18, "EFLOP"),
@@ -26,12 +19,18 @@ _FLOPS_UNITS = (
 
 def arm_name(arm: str) -> str:
     """The name of an arm as the report prints it."""
-    return ARM_NAMES.get(arm, label(arm))
+    return ARMS[arm].title if arm in ARMS else label(arm)
+
+
+def gain_name(treatment: str, reference: str) -> str:
+    """The name of a contrast: "SBP over random pairs"."""
+    other = arm_name(reference)
+    return f"{arm_name(treatment)} over {other if other.isupper() else other.lower()}"
 
 
 def arms_in_order(arms: Iterable[str]) -> list[str]:
     """Baseline, SBP, its controls, oracle; arms the report has never heard of come last, by name."""
-    place = {arm: position for position, arm in enumerate(ARM_ORDER)}
+    place = {arm: position for position, arm in enumerate(ARMS)}
     return sorted(arms, key=lambda arm: (place.get(arm, len(place)), arm))
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from megasbp.experiment.arms import ARMS
 from megasbp.report import tables, text_tables
 from megasbp.report.charts import Line, Range, figure, histogram, interval_chart, line_chart
-from megasbp.report.formats import ARM_NAMES, arm_name, arms_in_order, count, number, value_text
+from megasbp.report.formats import arm_name, arms_in_order, count, gain_name, number, value_text
 from megasbp.report.glossary import GLOSSARY
 from megasbp.report.markup import Markup, element, join
 from megasbp.report.schema import Contrast, Histogram, Point, Results, Triple
@@ -46,7 +47,7 @@ def verdict_card(results: Results) -> Markup:
 
 def arms(results: Results) -> Markup:
     """Losses, contrasts and learning curves of the arms."""
-    parts = [element("h2", "Arms"), table(tables.arms_table(results))]
+    parts = [element("h2", "Arms"), table(tables.arms_table(results)), table(tables.meanings_table(results))]
     curves = [
         Line(arm_name(name), _style(name), _points(one.history))
         for name in arms_in_order(results.arms)
@@ -278,12 +279,13 @@ def _section(anchor: str, parts: list[Markup]) -> Markup:
 
 
 def _style(arm: str) -> str:
-    return f"arm-{arm}" if arm in ARM_NAMES else "arm-other"
+    return f"arm-{arm}" if arm in ARMS else "arm-other"
 
 
 def _gain(one: Contrast) -> Range:
-    name = f"{arm_name(one.treatment)} over {arm_name(one.reference).lower()}"
-    return Range(name, _style(one.treatment), one.estimate, one.low, one.high)
+    return Range(
+        gain_name(one.treatment, one.reference), _style(one.treatment), one.estimate, one.low, one.high
+    )
 
 
 def _points(history: Iterable[Point]) -> list[tuple[float, float]]:

@@ -54,7 +54,7 @@ def _report(results: Results) -> Group:
         Text(found.headline, style=_OUTCOME_STYLES[found.outcome]),
     ]
     parts += [Text(f"- {detail}") for detail in found.details]
-    shown = [tables.arms_table(results), tables.contrasts_table(results)]
+    shown = [tables.arms_table(results), tables.meanings_table(results), tables.contrasts_table(results)]
     if results.pair_value and results.pair_value.tables:
         shown.append(text_tables.pair_value_table(results))
     if results.synthesis:

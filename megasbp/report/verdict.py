@@ -6,6 +6,23 @@ from typing import Literal
 from megasbp.report.formats import interval, number, p_value, share, signed
 from megasbp.report.schema import Contrast, OracleShare, Results
 
+# Controls that SBP is compared with: the arm, its name in a sentence, what a gain over it shows, and what is
+# not shown without one.
+_CONTROLS = (
+    (
+        "self_samples",
+        "the control that wrote without seed documents",
+        "SBP is more than self-distillation",
+        "SBP is more than self-distillation",
+    ),
+    (
+        "random_pairs",
+        "the control tuned on random pairs",
+        "the relation between documents helps",
+        "the relation between documents matters",
+    ),
+)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -15,7 +32,7 @@ class Verdict:
         outcome: of H1: SBP against the baseline.
         finding: what was found, without a full stop.
         evidence: interval, p-values and reach in brackets; empty when nothing was measured.
-        details: a sentence each on the control, the oracle, and how far the interval speaks.
+        details: a sentence each on the controls, the oracle, and how far the interval speaks.
     """
 
     outcome: Literal["won", "undecided", "lost", "unmeasured"]
@@ -59,7 +76,8 @@ def verdict(results: Results) -> Verdict:
             f"SBP did not beat the baseline: the difference of {signed(first.estimate)} nats per byte of "
             f"held-out text is not significant, {reason}"
         )
-    details = [_control(results), _oracle(results), _reach(first)]
+    controls = [_control(results, *control) for control in _CONTROLS]
+    details = [*controls, _oracle(results), _reach(first)]
     return Verdict(outcome, finding, _evidence(first), [detail for detail in details if detail])
 
 
@@ -82,21 +100,22 @@ def _p_phrase(value: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def _control(results: Results) -> str:
-    control = find_contrast(results, "sbp", "random_pairs")
-    if control is None:
+def _control(results: Results, arm: str, control: str, helps: str, matters: str) -> str:
+    """What SBP gains over a control.
+
+    Args:
+        control: the arm in words.
+        helps, matters: what a gain shows, and what no gain does not show.
+    """
+    found = find_contrast(results, "sbp", arm)
+    if found is None:
         return ""
-    evidence = _evidence(control)
-    change = f"{signed(control.estimate)} nats per byte {evidence}"
-    if control.low > 0 and _stands(control):
-        finding = "the relation between documents helps"
-        return f"Against the control tuned on random pairs SBP gains {change}: {finding}."
-    if control.high < 0:
-        return f"SBP is worse than the control tuned on random pairs: {change}."
-    return (
-        f"Against the control tuned on random pairs the difference is {change}: "
-        "this run does not show that the relation between documents matters."
-    )
+    change = f"{signed(found.estimate)} nats per byte {_evidence(found)}"
+    if found.low > 0 and _stands(found):
+        return f"Against {control} SBP gains {change}: {helps}."
+    if found.high < 0:
+        return f"SBP is worse than {control}: {change}."
+    return f"Against {control} the difference is {change}: this run does not show that {matters}."
 
 
 def _oracle(results: Results) -> str:

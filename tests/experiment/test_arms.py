@@ -1,0 +1,114 @@
+"""The arms: one description for recipes, plans, ledgers, parts, results, report and docs."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from megasbp.errors import InputError
+from megasbp.experiment.arms import ARMS, DEFAULT_ARMS, Arm, Writer, comparisons, is_seeded, written_arms
+from megasbp.experiment.budget import plan_arm, synthetic_need
+from megasbp.experiment.disk import estimate_disk
+from megasbp.experiment.parts import parts
+from megasbp.experiment.plan import plan
+from megasbp.experiment.recipe import Recipe, load_recipe
+from megasbp.model.flops import flops_per_token
+
+ROOT = Path(__file__).resolve().parents[2]
+ALL = f"budget.arms={list(ARMS)}"
+
+
+def demo(*overrides: str) -> Recipe:
+    return load_recipe(ROOT / "configs" / "demo.toml", overrides)
+
+
+def test_every_arm_of_a_recipe_is_described_and_no_other() -> None:
+    assert list(ARMS) == list(get_args(Arm))
+    assert {kind.writer for kind in ARMS.values()} == {*get_args(Writer), None}
+
+
+def test_a_recipe_that_names_no_arms_has_the_four_of_before() -> None:
+    assert demo().budget.arms == DEFAULT_ARMS == ("baseline", "sbp", "random_pairs", "oracle")
+
+
+def test_hypotheses_are_numbered_once_and_the_baseline_alone_is_compared_with_nothing() -> None:
+    numbers = [one.hypothesis for one in comparisons() if one.hypothesis]
+    assert numbers == [f"H{number}" for number in range(1, 1 + len(numbers))]
+    assert [arm for arm, kind in ARMS.items() if kind.comparison is None] == ["baseline"]
+    for arm, kind in ARMS.items():
+        assert kind.comparison is None or arm in {kind.comparison.treatment, kind.comparison.reference}
+
+
+def test_the_table_in_the_docs_is_the_one_of_the_code() -> None:
+    rows = []
+    for arm, kind in ARMS.items():
+        compared = "" if kind.comparison is None else kind.comparison.name
+        rows.append(f"| {arm} | {kind.trained_on} | {compared} | {kind.isolates} |")
+    assert "\n".join(rows) in (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("arm", written_arms(ARMS))
+def test_every_arm_with_synthetic_text_has_the_plan_of_sbp(arm: str) -> None:
+    recipe = demo()
+    need = synthetic_need(recipe)
+    # By hand: 614,400 / (8 x 256) = 300 steps of 8 rows; 0.375 of 2,400 rows is 900 rows of 256 tokens.
+    assert need == 900 * 256
+    planned = plan_arm(arm, recipe, {"unique": 130_000, "oracle": 900_000, "synthetic": need})
+    assert planned.steps == 300
+    assert planned.samples == {"unique": 1500, "synthetic": 900}
+    assert planned.tokens == {"unique": 1500 * 256, "synthetic": need}
+    assert planned.epochs["synthetic"] == 1.0
+    assert planned.total_tokens == 614_400
+    assert planned.synthetic_share == 0.375
+
+
+def test_synthetic_text_is_seen_once_or_not_at_all() -> None:
+    recipe = demo()
+    tokens = {"unique": 130_000, "oracle": 900_000, "synthetic": synthetic_need(recipe) - 1}
+    with pytest.raises(InputError, match="self_samples: needs 230400 synthetic tokens, each seen once"):
+        plan_arm("self_samples", recipe, tokens)
+
+
+def test_all_arms_have_the_same_tokens_and_steps() -> None:
+    planned = plan(demo(ALL))["arms"]
+    assert set(planned) == set(ARMS)
+    assert {sum(arm["tokens"].values()) for arm in planned.values()} == {614_400}
+    assert {arm["steps"] for arm in planned.values()} == {300}
+
+
+def test_a_writer_without_seeds_reads_no_prompts_in_the_plan() -> None:
+    recipe = demo('budget.arms=["baseline", "self_samples"]')
+    own = plan(recipe)["stages"]["generation, at least"]
+    need = synthetic_need(recipe)
+    per_token = flops_per_token(recipe.model, recipe.training.sequence_length, causal=True) / 3
+    assert own == {"tokens": need, "flops": need * per_token}
+    seeded = plan(demo('budget.arms=["baseline", "sbp"]'))["stages"]["generation, at least"]
+    assert seeded["tokens"] == need
+    assert seeded["flops"] == pytest.approx(
+        2 * need * flops_per_token(recipe.model, recipe.synthesizer.context, causal=True) / 3
+    )
+
+
+def test_disk_counts_the_text_of_every_writer() -> None:
+    one, two = (
+        estimate_disk(demo(f"budget.arms={arms}"))
+        for arms in (["baseline", "sbp"], ["baseline", "sbp", "self_samples"])
+    )
+    assert two.synthetic == 2 * one.synthetic
+
+
+def test_the_untuned_writer_needs_the_baseline_and_no_pairs() -> None:
+    listed = {part.name: part for part in parts(demo(ALL, "seeds=[0, 1]"))}
+    assert listed["seed-1/synthesis-self_samples"].needs == ("seed-1/train-baseline",)
+    assert listed["seed-1/train-self_samples"].needs == ("seed-1/synthesis-self_samples",)
+    assert "seed-1/quality-self_samples" in listed["seed-1/quality"].stages
+    assert "seed-1/losses-self_samples" in listed["seed-1/losses"].stages
+
+
+def test_an_unknown_arm_is_refused_with_those_there_are() -> None:
+    with pytest.raises(InputError, match=r"budget\.arms.*self_samples"):
+        demo('budget.arms=["baseline", "self_sample"]')
+
+
+def test_only_arms_whose_writer_reads_seed_documents_are_seeded() -> None:
+    assert [arm for arm in ARMS if is_seeded(arm)] == ["sbp", "random_pairs"]
