@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Arm = Literal["baseline", "sbp", "self_samples", "random_pairs", "oracle"]
+Arm = Literal["baseline", "sbp", "self_samples", "random_pairs", "continuation", "oracle"]
 # Who wrote an arm's synthetic text: a synthesizer, by the pairs it was tuned on, or the untuned baseline,
 # which is given no seed document.
-Writer = Literal["true", "random", "untuned"]
+Writer = Literal["true", "random", "continuation", "untuned"]
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,13 @@ ARMS: dict[str, ArmKind] = {
         "what the relation within a pair adds to tuning on pairs",
         Comparison("sbp", "random_pairs", "H3"),
         writer="random",
+    ),
+    "continuation": ArmKind(
+        "Continuation",
+        "as SBP, but the synthesizer was tuned on beginnings of documents and what follows them",
+        "what relations between documents add to more conditional training",
+        Comparison("sbp", "continuation"),
+        writer="continuation",
     ),
     "oracle": ArmKind(
         "Oracle",

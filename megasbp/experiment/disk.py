@@ -37,8 +37,9 @@ def estimate_disk(recipe: Recipe) -> DiskEstimate:
     documents = corpus.unique + corpus.oracle + corpus.validation + corpus.test
     per_document = budget.expected_tokens_per_document * token_bytes
     kept = recipe.training.keep_checkpoints + 1
+    trials = 1 + ("continuation" in budget.arms)
     trained = len(trial_grid(recipe)) + seeds * (
-        len(budget.arms) + 1 + len(recipe.synthesizer.learning_rates)
+        len(budget.arms) + 1 + trials * len(recipe.synthesizer.learning_rates)
     )
     writers = len(written_arms(budget.arms))
     return DiskEstimate(

@@ -12,15 +12,15 @@ from megasbp.experiment.arm_stages import (
 )
 from megasbp.experiment.arms import ARMS, Writer
 from megasbp.experiment.context import Context, Corpus
-from megasbp.experiment.corpus_stages import make_corpus
-from megasbp.experiment.pair_stages import embed_stage, pairs_stage
+from megasbp.experiment.corpus_stages import continuation_corpus, make_corpus
+from megasbp.experiment.pair_stages import continuation_context, embed_stage, pairs_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import StageResult, Workspace
 from megasbp.experiment.synthesizer_stages import (
     best_synthesizer,
     pair_value_stage,
     random_synthesizer,
-    true_synthesizers,
+    tuned_synthesizers,
 )
 from megasbp.experiment.text_stages import quality_stage
 from megasbp.parallel.runtime import Runtime
@@ -36,6 +36,7 @@ class SeedResults:
     embed: StageResult | None
     pairs: StageResult
     synthesizers: dict[str, StageResult]
+    synthesizer_trials: dict[str, list[StageResult]]
     pair_value: StageResult
     synthesis: dict[str, StageResult] = field(default_factory=dict)
     trained: dict[str, StageResult] = field(default_factory=dict)
@@ -54,6 +55,11 @@ class Method:
     def corpus(self) -> Corpus:
         """Split, tokenizer, datasets and units: the same for every seed."""
         return make_corpus(self.recipe, self.workspace)
+
+    @cached_property
+    def continuation_corpus(self) -> Corpus:
+        """The corpus in parts of documents."""
+        return continuation_corpus(self.recipe, self.workspace, self.corpus)
 
     def seed(self, seed: int) -> "SeedStages":
         """The stages of one of the recipe's seeds."""
@@ -115,16 +121,38 @@ class SeedStages:
     @cached_property
     def true_synthesizers(self) -> list[StageResult]:
         """Tuned on true pairs, one for each learning rate."""
-        return true_synthesizers(self.context, self.pairs, self.baseline)
+        return tuned_synthesizers(self.context, self.pairs, self.baseline)
 
     @cached_property
     def random_synthesizer(self) -> StageResult:
         """Tuned on random pairs."""
         return random_synthesizer(self.context, self.pairs, self.baseline, self.synthesizer("true"))
 
+    @cached_property
+    def continuation_context(self) -> Context:
+        """What the continuation synthesizer is tuned on."""
+        return continuation_context(self.context, self._method.continuation_corpus)
+
+    @cached_property
+    def continuation_pairs(self) -> StageResult:
+        """Pair tables of beginnings of documents and what follows them."""
+        return pairs_stage(self.continuation_context, None, "pairs-continuation")
+
+    @cached_property
+    def continuation_synthesizers(self) -> list[StageResult]:
+        """Tuned on these, one for each learning rate."""
+        pairs = self.continuation_pairs
+        return tuned_synthesizers(self.continuation_context, pairs, self.baseline, "synthesizer-continuation")
+
     def synthesizer(self, kind: str) -> StageResult:
-        """The one that writes: of kind "true", the best, or "random"."""
-        return best_synthesizer(self.true_synthesizers) if kind == "true" else self.random_synthesizer
+        """The one that writes: of kind "true" or "continuation", the best, or "random"."""
+        match kind:
+            case "random":
+                return self.random_synthesizer
+            case "continuation":
+                return best_synthesizer(self.continuation_synthesizers)
+            case _:
+                return best_synthesizer(self.true_synthesizers)
 
     def writer(self, kind: Writer) -> StageResult:
         """Whose checkpoint writes: a synthesizer, or the untuned baseline."""
@@ -149,10 +177,18 @@ class SeedStages:
 
     def results(self) -> SeedResults:
         """Every stage of this seed."""
-        numbered = {f"trials/{number}": trial for number, trial in enumerate(self.true_synthesizers)}
-        synthesizers = {"true": self.synthesizer("true"), "random": self.synthesizer("random"), **numbered}
+        trials = {"true": self.true_synthesizers}
+        if "continuation" in self._method.recipe.budget.arms:
+            trials["continuation"] = self.continuation_synthesizers
         results = SeedResults(
-            self.context, self.chosen, self.trials, self.embed, self.pairs, synthesizers, self.pair_value
+            self.context,
+            self.chosen,
+            self.trials,
+            self.embed,
+            self.pairs,
+            {kind: self.synthesizer(kind) for kind in (*trials, "random")},
+            trials,
+            self.pair_value,
         )
         results.quality["real"] = self.real_quality
         for arm in self._method.recipe.budget.arms:

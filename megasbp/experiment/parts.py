@@ -14,7 +14,12 @@ from megasbp.launch.config import Kind
 
 REPORT = "report"
 # The part that makes the checkpoint from which an arm's text is written.
-_WRITERS = {"true": "synthesizer-true", "random": "synthesizer-random", "untuned": "train-baseline"}
+_WRITERS = {
+    "true": "synthesizer-true",
+    "random": "synthesizer-random",
+    "continuation": "synthesizer-continuation",
+    "untuned": "train-baseline",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,9 @@ def parts(recipe: Recipe) -> list[Part]:
     listed = [
         Part("corpus", "data", (), ("split", "tokenizer", "datasets", "units"), lambda method: method.corpus)
     ]
+    if "continuation" in recipe.budget.arms:
+        name = "units-continuation"
+        listed.append(Part(name, "data", ("corpus",), (name,), lambda method: method.continuation_corpus))
     for seed in recipe.seeds:
         listed += _seed_parts(recipe, seed)
     needs = tuple(part.name for part in listed)
@@ -109,6 +117,21 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
         ),
         part("pair-value", "evaluation", (name("synthesizer-random"),), lambda stages: stages.pair_value),
     ]
+    if "continuation" in arms:
+        listed += [
+            part(
+                "pairs-continuation",
+                "data",
+                ("units-continuation",),
+                lambda stages: stages.continuation_pairs,
+            ),
+            part(
+                "synthesizer-continuation",
+                "tuning",
+                (name("train-baseline"), name("pairs-continuation")),
+                lambda stages: stages.continuation_synthesizers,
+            ),
+        ]
     written = written_arms(arms)
     for arm in arms:
         needs, writer = tuned, ARMS[arm].writer

@@ -82,6 +82,10 @@ def _stages(recipe: Recipe, tokens: dict[str, int]) -> dict[str, dict[str, float
     pair_tokens = 2 * recipe.pairing.maximum_per_seed * tokens["unique"]
     tunings = len(recipe.synthesizer.learning_rates) + 1
     tuned = pair_tokens * recipe.synthesizer.maximum_epochs * tunings
+    if "continuation" in recipe.budget.arms:
+        # A part is at most once the beginning of a pair and once its end.
+        parts = 2 * tokens["unique"] * recipe.synthesizer.maximum_epochs
+        tuned += parts * len(recipe.synthesizer.learning_rates)
     need = synthetic_need(recipe)
     generation = need * (2 * seeded * training + (len(written) - seeded) * without_seeds) / 3
     return {

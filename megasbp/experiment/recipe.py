@@ -159,6 +159,11 @@ class Recipe(Section):
                 f"synthesizer.unit is {self.synthesizer.unit!r}, but pairing.source 'continuation' pairs "
                 "parts of documents; leave synthesizer.unit at 'auto'"
             )
+        if self.pairing.source == "continuation" and "continuation" in self.budget.arms:
+            raise ValueError(
+                "budget.arms names 'continuation', but with pairing.source 'continuation' sbp is that arm; "
+                "leave one of them out"
+            )
         size = self.corpus.vocabulary_size
         if size is not None and size > self.model.vocabulary_size:
             raise ValueError(

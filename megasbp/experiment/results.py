@@ -58,7 +58,7 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "model": _model(recipe),
         "pairing": _pairing(recipe, first),
         "tuning": _tuning(first),
-        "synthesizer": {kind: _synthesizer(first, kind) for kind in ("true", "random")},
+        "synthesizer": {kind: _synthesizer(first, kind) for kind in first.synthesizers},
         "pair_value": _pair_value(first),
         "synthesis": {arm: _synthesis(first, arm) for arm in first.synthesis},
         "arms": {arm: _arm(recipe, seeds, arm, held_out[arm]) for arm in recipe.budget.arms},
@@ -152,12 +152,11 @@ def _synthesizer(first: SeedResults, kind: str) -> dict[str, Any]:
             "best_validation_loss": stage.facts["best_validation_loss"],
             "best_step": stage.facts["best_step"],
         }
-        for name, stage in first.synthesizers.items()
-        if kind == "true" and name.startswith("trials/")
+        for stage in first.synthesizer_trials.get(kind, [])
     ]
     return {
         "learning_rate": facts["learning_rate"],
-        "steps": facts["best_step"] if kind == "true" else facts["steps"],
+        "steps": facts["best_step"] if kind in first.synthesizer_trials else facts["steps"],
         "pairs": facts["pairs"],
         "best_validation_loss": facts["best_validation_loss"],
         "history": facts["history"],
@@ -252,9 +251,14 @@ def _ledger(recipe: Recipe, first: SeedResults, plan: ArmPlan) -> dict[str, Any]
 
 
 def _pair_work(recipe: Recipe, first: SeedResults, arm: str) -> PairWork:
-    tuned = {stage.folder: stage.facts["input_tokens"] for stage in first.synthesizers.values()}
-    if ARMS[arm].writer == "true":
-        tuned.pop(first.synthesizers["random"].folder)
+    """What the pairs of an arm's synthesizer took, and all tunings that led to it."""
+    writer = ARMS[arm].writer
+    # Random pairs are true ones with other seeds, tuned on as long and as fast as the best of those.
+    trials = first.synthesizer_trials["true" if writer == "random" else str(writer)]
+    stages = [*trials, first.synthesizers["random"]] if writer == "random" else trials
+    tuned = {stage.folder: stage.facts["input_tokens"] for stage in stages}
+    if writer == "continuation":
+        return PairWork(0, 0, 0, sum(tuned.values()))
     embedded = first.context.corpus.datasets.facts["unique"]
     embed = first.embed.facts if first.embed else {"parameters": 0, "dimension": 0}
     searches = recipe.pairing.source == "neighbours"

@@ -20,12 +20,14 @@ ARM_COLOURS = {
     "sbp": "#1d5fd1",
     "self_samples": "#be185d",
     "random_pairs": "#b45309",
+    "continuation": "#4d7c0f",
     "oracle": "#0f766e",
 }
 ARM_DASHES = {
     "oracle": (0, (5, 2.5)),
     "random_pairs": (0, (1.2, 1.6)),
     "self_samples": (0, (4, 2, 1, 2)),
+    "continuation": (0, (6, 2, 1.5, 2)),
 }
 _OTHER = "#7c3aed"
 _SETTINGS: Any = {

@@ -15,6 +15,13 @@ from megasbp.report.schema import Contrast, Histogram, Point, Results, Triple
 from megasbp.report.units import quantity
 from megasbp.report.verdict import verdict
 
+# A synthesizer is drawn as the arm that it writes for.
+_SYNTHESIZER_STYLES = {
+    "true": "arm-sbp",
+    "random": "arm-random_pairs",
+    "continuation": "arm-continuation",
+}
+
 
 def header(results: Results) -> Markup:
     """The run's name and recipe."""
@@ -205,7 +212,7 @@ def setting(results: Results) -> Markup:
     curves = [
         Line(
             f"{kind.capitalize()} pairs",
-            "arm-sbp" if kind == "true" else "arm-random_pairs",
+            _SYNTHESIZER_STYLES.get(kind, "arm-other"),
             _points(part.history),
         )
         for kind, part in results.synthesizer.items()

@@ -111,4 +111,31 @@ def test_an_unknown_arm_is_refused_with_those_there_are() -> None:
 
 
 def test_only_arms_whose_writer_reads_seed_documents_are_seeded() -> None:
-    assert [arm for arm in ARMS if is_seeded(arm)] == ["sbp", "random_pairs"]
+    assert [arm for arm in ARMS if is_seeded(arm)] == ["sbp", "random_pairs", "continuation"]
+
+
+def test_the_continuation_synthesizer_needs_parts_of_documents_and_no_embeddings() -> None:
+    listed = {part.name: part for part in parts(demo(ALL, "seeds=[0, 1]"))}
+    assert listed["units-continuation"].needs == ("corpus",)
+    assert listed["seed-1/pairs-continuation"].needs == ("units-continuation",)
+    tuned = listed["seed-1/synthesizer-continuation"]
+    assert set(tuned.needs) == {"seed-1/train-baseline", "seed-1/pairs-continuation"}
+    assert tuned.kind == listed["seed-1/synthesizer-true"].kind
+    assert listed["seed-1/synthesis-continuation"].needs == (tuned.name,)
+    assert not any("continuation" in name for name in (part.name for part in parts(demo())))
+
+
+def test_continuation_is_refused_beside_a_source_that_is_the_same() -> None:
+    with pytest.raises(InputError, match="sbp is that arm; leave one of them out"):
+        demo(ALL, "pairing.source=continuation")
+
+
+def test_the_continuation_tuning_is_planned_beside_the_others() -> None:
+    without, beside = (
+        plan(demo(f"budget.arms={arms}", "synthesizer.learning_rates=[1e-3, 3e-4]"))
+        for arms in (["baseline", "sbp"], ["baseline", "sbp", "continuation"])
+    )
+    name = "synthesizer tuning, at most"
+    # Both rates, one epoch, each token once in a beginning and once in what follows.
+    extra = beside["stages"][name]["tokens"] - without["stages"][name]["tokens"]
+    assert extra == 2 * 2 * 1 * without["corpus_tokens"]["unique"]
