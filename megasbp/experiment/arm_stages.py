@@ -13,7 +13,7 @@ from megasbp.data.mixture import MixtureSource
 from megasbp.data.sources import SampleSource
 from megasbp.data.windows import WindowSource
 from megasbp.evaluation.perplexity import document_losses
-from megasbp.experiment.arms import is_seeded
+from megasbp.experiment.arms import ARMS, is_seeded
 from megasbp.experiment.budget import ArmPlan, plan_arm, synthetic_need
 from megasbp.experiment.context import (
     TRAINING_LOGS,
@@ -39,6 +39,8 @@ from megasbp.training.trainer import TrainingJob, train
 
 # What led to the corpus: which shards are there beyond the last one needed, depends on who wrote them.
 _SYNTHESIS_STEPS = ("shards/*/*", "indexes/*/*")
+# Sources that come in rows of one window each.
+_ROWS = {"neighbours", "seeded"}
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,27 @@ def trial_grid(recipe: Recipe) -> list[Chosen]:
     return [Chosen(rate, decay) for rate in rates for decay in decays]
 
 
-def source_tokens(corpus: Corpus, synthetic: StageResult | None = None) -> dict[str, int]:
-    """Tokens of each source that a plan needs, separators included."""
+def source_tokens(corpus: Corpus, arm: str, shared: StageResult | None = None) -> dict[str, int]:
+    """Tokens of each source that an arm's plan needs, separators included.
+
+    Args:
+        shared: holds what fills the arm's share.
+    """
     tokens = {name: corpus.datasets.facts[name]["tokens"] for name in ("unique", "oracle")}
-    if synthetic is not None:
-        tokens["synthetic"] = synthetic.facts["tokens"]
+    share = ARMS[arm].share
+    if share is not None and shared is not None:
+        tokens[share] = shared.facts["tokens"]
+        if share == "seeded":
+            tokens["synthetic"] = shared.facts["target_tokens"]
     return tokens
 
 
-def train_stage(
-    context: Context, arm: str, chosen: Chosen, synthetic: StageResult | None = None
-) -> StageResult:
-    """Trains one arm from scratch. The only differences between arms are the sources and their shares."""
+def train_stage(context: Context, arm: str, chosen: Chosen, shared: StageResult | None = None) -> StageResult:
+    """Trains one arm from scratch. The only differences between arms are the sources and their shares.
+
+    Args:
+        shared: holds the dataset that fills the arm's share, by the name of that source.
+    """
     recipe, corpus, seed = context.recipe, context.corpus, context.seed
     training = TrainingConfig(
         **{
@@ -76,13 +87,14 @@ def train_stage(
             "weight_decay": chosen.weight_decay,
         }
     )
-    plan = plan_arm(arm, recipe, source_tokens(corpus, synthetic))
+    plan = plan_arm(arm, recipe, source_tokens(corpus, arm, shared))
+    share = ARMS[arm].share
 
     def make(folder: Path) -> dict[str, Any]:
         tokenizer = corpus.open_tokenizer()
         opened = {
-            name: open_dataset(synthetic.folder / "synthetic", tokenizer)
-            if name == "synthetic" and synthetic is not None
+            name: open_dataset(shared.folder / name, tokenizer)
+            if name == share and shared is not None
             else corpus.open(name)
             for name in plan.samples
         }
@@ -105,8 +117,8 @@ def train_stage(
         }
 
     inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "tokenizer": corpus.tokenizer}
-    if synthetic is not None:
-        inputs["synthetic"] = synthetic
+    if share is not None and shared is not None:
+        inputs[share] = shared
     return context.workspace.stage(
         context.name(f"train-{arm}"),
         inputs=inputs,
@@ -218,7 +230,7 @@ def _mixture(
     plan: ArmPlan, opened: dict[str, IndexedDataset], sequence_length: int, seed: int
 ) -> SampleSource:
     sources = {
-        name: WindowSource(dataset, sequence_length, derive_key(seed, "order"), name)
+        name: WindowSource(dataset, sequence_length, derive_key(seed, "order"), name, aligned=name in _ROWS)
         for name, dataset in opened.items()
     }
     if len(sources) == 1:

@@ -7,10 +7,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Arm = Literal["baseline", "sbp", "self_samples", "random_pairs", "continuation", "oracle"]
+Arm = Literal[
+    "baseline",
+    "sbp",
+    "self_samples",
+    "random_pairs",
+    "continuation",
+    "in_context",
+    "seed_packing",
+    "oracle",
+]
 # Who wrote an arm's synthetic text: a synthesizer, by the pairs it was tuned on, or the untuned baseline,
 # which is given no seed document.
 Writer = Literal["true", "random", "continuation", "untuned"]
+# What fills the share of an arm that is not plain unique text: synthetic documents, rows of a real document
+# with one of its neighbours, or rows of a synthetic document with its seed.
+Share = Literal["synthetic", "neighbours", "seeded"]
 
 
 @dataclass(frozen=True)
@@ -36,13 +48,15 @@ class ArmKind:
         trained_on: its text.
         isolates: what `comparison` tells.
         comparison: None for the baseline.
-        writer: of its synthetic text; None for an arm without.
+        share: of its tokens, what is not the plain unique text (or the oracle's).
+        writer: of the synthetic text that is written for this arm; None where none is.
     """
 
     title: str
     trained_on: str
     isolates: str
     comparison: Comparison | None = None
+    share: Share | None = None
     writer: Writer | None = None
 
 
@@ -58,6 +72,7 @@ ARMS: dict[str, ArmKind] = {
         "synthetic text once, the unique text repeated for the rest",
         "whether the method pays",
         Comparison("sbp", "baseline", "H1"),
+        share="synthetic",
         writer="true",
     ),
     "self_samples": ArmKind(
@@ -65,6 +80,7 @@ ARMS: dict[str, ArmKind] = {
         "as SBP, but the untuned baseline wrote the text, without seed documents",
         "what pairs add to plain self-distillation, a model trained on its own text",
         Comparison("sbp", "self_samples", "H2"),
+        share="synthetic",
         writer="untuned",
     ),
     "random_pairs": ArmKind(
@@ -72,6 +88,7 @@ ARMS: dict[str, ArmKind] = {
         "as SBP, but the synthesizer was tuned on unrelated pairs",
         "what the relation within a pair adds to tuning on pairs",
         Comparison("sbp", "random_pairs", "H3"),
+        share="synthetic",
         writer="random",
     ),
     "continuation": ArmKind(
@@ -79,7 +96,22 @@ ARMS: dict[str, ArmKind] = {
         "as SBP, but the synthesizer was tuned on beginnings of documents and what follows them",
         "what relations between documents add to more conditional training",
         Comparison("sbp", "continuation"),
+        share="synthetic",
         writer="continuation",
+    ),
+    "in_context": ArmKind(
+        "In context",
+        "as SBP, but its synthetic share is real documents, each in one window with a neighbour",
+        "what generating adds to seeing related documents together",
+        Comparison("sbp", "in_context"),
+        share="neighbours",
+    ),
+    "seed_packing": ArmKind(
+        "Seed packing",
+        "the synthetic text of SBP, each document in one window with its seed",
+        "what seeing a synthetic document beside its seed adds",
+        Comparison("seed_packing", "sbp"),
+        share="seeded",
     ),
     "oracle": ArmKind(
         "Oracle",

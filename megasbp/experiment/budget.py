@@ -18,6 +18,7 @@ class ArmPlan:
         samples: source -> sequences drawn from it over the whole run.
         tokens: source -> input tokens drawn from it (sequences are full: no padding).
         epochs: source -> passes over it.
+        synthetic_tokens: of the tokens, those that a model wrote.
     """
 
     arm: str
@@ -25,6 +26,7 @@ class ArmPlan:
     samples: dict[str, int]
     tokens: dict[str, int]
     epochs: dict[str, float]
+    synthetic_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -34,7 +36,7 @@ class ArmPlan:
     @property
     def synthetic_share(self) -> float:
         """Share of the tokens that is synthetic."""
-        return self.tokens.get("synthetic", 0) / self.total_tokens
+        return self.synthetic_tokens / self.total_tokens
 
 
 def synthetic_need(recipe: Recipe) -> int:
@@ -47,22 +49,28 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int]) -> ArmPlan:
     """The plan of `arm`.
 
     Args:
-        tokens: tokens of "unique", "oracle" and, for arms with synthetic text, "synthetic"; separators count.
+        tokens: tokens of "unique", "oracle" and what fills the arm's share (`arms.Share`); separators count.
+            Of "seeded" rows all are read, and "synthetic" is what of them a model wrote.
 
     Raises:
-        InputError: a source holds less than one sequence, or the synthetic corpus is too small.
+        InputError: a source holds less than one sequence, the synthetic corpus is too small, or the seeded
+            rows are more than the budget.
     """
     total = _total_samples(recipe)
     length = recipe.training.sequence_length
     if arm not in ARMS:
         raise InputError(f"unknown arm {arm!r}; known: {', '.join(ARMS)}")
-    if arm == "baseline":
-        samples = {"unique": total}
-    elif arm == "oracle":
-        samples = {"oracle": total}
+    share = ARMS[arm].share
+    if share is None:
+        samples = {"oracle" if arm == "oracle" else "unique": total}
     else:
-        synthetic = synthetic_need(recipe) // length
-        samples = {"unique": total - synthetic, "synthetic": synthetic}
+        rows = (tokens[share] if share == "seeded" else synthetic_need(recipe)) // length
+        if rows >= total:
+            raise InputError(
+                f"{arm}: its synthetic text takes {rows * length} tokens with its seeds, the budget has "
+                f"{total * length}; lower budget.synthetic_share"
+            )
+        samples = {"unique": total - rows, share: rows}
     for source in samples:
         if tokens[source] < length:
             raise InputError(
@@ -76,7 +84,8 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int]) -> ArmPlan:
         )
     drawn = {source: count * length for source, count in samples.items()}
     epochs = {source: count / tokens[source] for source, count in drawn.items()}
-    return ArmPlan(arm, total // recipe.training.global_batch, samples, drawn, epochs)
+    synthetic = tokens["synthetic"] if share == "seeded" else drawn.get("synthetic", 0)
+    return ArmPlan(arm, total // recipe.training.global_batch, samples, drawn, epochs, synthetic)
 
 
 def _total_samples(recipe: Recipe) -> int:

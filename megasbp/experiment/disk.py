@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from megasbp.experiment.arm_stages import trial_grid
-from megasbp.experiment.arms import written_arms
+from megasbp.experiment.arms import ARMS, written_arms
 from megasbp.experiment.budget import synthetic_need
 from megasbp.experiment.recipe import Recipe
 from megasbp.model.flops import parameter_count
@@ -42,9 +42,12 @@ def estimate_disk(recipe: Recipe) -> DiskEstimate:
         len(budget.arms) + 1 + trials * len(recipe.synthesizer.learning_rates)
     )
     writers = len(written_arms(budget.arms))
+    # A row of these arms holds as much of a real document again.
+    packed = sum(ARMS[arm].share in {"neighbours", "seeded"} for arm in budget.arms)
+    shares = writers + 2 * packed
     return DiskEstimate(
         datasets=round(documents * per_document * _DATASET_OVERHEAD),
         embeddings=(corpus.unique + corpus.validation + corpus.test) * 1024 * 4,
         checkpoints=trained * kept * parameter_count(recipe.model) * _BYTES_PER_PARAMETER,
-        synthetic=round(seeds * writers * synthetic_need(recipe) * token_bytes * _DATASET_OVERHEAD),
+        synthetic=round(seeds * shares * synthetic_need(recipe) * token_bytes * _DATASET_OVERHEAD),
     )

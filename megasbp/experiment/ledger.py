@@ -13,45 +13,55 @@ from megasbp.model.flops import flops_per_token
 
 
 @dataclass(frozen=True)
-class PairWork:
-    """What tuning a synthesizer on pairs takes.
+class Search:
+    """What finding pairs by similarity takes.
 
     Attributes:
         embedded_tokens: tokens that went through the embedder.
         embedder_parameters: of the embedder; 0 for TF-IDF.
-        searched: multiply-adds of the neighbour search.
-        tuned_tokens: input tokens of all tuning trials, d1 included.
+        multiply_adds: of the neighbour search.
     """
 
     embedded_tokens: int
     embedder_parameters: int
-    searched: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What writing synthetic text takes, once the baseline is trained.
+
+    Attributes:
+        context: positions of a row of the writer.
+        tuned_tokens: input tokens of all tuning trials, d1 included; 0 where the untuned baseline writes.
+        prefill_tokens, generated_tokens: of the generation, rejected documents included.
+    """
+
+    context: int
     tuned_tokens: int
+    prefill_tokens: int
+    generated_tokens: int
 
 
 @dataclass(frozen=True)
 class Work:
-    """What synthetic text takes.
+    """What an arm takes besides its own training.
 
     Attributes:
-        pretraining_tokens: of the model that wrote it, before any tuning.
-        context: positions of a row of the writer.
-        prefill_tokens, generated_tokens: of the generation, rejected documents included.
-        pairs: None where the writer was not tuned.
+        pretraining_tokens: of the model that writes or embeds; 0 where none does.
+        search: None where no pair is found by similarity.
+        writing: None where nothing is written.
     """
 
-    pretraining_tokens: int
-    context: int
-    prefill_tokens: int
-    generated_tokens: int
-    pairs: PairWork | None
+    pretraining_tokens: int = 0
+    search: Search | None = None
+    writing: Writing | None = None
 
 
-def ledger(recipe: Recipe, plan: ArmPlan, work: Work | None, sweep_tokens: int) -> dict:
+def ledger(recipe: Recipe, plan: ArmPlan, work: Work, sweep_tokens: int) -> dict:
     """Both ledgers of one arm: each counts what this arm makes necessary, and nothing else.
 
     Args:
-        work: None for arms without synthetic text.
         sweep_tokens: of the tuning trials whose model is not used.
 
     Returns:
@@ -60,19 +70,18 @@ def ledger(recipe: Recipe, plan: ArmPlan, work: Work | None, sweep_tokens: int) 
     """
     training = flops_per_token(recipe.model, recipe.training.sequence_length, causal=True)
     flops = {"final training": training * plan.total_tokens, "sweeps": training * sweep_tokens}
-    if work is not None:
-        writing = flops_per_token(recipe.model, work.context, causal=True)
-        if work.pairs is not None:
-            flops |= {
-                "embedding": 2.0 * work.pairs.embedder_parameters * work.pairs.embedded_tokens,
-                "search": 2.0 * work.pairs.searched,
-            }
+    if work.search is not None:
+        flops["embedding"] = 2.0 * work.search.embedder_parameters * work.search.embedded_tokens
+        flops["search"] = 2.0 * work.search.multiply_adds
+    if work.pretraining_tokens:
         flops["initial pretraining"] = training * work.pretraining_tokens
-        if work.pairs is not None:
-            flops["synthesizer tuning"] = writing * work.pairs.tuned_tokens
-        if work.prefill_tokens:
-            flops["prefill"] = writing / 3 * work.prefill_tokens
-        flops["decoding"] = writing / 3 * work.generated_tokens
+    if work.writing is not None:
+        writing = flops_per_token(recipe.model, work.writing.context, causal=True)
+        if work.writing.tuned_tokens:
+            flops["synthesizer tuning"] = writing * work.writing.tuned_tokens
+        if work.writing.prefill_tokens:
+            flops["prefill"] = writing / 3 * work.writing.prefill_tokens
+        flops["decoding"] = writing / 3 * work.writing.generated_tokens
     total = sum(flops.values())
     return {
         "matched_tokens": plan.total_tokens,

@@ -13,6 +13,7 @@ from megasbp.experiment.arm_stages import (
 from megasbp.experiment.arms import ARMS, Writer
 from megasbp.experiment.context import Context, Corpus
 from megasbp.experiment.corpus_stages import continuation_corpus, make_corpus
+from megasbp.experiment.packing_stages import packed_neighbours, packed_with_seeds
 from megasbp.experiment.pair_stages import continuation_context, embed_stage, pairs_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import StageResult, Workspace
@@ -42,6 +43,11 @@ class SeedResults:
     trained: dict[str, StageResult] = field(default_factory=dict)
     losses: dict[str, StageResult] = field(default_factory=dict)
     quality: dict[str, StageResult] = field(default_factory=dict)
+    packed: dict[str, StageResult] = field(default_factory=dict)
+
+    def shared(self, arm: str) -> StageResult | None:
+        """What fills an arm's share; None for one without."""
+        return self.synthesis.get(arm) or self.packed.get(arm)
 
 
 class Method:
@@ -195,6 +201,8 @@ class SeedStages:
             stages = self.arm(arm)
             if stages.synthesis is not None and stages.quality is not None:
                 results.synthesis[arm], results.quality[arm] = stages.synthesis, stages.quality
+            if stages.packed is not None:
+                results.packed[arm] = stages.packed
             results.trained[arm], results.losses[arm] = stages.trained, stages.losses
         return results
 
@@ -221,9 +229,23 @@ class ArmStages:
         )
 
     @cached_property
+    def packed(self) -> StageResult | None:
+        """Its rows of documents that belong together, where it has such rows."""
+        match ARMS[self._arm].share:
+            case "neighbours":
+                return packed_neighbours(self._seed.context, self._seed.pairs)
+            case "seeded":
+                synthesis = self._seed.arm("sbp").synthesis
+                assert synthesis is not None
+                return packed_with_seeds(self._seed.context, synthesis)
+            case _:
+                return None
+
+    @cached_property
     def trained(self) -> StageResult:
         """Its model."""
-        return train_stage(self._seed.context, self._arm, self._seed.chosen, self.synthesis)
+        shared = self.packed if self.synthesis is None else self.synthesis
+        return train_stage(self._seed.context, self._arm, self._seed.chosen, shared)
 
     @cached_property
     def losses(self) -> StageResult:

@@ -13,6 +13,8 @@ from megasbp.experiment.results import publish_results
 from megasbp.launch.config import Kind
 
 REPORT = "report"
+# The part from whose stages an arm's rows are packed.
+_PACKED_FROM = {"in_context": "pairs", "seed_packing": "synthesis-sbp"}
 # The part that makes the checkpoint from which an arm's text is written.
 _WRITERS = {
     "true": "synthesizer-true",
@@ -139,6 +141,9 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
             needs = name(f"synthesis-{arm}")
             before = (name(_WRITERS[writer]),)
             listed.append(part(f"synthesis-{arm}", "inference", before, partial(_synthesis, arm)))
+        if arm in _PACKED_FROM:
+            needs = name(f"packed-{arm}")
+            listed.append(part(f"packed-{arm}", "data", (name(_PACKED_FROM[arm]),), partial(_packed, arm)))
         if arm != "baseline":
             listed.append(part(f"train-{arm}", "training", (needs,), partial(_trained, arm)))
     listed += [
@@ -162,6 +167,10 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
 
 def _synthesis(arm: str, stages: SeedStages) -> object:
     return stages.arm(arm).synthesis
+
+
+def _packed(arm: str, stages: SeedStages) -> object:
+    return stages.arm(arm).packed
 
 
 def _trained(arm: str, stages: SeedStages) -> object:

@@ -19,7 +19,11 @@ def plan(recipe: Recipe) -> dict[str, Any]:
     `budget.expected_tokens_per_document` (`tokens_are` says which).
     """
     tokens, exact = _tokens(recipe)
-    tokens["synthetic"] = synthetic_need(recipe)
+    need = synthetic_need(recipe)
+    # Bounds until the pairs are found: rows of neighbours are no more than are drawn or the pairs make; seeds
+    # are as long as d2.
+    pairs = 2 * recipe.pairing.maximum_per_seed * tokens["unique"]
+    tokens |= {"synthetic": need, "neighbours": min(need, pairs), "seeded": 2 * need}
     per_token = {
         "full": flops_per_token(recipe.model, recipe.training.sequence_length, causal=False),
         "causal": flops_per_token(recipe.model, recipe.training.sequence_length, causal=True),

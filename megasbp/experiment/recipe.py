@@ -50,6 +50,14 @@ class BudgetConfig(Section):
     def _arms_are_complete(self) -> Self:
         if "baseline" not in self.arms or len(set(self.arms)) != len(self.arms):
             raise ValueError("arms must name 'baseline' and no arm twice")
+        if "seed_packing" in self.arms:
+            if "sbp" not in self.arms:
+                raise ValueError("arm 'seed_packing' packs the text of 'sbp'; name that before it")
+            if self.synthetic_share >= 0.5:
+                raise ValueError(
+                    f"synthetic_share is {self.synthetic_share}, but arm 'seed_packing' reads a seed with "
+                    "each synthetic document; set it below 0.5"
+                )
         return self
 
 

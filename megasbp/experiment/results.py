@@ -8,15 +8,16 @@ import numpy as np
 
 from megasbp.addressing import derive_key
 from megasbp.experiment.arm_stages import source_tokens, trial_grid
-from megasbp.experiment.arms import ARMS, comparisons, is_seeded
+from megasbp.experiment.arms import comparisons
 from megasbp.experiment.budget import ArmPlan, plan_arm
 from megasbp.experiment.corpus_stages import DATASETS
-from megasbp.experiment.ledger import PairWork, Work, ledger
+from megasbp.experiment.ledger import ledger
 from megasbp.experiment.method import SeedResults
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.statistics import HeldOutLosses, arm_loss, contrast, holm, oracle_share
 from megasbp.experiment.synthesizer_stages import VALUE_TABLES
 from megasbp.experiment.text_stages import triples
+from megasbp.experiment.work import arm_work
 from megasbp.model.flops import parameter_count
 from megasbp.storage import publish_json
 
@@ -61,6 +62,7 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "synthesizer": {kind: _synthesizer(first, kind) for kind in first.synthesizers},
         "pair_value": _pair_value(first),
         "synthesis": {arm: _synthesis(first, arm) for arm in first.synthesis},
+        **({"packing": {arm: stage.facts for arm, stage in first.packed.items()}} if first.packed else {}),
         "arms": {arm: _arm(recipe, seeds, arm, held_out[arm]) for arm in recipe.budget.arms},
         **_comparisons(recipe, held_out),
         "quality": {name: stage.facts["quality"] for name, stage in first.quality.items()},
@@ -202,7 +204,7 @@ def _synthesis(first: SeedResults, arm: str) -> dict[str, Any]:
 
 def _arm(recipe: Recipe, seeds: list[SeedResults], arm: str, held_out: HeldOutLosses) -> dict[str, Any]:
     first = seeds[0]
-    plan = plan_arm(arm, recipe, source_tokens(first.context.corpus, first.synthesis.get(arm)))
+    plan = plan_arm(arm, recipe, source_tokens(first.context.corpus, arm, first.shared(arm)))
     per_seed = {}
     for result in seeds:
         trained, losses = result.trained[arm].facts, result.losses[arm].facts
@@ -234,40 +236,9 @@ def _plan(plan: ArmPlan) -> dict[str, Any]:
 
 
 def _ledger(recipe: Recipe, first: SeedResults, plan: ArmPlan) -> dict[str, Any]:
-    baseline = first.trained["baseline"].facts
     unused_trials = len(trial_grid(recipe)) - 1
-    work = None
-    if plan.arm in first.synthesis:
-        synthesis, seeded = first.synthesis[plan.arm].facts, is_seeded(plan.arm)
-        work = Work(
-            pretraining_tokens=baseline["input_tokens"],
-            context=recipe.synthesizer.context if seeded else recipe.training.sequence_length,
-            # bos alone is read by the first step of decoding.
-            prefill_tokens=synthesis["prefill_tokens"] if seeded else 0,
-            generated_tokens=synthesis["generated_tokens"],
-            pairs=_pair_work(recipe, first, plan.arm) if seeded else None,
-        )
-    return ledger(recipe, plan, work, unused_trials * baseline["input_tokens"])
-
-
-def _pair_work(recipe: Recipe, first: SeedResults, arm: str) -> PairWork:
-    """What the pairs of an arm's synthesizer took, and all tunings that led to it."""
-    writer = ARMS[arm].writer
-    # Random pairs are true ones with other seeds, tuned on as long and as fast as the best of those.
-    trials = first.synthesizer_trials["true" if writer == "random" else str(writer)]
-    stages = [*trials, first.synthesizers["random"]] if writer == "random" else trials
-    tuned = {stage.folder: stage.facts["input_tokens"] for stage in stages}
-    if writer == "continuation":
-        return PairWork(0, 0, 0, sum(tuned.values()))
-    embedded = first.context.corpus.datasets.facts["unique"]
-    embed = first.embed.facts if first.embed else {"parameters": 0, "dimension": 0}
-    searches = recipe.pairing.source == "neighbours"
-    return PairWork(
-        embedded_tokens=embedded["tokens"],
-        embedder_parameters=embed["parameters"],
-        searched=embedded["documents"] ** 2 * embed["dimension"] if searches else 0,
-        tuned_tokens=sum(tuned.values()),
-    )
+    sweep_tokens = unused_trials * first.trained["baseline"].facts["input_tokens"]
+    return ledger(recipe, plan, arm_work(recipe, first, plan.arm), sweep_tokens)
 
 
 def _scope(recipe: Recipe, first: SeedResults) -> str:

@@ -21,6 +21,8 @@ ARM_COLOURS = {
     "self_samples": "#be185d",
     "random_pairs": "#b45309",
     "continuation": "#4d7c0f",
+    "in_context": "#0e7490",
+    "seed_packing": "#a21caf",
     "oracle": "#0f766e",
 }
 ARM_DASHES = {
@@ -28,6 +30,8 @@ ARM_DASHES = {
     "random_pairs": (0, (1.2, 1.6)),
     "self_samples": (0, (4, 2, 1, 2)),
     "continuation": (0, (6, 2, 1.5, 2)),
+    "in_context": (0, (0.8, 1.8)),
+    "seed_packing": (0, (8, 2)),
 }
 _OTHER = "#7c3aed"
 _SETTINGS: Any = {

@@ -170,6 +170,18 @@ class Synthesis(Part):
     drops: dict[str, Count] = {}
 
 
+class Packing(Part):
+    """Rows in which documents that belong together stand together, for one arm."""
+
+    rows: Count
+    pairs: Count
+    seed_tokens: Count
+    target_tokens: Count
+    filler_tokens: Count
+    cut_seeds: Count
+    parted_targets: Count
+
+
 class Plan(Part):
     """What an arm is trained on."""
 
@@ -261,6 +273,7 @@ class Results(Part):
     synthesizer: dict[str, Synthesizer] = {}
     pair_value: PairValue | None = None
     synthesis: dict[str, Synthesis] = {}
+    packing: dict[str, Packing] = {}
     arms: dict[str, Arm]
     contrasts: dict[str, Contrast] = {}
     oracle_share: OracleShare | None = None

@@ -145,6 +145,8 @@ def synthetic_text(results: Results) -> Markup | None:
     parts = []
     if results.synthesis:
         parts.append(table(text_tables.synthesis_table(results)))
+    if results.packing:
+        parts.append(table(text_tables.packing_table(results)))
     if results.quality:
         parts += [table(text_tables.quality_table(results)), table(text_tables.paper_table())]
     return _section("synthetic", [element("h2", "Synthetic text"), *parts]) if parts else None

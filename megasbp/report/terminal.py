@@ -59,6 +59,8 @@ def _report(results: Results) -> Group:
         shown.append(text_tables.pair_value_table(results))
     if results.synthesis:
         shown.append(text_tables.synthesis_table(results))
+    if results.packing:
+        shown.append(text_tables.packing_table(results))
     if results.quality:
         shown.append(text_tables.quality_table(results))
     shown += [tables.plans_table(results), tables.flops_table(results)]

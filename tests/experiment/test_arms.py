@@ -6,7 +6,16 @@ from typing import get_args
 import pytest
 
 from megasbp.errors import InputError
-from megasbp.experiment.arms import ARMS, DEFAULT_ARMS, Arm, Writer, comparisons, is_seeded, written_arms
+from megasbp.experiment.arms import (
+    ARMS,
+    DEFAULT_ARMS,
+    Arm,
+    Share,
+    Writer,
+    comparisons,
+    is_seeded,
+    written_arms,
+)
 from megasbp.experiment.budget import plan_arm, synthetic_need
 from megasbp.experiment.disk import estimate_disk
 from megasbp.experiment.parts import parts
@@ -25,6 +34,8 @@ def demo(*overrides: str) -> Recipe:
 def test_every_arm_of_a_recipe_is_described_and_no_other() -> None:
     assert list(ARMS) == list(get_args(Arm))
     assert {kind.writer for kind in ARMS.values()} == {*get_args(Writer), None}
+    assert {kind.share for kind in ARMS.values()} == {*get_args(Share), None}
+    assert all(kind.share == "synthetic" for kind in ARMS.values() if kind.writer is not None)
 
 
 def test_a_recipe_that_names_no_arms_has_the_four_of_before() -> None:
@@ -60,6 +71,43 @@ def test_every_arm_with_synthetic_text_has_the_plan_of_sbp(arm: str) -> None:
     assert planned.epochs["synthetic"] == 1.0
     assert planned.total_tokens == 614_400
     assert planned.synthetic_share == 0.375
+
+
+def test_neighbours_in_one_window_take_the_place_of_synthetic_text() -> None:
+    tokens = {"unique": 130_000, "oracle": 900_000, "neighbours": 300 * 256}
+    planned = plan_arm("in_context", demo(), tokens)
+    assert planned.samples == {"unique": 1500, "neighbours": 900}
+    assert planned.epochs["neighbours"] == 3.0
+    assert planned.total_tokens == 614_400
+    assert planned.synthetic_share == 0.0
+
+
+def test_seed_packing_reads_all_its_rows_and_as_much_less_plain_text() -> None:
+    # 1,700 rows with 230,410 synthetic tokens; the rest of them are seeds.
+    tokens = {"unique": 130_000, "oracle": 900_000, "seeded": 1700 * 256, "synthetic": 230_410}
+    planned = plan_arm("seed_packing", demo(), tokens)
+    assert planned.samples == {"unique": 700, "seeded": 1700}
+    assert planned.epochs["seeded"] == 1.0
+    assert planned.total_tokens == 614_400
+    assert planned.synthetic_share == 230_410 / 614_400
+
+
+def test_more_seeded_rows_than_the_budget_are_refused() -> None:
+    tokens = {"unique": 130_000, "oracle": 900_000, "seeded": 2400 * 256, "synthetic": 230_410}
+    with pytest.raises(InputError, match="takes 614400 tokens with its seeds, the budget has 614400; lower"):
+        plan_arm("seed_packing", demo(), tokens)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (['budget.arms=["baseline", "seed_packing"]'], "packs the text of 'sbp'"),
+        ([ALL, "budget.synthetic_share=0.5"], "'seed_packing' reads a seed with .* set it below 0.5"),
+    ],
+)
+def test_seed_packing_that_cannot_be_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        demo(*overrides)
 
 
 def test_synthetic_text_is_seen_once_or_not_at_all() -> None:
@@ -123,6 +171,15 @@ def test_the_continuation_synthesizer_needs_parts_of_documents_and_no_embeddings
     assert tuned.kind == listed["seed-1/synthesizer-true"].kind
     assert listed["seed-1/synthesis-continuation"].needs == (tuned.name,)
     assert not any("continuation" in name for name in (part.name for part in parts(demo())))
+
+
+def test_rows_are_packed_from_the_pairs_and_from_the_text_of_sbp() -> None:
+    listed = {part.name: part for part in parts(demo(ALL))}
+    assert listed["seed-0/packed-in_context"].needs == ("seed-0/pairs",)
+    assert listed["seed-0/train-in_context"].needs == ("seed-0/packed-in_context",)
+    assert listed["seed-0/packed-seed_packing"].needs == ("seed-0/synthesis-sbp",)
+    assert listed["seed-0/train-seed_packing"].needs == ("seed-0/packed-seed_packing",)
+    assert listed["seed-0/packed-seed_packing"].kind == listed["seed-0/packed-in_context"].kind == "data"
 
 
 def test_continuation_is_refused_beside_a_source_that_is_the_same() -> None:
