@@ -16,26 +16,28 @@ def plan(recipe: Recipe) -> dict[str, Any]:
     """Parameters, tokens per source, epochs, steps, FLOPs and disk, per arm and stage.
 
     Token counts are exact when the run's datasets exist, otherwise estimated from
-    `budget.expected_tokens_per_document` (`tokens_are` says which).
+    `budget.expected_tokens_per_document` (`tokens_are` says which); those of rows that are packed later are
+    estimated in any case (`estimated`, by arm).
     """
     tokens, exact = _tokens(recipe)
     need = synthetic_need(recipe)
-    # Bounds until the pairs are found: rows of neighbours are no more than are drawn or the pairs make; seeds
-    # are as long as d2.
+    tokens["synthetic"] = need
+    # Rows of neighbours are no more than are drawn, or than all pairs make; seeds may be as long as d2.
     pairs = 2 * recipe.pairing.maximum_per_seed * tokens["unique"]
-    tokens |= {"synthetic": need, "neighbours": min(need, pairs), "seeded": 2 * need}
+    packed = {"neighbours": min(need, pairs), "seeded": 2 * need}
     per_token = {
         "full": flops_per_token(recipe.model, recipe.training.sequence_length, causal=False),
         "causal": flops_per_token(recipe.model, recipe.training.sequence_length, causal=True),
     }
     arms = {}
     for arm in recipe.budget.arms:
-        arm_plan = plan_arm(arm, recipe, tokens)
+        arm_plan = plan_arm(arm, recipe, tokens | packed)
         arms[arm] = {
             "steps": arm_plan.steps,
             "tokens": arm_plan.tokens,
             "epochs": arm_plan.epochs,
             "synthetic_share": arm_plan.synthetic_share,
+            "estimated": [source for source in arm_plan.tokens if source in packed],
             "flops": per_token["causal"] * arm_plan.total_tokens,
         }
     disk = estimate_disk(recipe)

@@ -124,6 +124,18 @@ def test_all_arms_have_the_same_tokens_and_steps() -> None:
     assert {arm["steps"] for arm in planned.values()} == {300}
 
 
+def test_rows_that_are_packed_later_are_named_as_estimates() -> None:
+    recipe = demo(ALL)
+    planned = plan(recipe)["arms"]
+    assert {arm: entry["estimated"] for arm, entry in planned.items() if entry["estimated"]} == {
+        "in_context": ["neighbours"],
+        "seed_packing": ["seeded"],
+    }
+    # Seeds as long as what is written from them.
+    assert planned["seed_packing"]["tokens"]["seeded"] == 2 * synthetic_need(recipe)
+    assert planned["seed_packing"]["synthetic_share"] == 0.375
+
+
 def test_a_writer_without_seeds_reads_no_prompts_in_the_plan() -> None:
     recipe = demo('budget.arms=["baseline", "self_samples"]')
     own = plan(recipe)["stages"]["generation, at least"]

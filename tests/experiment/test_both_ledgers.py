@@ -1,12 +1,16 @@
 """Both ledgers, against numbers worked out by hand: an arm pays for what it uses, and for nothing else."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from megasbp.experiment.arms import ARMS
 from megasbp.experiment.budget import ArmPlan
 from megasbp.experiment.ledger import Search, Work, Writing, ledger
 from megasbp.experiment.recipe import load_recipe
+from megasbp.experiment.work import arm_work
 from megasbp.model.flops import flops_per_token
 
 RECIPE = load_recipe(Path(__file__).resolve().parents[2] / "configs" / "demo.toml")
@@ -58,6 +62,49 @@ def test_continuation_pays_for_no_search() -> None:
         "prefill",
         "decoding",
     }
+
+
+class Stage:
+    """What the ledger reads of a finished stage."""
+
+    def __init__(self, folder: str, **facts: Any) -> None:
+        self.folder, self.facts = folder, facts
+
+
+def finished(embed: Stage | None) -> Any:
+    """A finished seed with two true tunings, one of random pairs and one of continuation."""
+    true = [Stage("a", input_tokens=100), Stage("b", input_tokens=20)]
+    random, own = Stage("c", input_tokens=7), Stage("d", input_tokens=50)
+    written = Stage("s", prefill_tokens=30, generated_tokens=60)
+    datasets = Stage("datasets", unique={"tokens": 1000, "documents": 10})
+    return SimpleNamespace(
+        trained={"baseline": Stage("e", input_tokens=800)},
+        embed=embed,
+        context=SimpleNamespace(corpus=SimpleNamespace(datasets=datasets)),
+        synthesizers={"true": true[1], "random": random, "continuation": own},
+        synthesizer_trials={"true": true, "continuation": [own]},
+        synthesis={arm: written for arm, kind in ARMS.items() if kind.writer is not None},
+    )
+
+
+def test_each_arm_is_charged_with_its_own_work() -> None:
+    first = finished(Stage("embed", parameters=50, dimension=3))
+    search = Search(embedded_tokens=1000, embedder_parameters=50, multiply_adds=10 * 10 * 3)
+    work = {arm: arm_work(RECIPE, first, arm) for arm in ARMS}
+    assert work["baseline"] == work["oracle"] == Work()
+    assert work["in_context"] == Work(search=search)
+    assert work["sbp"] == work["seed_packing"] == Work(800, search, Writing(512, 120, 30, 60))
+    assert work["random_pairs"] == Work(800, search, Writing(512, 127, 30, 60))
+    assert work["continuation"] == Work(800, None, Writing(512, 50, 30, 60))
+    assert work["self_samples"] == Work(800, None, Writing(256, 0, 0, 60))
+
+
+def test_neighbours_found_by_the_runs_own_model_pay_for_that_model() -> None:
+    pairing = RECIPE.pairing.model_copy(update={"embedder": "checkpoint"})
+    own = RECIPE.model_copy(update={"pairing": pairing})
+    first = finished(Stage("embed", parameters=50, dimension=3))
+    assert arm_work(own, first, "in_context").pretraining_tokens == 800
+    assert arm_work(RECIPE, first, "in_context").pretraining_tokens == 0
 
 
 def test_self_samples_pay_for_the_writers_training_and_for_writing_only() -> None:
