@@ -76,7 +76,7 @@ ARMS: dict[str, ArmKind] = {
         writer="true",
     ),
     "self_samples": ArmKind(
-        "Self-samples",
+        "Self samples",
         "as SBP, but the untuned baseline wrote the text, without seed documents",
         "what pairs add to plain self-distillation, a model trained on its own text",
         Comparison("sbp", "self_samples", "H2"),

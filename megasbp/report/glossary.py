@@ -10,7 +10,7 @@ GLOSSARY = {
         "of the text. Lower is better; it does not depend on the tokenizer."
     ),
     "Baseline": "The same model and budget on the unique text alone, repeated as often as the budget needs.",
-    "Self-samples": (
+    "Self samples": (
         "The control of SBP whose text the baseline wrote by itself, without seed documents. What SBP gains "
         "over it comes from pairs, and not from a model learning from its own text."
     ),

@@ -2,7 +2,7 @@
 
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -77,11 +77,7 @@ def _rich_table(table: tables.Table) -> RichTable:
     drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for position, name in enumerate(table.header):
         words = position < table.text_columns
-        # Of many columns those of words become narrow first: a number is not broken.
-        cells = [] if words else [name, *(row[position] for row in table.rows)]
-        longest = max((len(word) for cell in cells for word in cell.split()), default=None)
-        justify: Literal["left", "right"] = "left" if words else "right"
-        drawn.add_column(Text(name), justify=justify, overflow="fold", min_width=longest)
+        drawn.add_column(Text(name), justify="left" if words else "right", overflow="fold")
     for position, row in enumerate(table.rows):
         last = position == len(table.rows) - table.total_rows - 1 and table.total_rows > 0
         # Text objects: in a plain string rich would take square brackets for markup and colons for emoji.
