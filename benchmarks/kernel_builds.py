@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -29,6 +30,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from benchmarks.kernel_launches import LAUNCHES
 from benchmarks.report import circumstances, machine
+from megasbp.kernels.gpu import attention, attention_backward
 from megasbp.storage import publish_json
 
 TARGETS = {
@@ -37,6 +39,8 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
+# Those to which `copies_tiles` and `has_room` say yes.
+_LARGE = ("sm_90", "sm_100")
 _POINTERS = {
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
@@ -53,15 +57,20 @@ _BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 Recorded = tuple[JITFunction, dict[str, Any]]
 
 
-def recorded_launches(candidates: bool) -> list[tuple[str, str, Recorded]]:
+def recorded_launches(target: str, candidates: bool) -> list[tuple[str, str, Recorded]]:
     """Case, config and launch, of each kernel's own config and, if asked for, of all candidates."""
+    is_large = target in _LARGE
     launches: list[Recorded] = []
 
     def record(kernel: JITFunction, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> None:
         launches.append((kernel, dict(zip(kernel.arg_names, arguments, strict=False)) | named))
 
     found = []
-    with patch.object(JITFunction, "run", record):
+    with ExitStack() as patches:
+        patches.enter_context(patch.object(JITFunction, "run", record))
+        for module in (attention, attention_backward):
+            patches.enter_context(patch.object(module, "copies_tiles", lambda *_: is_large))
+        patches.enter_context(patch.object(attention, "has_room", lambda _: is_large))
         for case in LAUNCHES:
             call = case.prepare(2, "meta")
             for config in (None, *(case.candidates if candidates else ())):
@@ -140,7 +149,7 @@ def builds(targets: Sequence[str], candidates: bool) -> list[dict[str, Any]]:
     """A row for each target, case, config and kernel; where a build failed, its "error"."""
     rows = []
     for target in targets:
-        for case, config, launch in recorded_launches(candidates):
+        for case, config, launch in recorded_launches(target, candidates):
             row: dict[str, Any] = {"target": target, "case": case, "config": config}
             try:
                 row |= build(launch, TARGETS[target])

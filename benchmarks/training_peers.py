@@ -127,6 +127,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
             size //= 2
             optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
             continue
         nn.utils.clip_grad_norm_(model.parameters(), training.gradient_clip, foreach=True)
         optimizer.step()

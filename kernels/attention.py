@@ -147,8 +147,23 @@ def attention_at(
         segments = _whole_rows(rows, size, places.device)
     elif isinstance(segments, Tensor):
         segments = prepare_segments(segments)
+    return attention_within(q_BQHE, k_BSKE, v_BSKE, _bounds_at(segments, places), backend)
+
+
+def attention_within(
+    q_BQHE: Tensor, k_BSKE: Tensor, v_BSKE: Tensor, bounds: SegmentBounds, backend: Backend = "auto"
+) -> Tensor:
+    """`attention` of any queries over the keys that `bounds` says, at least one each.
+
+    Returns:
+        [B, Q, H, E] in the type of `q_BQHE`. Without gradients `bounds.queries` need only have its shape.
+
+    Raises:
+        ValueError: as of `attention`.
+    """
+    _check_heads(q_BQHE, k_BSKE)
     chosen = choose(backend, q_BQHE, k_BSKE, v_BSKE, segmented=True, placed=True).backend
-    return _attend(chosen, q_BQHE, k_BSKE, v_BSKE, _bounds_at(segments, places))
+    return _attend(chosen, q_BQHE, k_BSKE, v_BSKE, bounds)
 
 
 def _check_heads(q: Tensor, k: Tensor) -> None:

@@ -14,6 +14,7 @@ from megasbp.errors import InputError, ShardError, StageError
 
 if TYPE_CHECKING:
     from megasbp.experiment.recipe import Recipe
+    from megasbp.experiment.sweep import Variant
 
 _DESCRIPTION = """\
 Synthetic Bootstrapped Pretraining: pair the documents of a corpus, tune a synthesizer p(d2 | d1) on the
@@ -22,6 +23,7 @@ pairs, sample a synthetic corpus from it, and train on real + synthetic text aga
   megasbp plan configs/demo.toml        what the recipe will do, by arithmetic
   megasbp run configs/demo.toml         all of it; a rerun does only what is missing or changed
   megasbp run configs/demo.toml budget.tokens_per_arm=2_000_000 training.learning_rate=3e-3
+  megasbp sweep configs/demo.toml synthesis.temperature=[0.8,1.0]
   megasbp run RECIPE --launcher slurm   the same as jobs of Slurm, each stage on what [cluster] gives it
   megasbp train configs/sbp_3b_200b.toml --dry-run --gpus 8,64,512
   torchrun --nproc-per-node 8 -m megasbp stage RECIPE seed-0/train-sbp
@@ -96,6 +98,20 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="with a launcher: print what it would start, and start nothing"
     )
     run.set_defaults(verb=_run)
+
+    sweep = verbs.add_parser(
+        "sweep",
+        help="run a recipe at every combination of some settings, e.g. synthesis.temperature=[0.8,1.0]",
+        description="Runs a recipe at every combination of the settings that are given a list: "
+        "`megasbp sweep configs/demo.toml budget.synthetic_share=[0.1,0.2,0.375] "
+        "pairing.minimum_similarity=[0.4,0.5]`. Stages that do not depend on a setting are made once. "
+        "Results go to RUN/sweep, a folder for each combination, and a table of all; the run's own report "
+        "stays. "
+        "Run the same command again after a stop. Of a setting that is a list itself give a list of lists.",
+    )
+    _add_recipe(sweep)
+    sweep.add_argument("--dry-run", action="store_true", help="list the combinations, and run nothing")
+    sweep.set_defaults(verb=_sweep)
 
     plan = verbs.add_parser(
         "plan", help="print parameters, tokens, epochs, steps, FLOPs and disk of a recipe"
@@ -181,6 +197,31 @@ def _run(options: argparse.Namespace) -> int:
         _draw(recipe.folder)
     else:
         print(f"stopped after {options.until}, as asked")
+    return 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from megasbp.experiment.sweep import describe, read_sweep, run_sweep
+    from megasbp.report.plan_table import print_plan
+    from megasbp.report.sweep_table import sweep_table
+    from megasbp.report.terminal import text_of
+    from megasbp.report.write import write_report
+    from megasbp.storage import publish_bytes
+
+    variants = read_sweep(options.recipe, options.overrides)
+    if options.dry_run:
+        for variant in variants:
+            print(f"{variant.folder}  {describe(variant.settings)}")
+        return 0
+
+    def finished(variant: "Variant") -> None:
+        write_report(variant.folder / "results.json")
+
+    path = run_sweep(variants, _announce, print_plan, finished)
+    text = text_of(sweep_table(path), width=180)
+    publish_bytes(path.with_name("table.txt"), text.encode())
+    print(text, end="")
+    print(f"sweep: {path.parent}")
     return 0
 
 
@@ -274,14 +315,16 @@ def _train(options: argparse.Namespace) -> int:
         return _dry_run(options)
     if options.arm is None:
         raise InputError("--arm is missing; name one of the recipe's budget.arms, or add --dry-run")
+    from megasbp.experiment.budget import trained_arms
     from megasbp.experiment.recipe import load_recipe
 
     recipe = load_recipe(options.recipe, options.overrides)
     seed = recipe.seeds[0] if options.seed is None else options.seed
     if seed not in recipe.seeds:
         raise InputError(f"--seed {seed}: the recipe has seeds {list(recipe.seeds)}")
-    if options.arm not in recipe.budget.arms:
-        raise InputError(f"--arm {options.arm}: the recipe has arms {', '.join(recipe.budget.arms)}")
+    arms = trained_arms(recipe)
+    if options.arm not in arms:
+        raise InputError(f"--arm {options.arm}: the recipe has arms {', '.join(arms)}")
     options.stage = f"seed-{seed}/train-{options.arm}"
     return _stage(options)
 

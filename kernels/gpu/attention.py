@@ -15,10 +15,12 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from .launch import Config, copies_tiles, head_block
+from .launch import Config, copies_tiles, has_room, head_block
 
-# (Queries, keys) of a tile, by bytes of an element and `head_block`. fp32 has no matrix instruction.
-CONFIGS = {
+# By bytes of an element and `head_block`.
+Table = dict[tuple[int, int], Config]
+# (Queries, keys) of a tile. fp32 has no matrix instruction.
+CONFIGS: Table = {
     (2, 16): Config((128, 64), warps=4, stages=3),
     (2, 32): Config((128, 64), warps=4, stages=3),
     (2, 64): Config((128, 64), warps=4, stages=3),
@@ -27,6 +29,11 @@ CONFIGS = {
     (4, 32): Config((32, 32), warps=4, stages=1),
     (4, 64): Config((32, 32), warps=4, stages=1),
     (4, 128): Config((32, 16), warps=4, stages=1),
+}
+# Instead of these, where there is less shared memory.
+SMALL_CONFIGS: Table = {
+    (2, 64): Config((64, 64), warps=4, stages=2),
+    (2, 128): Config((64, 64), warps=4, stages=2),
 }
 # Others of 16-bit types that a tuner may try.
 CANDIDATES = (
@@ -51,7 +58,7 @@ def forward(
     """
     rows, queries, heads, head_dim = q_BQHE.shape
     mixed, log_sums = torch.empty_like(q_BQHE), q_BQHE.new_empty(rows, heads, queries, dtype=torch.float32)
-    config = config or CONFIGS[q_BQHE.element_size(), head_block(head_dim)]
+    config = config or chosen(CONFIGS, SMALL_CONFIGS, q_BQHE)
     programs = rows * heads * triton.cdiv(queries, config.blocks[0])
     if programs:
         described = copies_tiles(q_BQHE, k_BSKE, v_BSKE)
@@ -76,6 +83,12 @@ def forward(
             num_stages=config.stages,
         )
     return mixed, log_sums
+
+
+def chosen(large: Table, small: Table, q_BQHE: Tensor) -> Config:
+    """The config of a table for these queries and their device."""
+    key = q_BQHE.element_size(), head_block(q_BQHE.shape[3])
+    return large[key] if has_room(q_BQHE) else small.get(key, large[key])
 
 
 def score_scale(head_dim: int) -> float:

@@ -9,11 +9,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention import load_rows, score_scale, store_rows, tiles, tiles_seen_whole
+from .attention import Table, chosen, load_rows, score_scale, store_rows, tiles, tiles_seen_whole
 from .launch import Config, copies_tiles, head_block
 
-# (Queries, keys) of a tile, by bytes of an element and `head_block`.
-QUERY_CONFIGS = {
+# (Queries, keys) of a tile.
+QUERY_CONFIGS: Table = {
     (2, 16): Config((128, 64), warps=4, stages=3),
     (2, 32): Config((128, 64), warps=4, stages=3),
     (2, 64): Config((128, 64), warps=8, stages=3),
@@ -23,7 +23,7 @@ QUERY_CONFIGS = {
     (4, 64): Config((32, 32), warps=4, stages=1),
     (4, 128): Config((16, 16), warps=4, stages=1),
 }
-KEY_CONFIGS = {
+KEY_CONFIGS: Table = {
     (2, 16): Config((64, 128), warps=4, stages=3),
     (2, 32): Config((64, 128), warps=4, stages=3),
     (2, 64): Config((64, 128), warps=8, stages=3),
@@ -33,6 +33,12 @@ KEY_CONFIGS = {
     (4, 64): Config((16, 32), warps=4, stages=1),
     (4, 128): Config((16, 16), warps=4, stages=1),
 }
+# Instead of these, where there is less shared memory.
+SMALL_QUERY_CONFIGS: Table = {
+    (2, 64): Config((64, 64), warps=4, stages=2),
+    (2, 128): Config((64, 32), warps=4, stages=2),
+}
+SMALL_KEY_CONFIGS: Table = {(2, 64): Config((32, 64), warps=4, stages=2)}
 # Others of 16-bit types that a tuner may try.
 QUERY_CANDIDATES = (
     *(Config((64, keys), 4, stages) for keys in (32, 64) for stages in (2, 3)),
@@ -72,7 +78,7 @@ def backward(
     grad_q, grad_k, grad_v = torch.empty_like(q_BQHE), torch.empty_like(k_BSKE), torch.empty_like(v_BSKE)
     products = torch.empty_like(log_sums)
     described = copies_tiles(grad_BQHE, q_BQHE, k_BSKE, v_BSKE, mixed_BQHE)
-    config = query_config or QUERY_CONFIGS[q_BQHE.element_size(), block]
+    config = query_config or chosen(QUERY_CONFIGS, SMALL_QUERY_CONFIGS, q_BQHE)
     programs = rows * heads * triton.cdiv(length, config.blocks[0])
     if programs:
         attention_backward_queries[(programs,)](
@@ -96,7 +102,7 @@ def backward(
             num_warps=config.warps,
             num_stages=config.stages,
         )
-    config = key_config or KEY_CONFIGS[q_BQHE.element_size(), block]
+    config = key_config or chosen(KEY_CONFIGS, SMALL_KEY_CONFIGS, q_BQHE)
     programs = rows * kv_heads * triton.cdiv(size, config.blocks[1])
     if programs:
         attention_backward_keys[(programs,)](

@@ -54,6 +54,18 @@ def copies_tiles(*tensors: torch.Tensor) -> bool:
     return device.type != "cuda" or _capability(device.index or 0) >= (9, 0)
 
 
+def has_room(tensor: torch.Tensor) -> bool:
+    """Whether a program of the tensor's device may use 227 KiB of shared memory, as on H100, H200, B200; A100
+    has 163, others of NVIDIA 99."""
+    return tensor.device.type != "cuda" or _shared_memory(tensor.device.index or 0) >= 227 * 1024
+
+
 @functools.cache
 def _capability(device: int) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
+
+
+@functools.cache
+def _shared_memory(device: int) -> int:
+    # AMD's have no such number.
+    return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0))

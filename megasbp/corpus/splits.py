@@ -47,7 +47,7 @@ def assign_splits(
             f"test {test} need {needed}: lower corpus.oracle or add text"
         )
     sizes = np.bincount(clusters, minlength=len(clusters))
-    waiting = _in_order(np.flatnonzero(sizes), seed)
+    waiting = visiting_order(np.flatnonzero(sizes), seed)
     found = len(waiting)
     codes = np.zeros(len(clusters), np.int8)
     short = {}
@@ -67,7 +67,7 @@ def assign_splits(
     return codes[clusters]
 
 
-def _in_order(labels: np.ndarray, seed: int) -> np.ndarray:
+def visiting_order(labels: np.ndarray, seed: int) -> np.ndarray:
     """The clusters as they are visited."""
     keys = np.fromiter((derive_key(seed, "split", int(label)) for label in labels), np.uint64, len(labels))
     return labels[np.argsort(keys, kind="stable")]

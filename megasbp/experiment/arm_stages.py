@@ -1,5 +1,6 @@
 """The arms: what the baseline is tuned over, synthetic corpora, training and held-out losses."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from megasbp.data.mixture import MixtureSource
 from megasbp.data.sources import SampleSource
 from megasbp.data.windows import WindowSource
 from megasbp.evaluation.perplexity import document_losses
-from megasbp.experiment.arms import ARMS, is_seeded
+from megasbp.experiment.arms import is_seeded, share_of
 from megasbp.experiment.budget import ArmPlan, plan_arm, synthetic_need
 from megasbp.experiment.context import (
     TRAINING_LOGS,
@@ -30,10 +31,10 @@ from megasbp.experiment.stages import StageResult
 from megasbp.experiment.synthesizer_stages import synthesizer_checkpoint
 from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.storage import publishing_file
+from megasbp.synthesis.generator import load_generator
 from megasbp.synthesis.streaming import StreamingWriter
 from megasbp.synthesis.synthesize import ShardWriter, synthesize
 from megasbp.synthesis.workers import WorkersWriter
-from megasbp.training.checkpoint import load_model
 from megasbp.training.config import TrainingConfig
 from megasbp.training.trainer import TrainingJob, train
 
@@ -41,6 +42,8 @@ from megasbp.training.trainer import TrainingJob, train
 _SYNTHESIS_STEPS = ("shards/*/*", "indexes/*/*")
 # Sources that come in rows of one window each.
 _ROWS = {"neighbours", "seeded"}
+# Nats and predicted tokens of each test document.
+LOSS_FILES = ("nats.npy", "tokens.npy")
 
 
 @dataclass(frozen=True)
@@ -58,14 +61,19 @@ def trial_grid(recipe: Recipe) -> list[Chosen]:
     return [Chosen(rate, decay) for rate in rates for decay in decays]
 
 
-def source_tokens(corpus: Corpus, arm: str, shared: StageResult | None = None) -> dict[str, int]:
+def source_tokens(corpus: Corpus) -> dict[str, int]:
+    """Tokens of each source of real text, separators included."""
+    tokens = {name: corpus.datasets.facts[name]["tokens"] for name in ("unique", "oracle")}
+    return tokens | {name: stage.facts["tokens"] for name, stage in corpus.multiples.items()}
+
+
+def arm_tokens(corpus: Corpus, arm: str, shared: StageResult | None) -> dict[str, int]:
     """Tokens of each source that an arm's plan needs, separators included.
 
     Args:
         shared: holds what fills the arm's share.
     """
-    tokens = {name: corpus.datasets.facts[name]["tokens"] for name in ("unique", "oracle")}
-    share = ARMS[arm].share
+    tokens, share = source_tokens(corpus), share_of(arm)
     if share is not None and shared is not None:
         tokens[share] = shared.facts["tokens"]
         if share == "seeded":
@@ -87,8 +95,8 @@ def train_stage(context: Context, arm: str, chosen: Chosen, shared: StageResult 
             "weight_decay": chosen.weight_decay,
         }
     )
-    plan = plan_arm(arm, recipe, source_tokens(corpus, arm, shared))
-    share = ARMS[arm].share
+    plan = plan_arm(arm, recipe, arm_tokens(corpus, arm, shared))
+    share = share_of(arm)
 
     def make(folder: Path) -> dict[str, Any]:
         tokenizer = corpus.open_tokenizer()
@@ -119,6 +127,8 @@ def train_stage(context: Context, arm: str, chosen: Chosen, shared: StageResult 
     inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "tokenizer": corpus.tokenizer}
     if share is not None and shared is not None:
         inputs[share] = shared
+    # Only an arm that draws from a multiple depends on it.
+    inputs |= {name: corpus.multiples[name] for name in plan.samples if name in corpus.multiples}
     return context.workspace.stage(
         context.name(f"train-{arm}"),
         inputs=inputs,
@@ -196,34 +206,62 @@ def synthesis_stage(context: Context, arm: str, writer: StageResult) -> StageRes
 
 def _shard_writer(context: Context, checkpoint: Path) -> ShardWriter:
     if context.shards.engine == "inline":
-        return StreamingWriter(load_model(checkpoint, context.runtime.device))
+        return StreamingWriter(
+            load_generator(checkpoint, context.runtime.device, context.recipe.synthesis.precision)
+        )
     return WorkersWriter(context.shards, checkpoint, context.workspace.announce)
 
 
 def losses_stage(context: Context, arm: str, trained: StageResult) -> StageResult:
     """Per-document nats of the test split under the arm's final weights, in nats.npy and tokens.npy."""
-    recipe, corpus = context.recipe, context.corpus
-
-    def make(folder: Path) -> dict[str, Any]:
-        test = corpus.open("test")
-        source = PackedDocuments(test, recipe.training.sequence_length)
-        model = load_trained(context, last_checkpoint(trained))
-        losses = document_losses(model, source, len(test), recipe.evaluation.batch_size, context.runtime)
-        if context.runtime.is_main:
-            for name, values in (("nats", losses.nats), ("tokens", losses.tokens)):
-                with publishing_file(folder / f"{name}.npy") as partial, open(partial, "wb") as file:
-                    np.save(file, values, allow_pickle=False)
-        return {"nats": float(losses.nats.sum()), "tokens": int(losses.tokens.sum())}
-
     return context.workspace.stage(
         context.name(f"losses-{arm}"),
-        inputs={"trained": trained, "datasets": corpus.datasets},
-        settings={
-            "batch_size": recipe.evaluation.batch_size,
-            "sequence_length": recipe.training.sequence_length,
-        },
+        inputs={"trained": trained, "datasets": context.corpus.datasets},
+        settings=_losses_settings(context),
+        make=lambda folder: _write_losses(context, last_checkpoint(trained), folder),
+    )
+
+
+def best_losses_stage(context: Context, arm: str, trained: StageResult, final: StageResult) -> StageResult:
+    """As `losses_stage`, under the weights of the lowest validation loss; `final` is that stage's result."""
+
+    def make(folder: Path) -> dict[str, Any]:
+        if best_checkpoint(trained) != last_checkpoint(trained):
+            return _write_losses(context, best_checkpoint(trained), folder)
+        # The last weights are the best ones, and what they lose is known.
+        if context.runtime.is_main:
+            for name in LOSS_FILES:
+                with publishing_file(folder / name) as partial:
+                    shutil.copyfile(final.folder / name, partial)
+        return final.facts
+
+    return context.workspace.stage(
+        context.name(f"losses-best-{arm}"),
+        inputs={"trained": trained, "datasets": context.corpus.datasets},
+        settings=_losses_settings(context),
         make=make,
     )
+
+
+def _losses_settings(context: Context) -> dict[str, Any]:
+    recipe = context.recipe
+    return {
+        "batch_size": recipe.evaluation.batch_size,
+        "sequence_length": recipe.training.sequence_length,
+    }
+
+
+def _write_losses(context: Context, checkpoint: Path, folder: Path) -> dict[str, Any]:
+    """Measures a checkpoint on the test split; the facts are the sums."""
+    recipe, test = context.recipe, context.corpus.open("test")
+    source = PackedDocuments(test, recipe.training.sequence_length)
+    model = load_trained(context, checkpoint)
+    losses = document_losses(model, source, len(test), recipe.evaluation.batch_size, context.runtime)
+    if context.runtime.is_main:
+        for name, values in zip(LOSS_FILES, (losses.nats, losses.tokens), strict=True):
+            with publishing_file(folder / name) as partial, open(partial, "wb") as file:
+                np.save(file, values, allow_pickle=False)
+    return {"nats": float(losses.nats.sum()), "tokens": int(losses.tokens.sum())}
 
 
 def _mixture(

@@ -25,18 +25,35 @@ Writer = Literal["true", "random", "continuation", "untuned"]
 Share = Literal["synthetic", "neighbours", "seeded"]
 
 
+Role = Literal["primary", "secondary", "descriptive"]
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """What `treatment` gains over `reference`; `hypothesis` numbers those fixed before the run."""
+    """What `treatment` gains over `reference`.
 
-    treatment: Arm
-    reference: Arm
+    Attributes:
+        treatment, reference: arms.
+        hypothesis: its number in docs/preregistration.md; empty for a comparison that tests none.
+    """
+
+    treatment: str
+    reference: str
     hypothesis: str = ""
 
     @property
     def name(self) -> str:
         """Its key in the results, e.g. "H1 sbp vs baseline"."""
         return f"{self.hypothesis} {self.treatment} vs {self.reference}".lstrip()
+
+    @property
+    def role(self) -> Role:
+        """ "primary": the one hypothesis that is tested at the full level; "secondary": tested in one family,
+        corrected by Holm's method; "descriptive": an estimate with its interval, no hypothesis.
+        """
+        if not self.hypothesis:
+            return "descriptive"
+        return "primary" if self.hypothesis == "H1" else "secondary"
 
 
 @dataclass(frozen=True)
@@ -129,11 +146,21 @@ def comparisons() -> list[Comparison]:
     return [kind.comparison for kind in ARMS.values() if kind.comparison is not None]
 
 
+def share_of(arm: str) -> Share | None:
+    """What fills an arm's share; None for one that reads plain text alone, as every baseline does."""
+    return ARMS[arm].share if arm in ARMS else None
+
+
+def writer_of(arm: str) -> Writer | None:
+    """Who writes an arm's synthetic text; None where none is written for it."""
+    return ARMS[arm].writer if arm in ARMS else None
+
+
 def written_arms(arms: Iterable[str]) -> list[str]:
-    """Those with synthetic text, in the order given."""
-    return [arm for arm in arms if ARMS[arm].writer is not None]
+    """Those for which synthetic text is written, in the order given."""
+    return [arm for arm in arms if writer_of(arm) is not None]
 
 
 def is_seeded(arm: str) -> bool:
     """Whether the writer of an arm's synthetic text reads a seed document first."""
-    return ARMS[arm].writer not in {None, "untuned"}
+    return writer_of(arm) not in {None, "untuned"}

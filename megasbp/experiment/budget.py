@@ -4,8 +4,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from megasbp.errors import InputError
-from megasbp.experiment.arms import ARMS
+from megasbp.experiment.arms import ARMS, share_of
 from megasbp.experiment.recipe import Recipe
+
+_MULTIPLE = "baseline_x"
+
+
+def trained_arms(recipe: Recipe) -> tuple[str, ...]:
+    """The recipe's arms, and a baseline for each of its multiples of the unique text."""
+    return (*recipe.budget.arms, *(multiple_arm(multiple) for multiple in recipe.budget.multiples))
+
+
+def multiple_arm(multiple: int) -> str:
+    """The baseline on so many times the unique documents: "baseline_x2"."""
+    return f"{_MULTIPLE}{multiple}"
+
+
+def multiple_source(multiple: int) -> str:
+    """What that baseline is trained on: "unique_x2"."""
+    return f"unique_x{multiple}"
 
 
 @dataclass(frozen=True)
@@ -49,8 +66,9 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int]) -> ArmPlan:
     """The plan of `arm`.
 
     Args:
-        tokens: tokens of "unique", "oracle" and what fills the arm's share (`arms.Share`); separators count.
-            Of "seeded" rows all are read, and "synthetic" is what of them a model wrote.
+        tokens: tokens of "unique", "oracle", each multiple ("unique_x2") and what fills the arm's share
+            (`arms.Share`); separators count. Of "seeded" rows all are read, and "synthetic" is what of them a
+            model wrote.
 
     Raises:
         InputError: a source holds less than one sequence, the synthetic corpus is too small, or the seeded
@@ -58,11 +76,12 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int]) -> ArmPlan:
     """
     total = _total_samples(recipe)
     length = recipe.training.sequence_length
-    if arm not in ARMS:
-        raise InputError(f"unknown arm {arm!r}; known: {', '.join(ARMS)}")
-    share = ARMS[arm].share
+    multiples = {multiple_arm(multiple): multiple_source(multiple) for multiple in recipe.budget.multiples}
+    if arm not in (*ARMS, *multiples):
+        raise InputError(f"unknown arm {arm!r}; known: {', '.join((*ARMS, *multiples))}")
+    share = share_of(arm)
     if share is None:
-        samples = {"oracle" if arm == "oracle" else "unique": total}
+        samples = {multiples.get(arm, "oracle" if arm == "oracle" else "unique"): total}
     else:
         rows = (tokens[share] if share == "seeded" else synthetic_need(recipe)) // length
         if rows >= total:

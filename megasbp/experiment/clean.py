@@ -8,16 +8,18 @@ from megasbp.shards.lock import folder_lock
 from megasbp.storage import MANIFEST_NAME, publish_json, read_json
 
 _USED = "used.json"
+# Folder of a run in which a sweep has a folder for each of its recipes.
+SWEEP = "sweep"
 
 
-def record_used(root: Path, folders: list[Path]) -> None:
-    """Notes which stage folders the run's latest results came from."""
+def record_used(root: Path, folders: list[Path], place: Path) -> None:
+    """Notes, in the folder `place`, which stage folders of a run some results came from."""
     names = sorted({folder.relative_to(root).as_posix() for folder in folders})
-    publish_json(root / _USED, {"folders": names})
+    publish_json(place / _USED, {"folders": names})
 
 
 def clean(root: Path, everything: bool = False, dry_run: bool = False) -> list[tuple[Path, int]]:
-    """Removes stage folders that the latest finished run did not use, and what killed writers left.
+    """Removes stage folders that neither the latest finished run nor a sweep used, and remains of kills.
 
     Args:
         root: the run's folder.
@@ -31,7 +33,7 @@ def clean(root: Path, everything: bool = False, dry_run: bool = False) -> list[t
         InputError: `root` is not a run, or another process uses it.
     """
     # Every run begins with its split, whose folder is named by ten digits of a hash.
-    if not ((root / _USED).exists() or any(root.glob("split-" + "[0-9a-f]" * 10))):
+    if not (_records(root) or any(root.glob("split-" + "[0-9a-f]" * 10))):
         raise InputError(f"{root}: not a run of megasbp; name a folder below runs/")
     with folder_lock(root):
         doomed = [root] if everything else _unused(root)
@@ -46,11 +48,12 @@ def clean(root: Path, everything: bool = False, dry_run: bool = False) -> list[t
 
 
 def _unused(root: Path) -> list[Path]:
-    if not (root / _USED).exists():
+    records = _records(root)
+    if not records:
         raise InputError(
             f"{root}: no finished run is recorded here; finish it, or use --all to remove all of it"
         )
-    used = {root / name for name in read_json(root / _USED)["folders"]}
+    used = {root / name for record in records for name in read_json(record)["folders"]}
     stages = {path.parent for path in root.rglob(MANIFEST_NAME)}
     # Manifests also lie deeper (datasets, checkpoints): a stage folder is one or two levels below the root.
     candidates = [path for path in sorted(root.glob("*")) + sorted(root.glob("seed-*/*")) if path.is_dir()]
@@ -58,11 +61,15 @@ def _unused(root: Path) -> list[Path]:
         path
         for path in candidates
         if path not in used
-        and path.name != "report"
+        and path.name not in {"report", SWEEP}
         and not path.name.startswith("seed-")
         and (path in stages or "-" in path.name)
     ]
     return unused + sorted(root.rglob("*.partial-*"))
+
+
+def _records(root: Path) -> list[Path]:
+    return [path for path in (root / _USED, *sorted(root.glob(f"{SWEEP}/*/{_USED}"))) if path.exists()]
 
 
 def _size(path: Path) -> int:

@@ -1,5 +1,6 @@
 """What every stage of one seed works on: the recipe, the workspace and the opened corpus."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,20 +29,22 @@ TRAINING_LOGS = ("metrics.jsonl", "tensorboard/*", "tensorboard/**/*", "profile/
 
 @dataclass(frozen=True)
 class Corpus:
-    """The finished stages that hold the tokenised corpus."""
+    """The finished stages that hold the tokenised corpus; `multiples` by source, such as "unique_x2"."""
 
     split: StageResult
     tokenizer: StageResult
     datasets: StageResult
     units: StageResult
+    multiples: Mapping[str, StageResult]
 
     def open_tokenizer(self) -> Tokenizer:
         """The run's tokenizer."""
         return open_tokenizer(self.tokenizer)
 
     def open(self, name: str) -> IndexedDataset:
-        """The documents of a dataset: unique, oracle, validation or test."""
-        return open_dataset(self.datasets.folder / name, self.open_tokenizer())
+        """The documents of a dataset: unique, oracle, validation, test or a multiple."""
+        stage = self.multiples.get(name, self.datasets)
+        return open_dataset(stage.folder / name, self.open_tokenizer())
 
     def open_units(self, name: str) -> IndexedDataset:
         """The units of pairing of a split: its documents, its passages, or its parts for continuation."""

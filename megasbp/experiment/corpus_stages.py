@@ -18,7 +18,9 @@ from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megasbp.data.preprocess import token_dtype
 from megasbp.data.preprocessed import PreprocessedCorpus
 from megasbp.errors import InputError
+from megasbp.experiment.budget import multiple_source
 from megasbp.experiment.context import UNIT_SPLITS, Corpus, open_dataset, open_tokenizer
+from megasbp.experiment.multiple_stages import multiple_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.shard_stages import copy_datasets, split_shards
 from megasbp.experiment.stages import StageResult, Workspace
@@ -200,7 +202,7 @@ def units_stage(
 
 
 def make_corpus(recipe: Recipe, workspace: Workspace) -> Corpus:
-    """All stages of this file, in order. They do not depend on the seed."""
+    """All stages of the corpus, in order. They do not depend on the seed."""
     split = (
         split_stage(recipe, workspace) if recipe.corpus.shards is None else split_shards(recipe, workspace)
     )
@@ -208,7 +210,11 @@ def make_corpus(recipe: Recipe, workspace: Workspace) -> Corpus:
     datasets = datasets_stage(recipe, workspace, split, tokenizer)
     continuation = recipe.pairing.source == "continuation"
     units = units_stage(recipe, workspace, datasets, tokenizer, continuation)
-    return Corpus(split, tokenizer, datasets, units)
+    multiples = {
+        multiple_source(multiple): multiple_stage(recipe, workspace, multiple, split, datasets, tokenizer)
+        for multiple in recipe.budget.multiples
+    }
+    return Corpus(split, tokenizer, datasets, units, multiples)
 
 
 def continuation_corpus(recipe: Recipe, workspace: Workspace, corpus: Corpus) -> Corpus:

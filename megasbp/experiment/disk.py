@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from megasbp.experiment.arm_stages import trial_grid
-from megasbp.experiment.arms import ARMS, written_arms
-from megasbp.experiment.budget import synthetic_need
+from megasbp.experiment.arms import share_of, written_arms
+from megasbp.experiment.budget import synthetic_need, trained_arms
 from megasbp.experiment.recipe import Recipe
 from megasbp.model.flops import parameter_count
 
@@ -34,16 +34,17 @@ def estimate_disk(recipe: Recipe) -> DiskEstimate:
     corpus, budget = recipe.corpus, recipe.budget
     seeds = len(recipe.seeds)
     token_bytes = 2 if recipe.model.vocabulary_size <= 2**16 else 4
-    documents = corpus.unique + corpus.oracle + corpus.validation + corpus.test
+    multiples = sum(budget.multiples) * corpus.unique
+    documents = corpus.unique + corpus.oracle + corpus.validation + corpus.test + multiples
     per_document = budget.expected_tokens_per_document * token_bytes
     kept = recipe.training.keep_checkpoints + 1
     trials = 1 + ("continuation" in budget.arms)
     trained = len(trial_grid(recipe)) + seeds * (
-        len(budget.arms) + 1 + trials * len(recipe.synthesizer.learning_rates)
+        len(trained_arms(recipe)) + 1 + trials * len(recipe.synthesizer.learning_rates)
     )
     writers = len(written_arms(budget.arms))
     # A row of these arms holds as much of a real document again.
-    packed = sum(ARMS[arm].share in {"neighbours", "seeded"} for arm in budget.arms)
+    packed = sum(share_of(arm) in {"neighbours", "seeded"} for arm in budget.arms)
     shares = writers + 2 * packed
     return DiskEstimate(
         datasets=round(documents * per_document * _DATASET_OVERHEAD),

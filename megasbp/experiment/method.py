@@ -2,17 +2,22 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from megasbp.experiment.arm_stages import (
     Chosen,
+    best_losses_stage,
     losses_stage,
     synthesis_stage,
     train_stage,
     trial_grid,
 )
-from megasbp.experiment.arms import ARMS, Writer
+from megasbp.experiment.arms import Writer, share_of, writer_of, written_arms
+from megasbp.experiment.budget import trained_arms
 from megasbp.experiment.context import Context, Corpus
 from megasbp.experiment.corpus_stages import continuation_corpus, make_corpus
+from megasbp.experiment.gate_stages import gates_of, gates_stage
+from megasbp.experiment.gates import require_open
 from megasbp.experiment.packing_stages import packed_neighbours, packed_with_seeds
 from megasbp.experiment.pair_stages import continuation_context, embed_stage, pairs_stage
 from megasbp.experiment.recipe import Recipe
@@ -39,9 +44,11 @@ class SeedResults:
     synthesizers: dict[str, StageResult]
     synthesizer_trials: dict[str, list[StageResult]]
     pair_value: StageResult
+    gates: StageResult
     synthesis: dict[str, StageResult] = field(default_factory=dict)
     trained: dict[str, StageResult] = field(default_factory=dict)
     losses: dict[str, StageResult] = field(default_factory=dict)
+    best_losses: dict[str, StageResult] = field(default_factory=dict)
     quality: dict[str, StageResult] = field(default_factory=dict)
     packed: dict[str, StageResult] = field(default_factory=dict)
 
@@ -51,10 +58,17 @@ class SeedResults:
 
 
 class Method:
-    """The stages of a recipe, in a workspace that says which of them may be made here."""
+    """The stages of a recipe, in a workspace that says which of them may be made here.
 
-    def __init__(self, recipe: Recipe, workspace: Workspace, runtime: Runtime) -> None:
+    Attributes:
+        variant: folder of what a sweep publishes for one of its recipes; None for a run's own report.
+    """
+
+    def __init__(
+        self, recipe: Recipe, workspace: Workspace, runtime: Runtime, variant: Path | None = None
+    ) -> None:
         self.recipe, self.workspace, self.runtime = recipe, workspace, runtime
+        self.variant = variant
         self._seeds: dict[int, SeedStages] = {}
 
     @cached_property
@@ -171,6 +185,24 @@ class SeedStages:
         return pair_value_stage(self.context, self.pairs, self.baseline, true, random)
 
     @cached_property
+    def gates(self) -> StageResult:
+        """Whether arms with synthetic text are worth training."""
+        quality = {"real": self.real_quality}
+        for arm in written_arms(self._method.recipe.budget.arms):
+            stage = self.arm(arm).quality
+            assert stage is not None
+            quality[arm] = stage
+        return gates_stage(self.context, self.baseline, self.pair_value, quality)
+
+    def pass_gates(self) -> None:
+        """Ends the run at a closed gate, where the recipe says so.
+
+        Raises:
+            ClosedGate: it does.
+        """
+        require_open(gates_of(self.gates), self._method.recipe.gates, self.context.name("gates"))
+
+    @cached_property
     def real_quality(self) -> StageResult:
         """Quality of real text, to compare with."""
         return quality_stage(self.context, "real", None)
@@ -195,15 +227,17 @@ class SeedStages:
             {kind: self.synthesizer(kind) for kind in (*trials, "random")},
             trials,
             self.pair_value,
+            self.gates,
         )
         results.quality["real"] = self.real_quality
-        for arm in self._method.recipe.budget.arms:
+        for arm in trained_arms(self._method.recipe):
             stages = self.arm(arm)
             if stages.synthesis is not None and stages.quality is not None:
                 results.synthesis[arm], results.quality[arm] = stages.synthesis, stages.quality
             if stages.packed is not None:
                 results.packed[arm] = stages.packed
             results.trained[arm], results.losses[arm] = stages.trained, stages.losses
+            results.best_losses[arm] = stages.best_losses
         return results
 
 
@@ -216,7 +250,7 @@ class ArmStages:
     @cached_property
     def synthesis(self) -> StageResult | None:
         """Its synthetic corpus; None for an arm of real text."""
-        kind = ARMS[self._arm].writer
+        kind = writer_of(self._arm)
         if kind is None:
             return None
         return synthesis_stage(self._seed.context, self._arm, self._seed.writer(kind))
@@ -231,7 +265,7 @@ class ArmStages:
     @cached_property
     def packed(self) -> StageResult | None:
         """Its rows of documents that belong together, where it has such rows."""
-        match ARMS[self._arm].share:
+        match share_of(self._arm):
             case "neighbours":
                 return packed_neighbours(self._seed.context, self._seed.pairs)
             case "seeded":
@@ -243,7 +277,9 @@ class ArmStages:
 
     @cached_property
     def trained(self) -> StageResult:
-        """Its model."""
+        """Its model; with synthetic text only past the gates."""
+        if share_of(self._arm) in {"synthetic", "seeded"}:
+            self._seed.pass_gates()
         shared = self.packed if self.synthesis is None else self.synthesis
         return train_stage(self._seed.context, self._arm, self._seed.chosen, shared)
 
@@ -251,3 +287,8 @@ class ArmStages:
     def losses(self) -> StageResult:
         """Its model's losses on the test split."""
         return losses_stage(self._seed.context, self._arm, self.trained)
+
+    @cached_property
+    def best_losses(self) -> StageResult:
+        """The losses of its weights with the lowest validation loss."""
+        return best_losses_stage(self._seed.context, self._arm, self.trained, self.losses)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from megasbp.errors import InputError
-from megasbp.experiment.arms import ARMS, written_arms
+from megasbp.experiment.arms import share_of, writer_of, written_arms
+from megasbp.experiment.budget import trained_arms
 from megasbp.experiment.clean import record_used
 from megasbp.experiment.method import Method, SeedStages
 from megasbp.experiment.recipe import Recipe
@@ -45,9 +46,9 @@ class Part:
 
 def parts(recipe: Recipe) -> list[Part]:
     """All parts of a recipe, each after those that it needs; the last one is the report."""
-    listed = [
-        Part("corpus", "data", (), ("split", "tokenizer", "datasets", "units"), lambda method: method.corpus)
-    ]
+    multiples = (f"datasets-x{multiple}" for multiple in recipe.budget.multiples)
+    corpus = ("split", "tokenizer", "datasets", "units", *multiples)
+    listed = [Part("corpus", "data", (), corpus, lambda method: method.corpus)]
     if "continuation" in recipe.budget.arms:
         name = "units-continuation"
         listed.append(Part(name, "data", ("corpus",), (name,), lambda method: method.continuation_corpus))
@@ -85,7 +86,7 @@ def parts_until(recipe: Recipe, stage: str | None) -> list[Part]:
 
 
 def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
-    arms, first = recipe.budget.arms, recipe.seeds[0]
+    arms, first = trained_arms(recipe), recipe.seeds[0]
 
     def name(stage: str) -> str:
         return f"seed-{seed}/{stage}"
@@ -135,25 +136,12 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
             ),
         ]
     written = written_arms(arms)
-    for arm in arms:
-        needs, writer = tuned, ARMS[arm].writer
-        if writer is not None:
-            needs = name(f"synthesis-{arm}")
-            before = (name(_WRITERS[writer]),)
-            listed.append(part(f"synthesis-{arm}", "inference", before, partial(_synthesis, arm)))
-        if arm in _PACKED_FROM:
-            needs = name(f"packed-{arm}")
-            listed.append(part(f"packed-{arm}", "data", (name(_PACKED_FROM[arm]),), partial(_packed, arm)))
-        if arm != "baseline":
-            listed.append(part(f"train-{arm}", "training", (needs,), partial(_trained, arm)))
+    for arm in written:
+        before = (name(_WRITERS[str(writer_of(arm))]),)
+        listed.append(part(f"synthesis-{arm}", "inference", before, partial(_synthesis, arm)))
+    for arm in (arm for arm in arms if arm in _PACKED_FROM):
+        listed.append(part(f"packed-{arm}", "data", (name(_PACKED_FROM[arm]),), partial(_packed, arm)))
     listed += [
-        part(
-            "losses",
-            "evaluation",
-            tuple(name(f"train-{arm}") for arm in arms),
-            lambda stages: [stages.arm(arm).losses for arm in arms],
-            *(f"losses-{arm}" for arm in arms),
-        ),
         part(
             "quality",
             "data",
@@ -161,7 +149,28 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
             lambda stages: (stages.real_quality, [stages.arm(arm).quality for arm in written]),
             *(f"quality-{arm}" for arm in ("real", *written)),
         ),
+        part("gates", "data", (name("pair-value"), name("quality")), lambda stages: stages.pass_gates()),
     ]
+    for arm in (arm for arm in arms if arm != "baseline"):
+        match share_of(arm):
+            case "synthetic":
+                before = (name("gates"), name(f"synthesis-{arm}"))
+            case "seeded":
+                before = (name("gates"), name(f"packed-{arm}"))
+            case "neighbours":
+                before = (name(f"packed-{arm}"),)
+            case _:
+                before = (tuned,)
+        listed.append(part(f"train-{arm}", "training", before, partial(_trained, arm)))
+    listed.append(
+        part(
+            "losses",
+            "evaluation",
+            tuple(name(f"train-{arm}") for arm in arms),
+            lambda stages: [(stages.arm(arm).losses, stages.arm(arm).best_losses) for arm in arms],
+            *(f"{losses}-{arm}" for arm in arms for losses in ("losses", "losses-best")),
+        )
+    )
     return listed
 
 
@@ -189,5 +198,6 @@ def _embed_part(recipe: Recipe, seed: int) -> Part | None:
 
 def _publish(method: Method) -> None:
     """Writes the run's results, and notes which stage folders they came from."""
-    publish_results(method.recipe, method.results())
-    record_used(method.recipe.folder, method.workspace.used)
+    root = method.recipe.folder
+    publish_results(method.recipe, method.results(), method.variant or root / "report")
+    record_used(root, method.workspace.used, method.variant or root)

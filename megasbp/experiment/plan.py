@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from megasbp.experiment.arm_stages import trial_grid
+from megasbp.experiment.arm_stages import source_tokens, trial_grid
 from megasbp.experiment.arms import is_seeded, written_arms
-from megasbp.experiment.budget import plan_arm, synthetic_need
+from megasbp.experiment.budget import multiple_source, plan_arm, synthetic_need, trained_arms
 from megasbp.experiment.corpus_stages import make_corpus
 from megasbp.experiment.disk import estimate_disk
 from megasbp.experiment.recipe import Recipe
@@ -30,7 +30,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "causal": flops_per_token(recipe.model, recipe.training.sequence_length, causal=True),
     }
     arms = {}
-    for arm in recipe.budget.arms:
+    for arm in trained_arms(recipe):
         arm_plan = plan_arm(arm, recipe, tokens | packed)
         arms[arm] = {
             "steps": arm_plan.steps,
@@ -69,9 +69,11 @@ def _tokens(recipe: Recipe) -> tuple[dict[str, int], bool]:
         except MissingStage:
             pass
         else:
-            return {name: corpus.datasets.facts[name]["tokens"] for name in ("unique", "oracle")}, True
+            return source_tokens(corpus), True
     per_document = recipe.budget.expected_tokens_per_document
     counts = {"unique": recipe.corpus.unique, "oracle": recipe.corpus.oracle}
+    for multiple in recipe.budget.multiples:
+        counts[multiple_source(multiple)] = multiple * recipe.corpus.unique
     return {name: round(count * per_document) for name, count in counts.items()}, False
 
 

@@ -4,6 +4,7 @@ import difflib
 import json
 import tomllib
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from megasbp.corpus.config import CorpusConfig
 from megasbp.errors import InputError
 from megasbp.experiment.arms import DEFAULT_ARMS, Arm
+from megasbp.experiment.gates import GatesConfig
 from megasbp.launch.config import ClusterConfig, Kind
 from megasbp.model.config import ModelConfig
 from megasbp.pairing.config import PairingConfig
@@ -38,12 +40,15 @@ class BudgetConfig(Section):
         tokens_per_arm: matched tokens; cut down to a whole number of optimiser steps.
         synthetic_share: share of those tokens that is synthetic in the arms with synthetic text, seen once.
         arms: which of `arms.ARMS` run. The baseline is always among them: the synthesizer starts from it.
+        multiples: further baselines, on so many times the unique documents each, for the data-efficiency
+            multiplier; their documents are the oracle's.
         expected_tokens_per_document: for `megasbp plan` until the corpus is tokenised; separators included.
     """
 
     tokens_per_arm: int = Field(gt=0)
     synthetic_share: float = Field(0.375, gt=0, lt=1)
     arms: tuple[Arm, ...] = DEFAULT_ARMS
+    multiples: tuple[int, ...] = ()
     expected_tokens_per_document: float = Field(gt=2)
 
     @model_validator(mode="after")
@@ -58,6 +63,8 @@ class BudgetConfig(Section):
                     f"synthetic_share is {self.synthetic_share}, but arm 'seed_packing' reads a seed with "
                     "each synthetic document; set it below 0.5"
                 )
+        if any(low >= high for low, high in pairwise((1, *self.multiples))):
+            raise ValueError(f"multiples are {list(self.multiples)}; set them ascending and above 1")
         return self
 
 
@@ -139,6 +146,7 @@ class Recipe(Section):
     synthesizer: SynthesizerConfig = SynthesizerConfig()
     synthesis: SynthesisConfig
     budget: BudgetConfig
+    gates: GatesConfig = GatesConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     shards: ShardsConfig = INLINE
     cluster: ClusterConfig = ClusterConfig()
@@ -171,6 +179,12 @@ class Recipe(Section):
             raise ValueError(
                 "budget.arms names 'continuation', but with pairing.source 'continuation' sbp is that arm; "
                 "leave one of them out"
+            )
+        largest = max(self.budget.multiples, default=1)
+        if largest * self.corpus.unique > self.corpus.oracle:
+            raise ValueError(
+                f"budget.multiples asks for {largest} times corpus.unique, more than corpus.oracle, "
+                f"{self.corpus.oracle}; set corpus.oracle to at least {largest * self.corpus.unique}"
             )
         size = self.corpus.vocabulary_size
         if size is not None and size > self.model.vocabulary_size:

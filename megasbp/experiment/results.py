@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 
 from megasbp.addressing import derive_key
-from megasbp.experiment.arm_stages import source_tokens, trial_grid
-from megasbp.experiment.arms import comparisons
-from megasbp.experiment.budget import ArmPlan, plan_arm
+from megasbp.experiment.arm_stages import arm_tokens, source_tokens, trial_grid
+from megasbp.experiment.budget import ArmPlan, multiple_arm, multiple_source, plan_arm, trained_arms
+from megasbp.experiment.comparisons import compare, data_efficiency_of_sbp, share_of_oracle
 from megasbp.experiment.corpus_stages import DATASETS
 from megasbp.experiment.ledger import ledger
 from megasbp.experiment.method import SeedResults
 from megasbp.experiment.recipe import Recipe
-from megasbp.experiment.statistics import HeldOutLosses, arm_loss, contrast, holm, oracle_share
+from megasbp.experiment.stages import StageResult
+from megasbp.experiment.statistics.intervals import arm_loss
+from megasbp.experiment.statistics.losses import HeldOutLosses
 from megasbp.experiment.synthesizer_stages import VALUE_TABLES
 from megasbp.experiment.text_stages import triples
 from megasbp.experiment.work import arm_work
@@ -28,12 +30,14 @@ _SHAPE = (
     "in_degree",
     "in_degree_before_caps",
 )
+# Of a contrast between best-validation weights; the rest is as at the end of the budget.
+_BEST_READING = ("estimate", "low", "high", "level", "p", "p_holm")
 _TABLE_TITLES = {"new_target": "new target", "new_seed_and_target": "new seed and target"}
 
 
-def publish_results(recipe: Recipe, seeds: list[SeedResults]) -> Path:
-    """Writes the run's report/results.json and returns its path."""
-    path = recipe.folder / "report" / "results.json"
+def publish_results(recipe: Recipe, seeds: list[SeedResults], folder: Path) -> Path:
+    """Writes results.json into a folder and returns its path."""
+    path = folder / "results.json"
     publish_json(path, assemble(recipe, seeds))
     return path
 
@@ -42,9 +46,11 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
     """The results of a finished run; schema in docs/results-schema.md."""
     first = seeds[0]
     corpus = first.context.corpus
-    held_out = _held_out(recipe, seeds)
+    held_out = _held_out(recipe, seeds, [result.losses for result in seeds])
+    at_best = _held_out(recipe, seeds, [result.best_losses for result in seeds])
+    key, resamples = derive_key(0, "test bootstrap"), recipe.evaluation.bootstrap_resamples
     return {
-        "schema": 1,
+        "schema": 2,
         "name": recipe.name,
         "recipe": recipe.content(),
         "recipe_hash": recipe.hash,
@@ -61,10 +67,13 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "tuning": _tuning(first),
         "synthesizer": {kind: _synthesizer(first, kind) for kind in first.synthesizers},
         "pair_value": _pair_value(first),
+        "gates": {str(one.context.seed): one.gates.facts["gates"] for one in seeds},
         "synthesis": {arm: _synthesis(first, arm) for arm in first.synthesis},
         **({"packing": {arm: stage.facts for arm, stage in first.packed.items()}} if first.packed else {}),
-        "arms": {arm: _arm(recipe, seeds, arm, held_out[arm]) for arm in recipe.budget.arms},
-        **_comparisons(recipe, held_out),
+        "arms": {arm: _arm(recipe, seeds, arm, held_out[arm], at_best[arm]) for arm in trained_arms(recipe)},
+        "contrasts": _contrasts(held_out, at_best, key, resamples),
+        "oracle_share": share_of_oracle(held_out, key, resamples),
+        "data_efficiency": _data_efficiency(recipe, first, held_out, at_best, key, resamples),
         "quality": {name: stage.facts["quality"] for name, stage in first.quality.items()},
         "triples": triples(first.context, first.pairs, first.synthesis["sbp"], recipe.evaluation.triples)
         if "sbp" in first.synthesis
@@ -73,40 +82,53 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
     }
 
 
-def _held_out(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, HeldOutLosses]:
+def _held_out(
+    recipe: Recipe, seeds: list[SeedResults], stages: list[dict[str, StageResult]]
+) -> dict[str, HeldOutLosses]:
+    """Arm -> its losses, from the stages of each seed."""
     corpus = seeds[0].context.corpus
     units = np.asarray(corpus.column("test", "bytes"), dtype=np.int64)
     clusters = np.asarray(corpus.column("test", "cluster"), dtype=np.int64)
     return {
         arm: HeldOutLosses(
-            {result.context.seed: np.load(result.losses[arm].folder / "nats.npy") for result in seeds},
+            {
+                result.context.seed: np.load(losses[arm].folder / "nats.npy")
+                for result, losses in zip(seeds, stages, strict=True)
+            },
             units,
             clusters,
         )
-        for arm in recipe.budget.arms
+        for arm in trained_arms(recipe)
     }
 
 
-def _comparisons(recipe: Recipe, held_out: dict[str, HeldOutLosses]) -> dict[str, Any]:
-    resamples = recipe.evaluation.bootstrap_resamples
-    key = derive_key(0, "test bootstrap")
-    contrasts: dict[str, Any] = {}
-    hypotheses: dict[str, Any] = {}
-    for one in comparisons():
-        if {one.treatment, one.reference} <= held_out.keys():
-            estimate = contrast(held_out[one.treatment], held_out[one.reference], key, resamples=resamples)
-            found = {"treatment": one.treatment, "reference": one.reference, **asdict(estimate)}
-            contrasts[one.name] = found
-            # The oracle's is none, for example: it says whether there was a gain to take a share of.
-            if one.hypothesis:
-                hypotheses[one.name] = found
-    for name, adjusted in holm({name: found["p"] for name, found in hypotheses.items()}).items():
-        hypotheses[name]["p_holm"] = adjusted
-    share = None
-    if {"sbp", "oracle"} <= held_out.keys():
-        arms = (held_out["sbp"], held_out["baseline"], held_out["oracle"])
-        share = asdict(oracle_share(*arms, key, resamples=resamples))
-    return {"contrasts": contrasts, "oracle_share": share}
+def _contrasts(
+    held_out: dict[str, HeldOutLosses], at_best: dict[str, HeldOutLosses], key: int, resamples: int
+) -> dict[str, Any]:
+    """The contrasts at the end of the budget, each with the same one between the best-validation weights."""
+    best = compare(at_best, key, resamples)
+    return {
+        name: {**one, "best_validation": {part: best[name][part] for part in _BEST_READING}}
+        for name, one in compare(held_out, key, resamples).items()
+    }
+
+
+def _data_efficiency(
+    recipe: Recipe,
+    first: SeedResults,
+    held_out: dict[str, HeldOutLosses],
+    at_best: dict[str, HeldOutLosses],
+    key: int,
+    resamples: int,
+) -> dict[str, Any] | None:
+    """SBP's multiplier, at the end of the budget and between best-validation weights."""
+    tokens = source_tokens(first.context.corpus)
+    unique = {"baseline": tokens["unique"]}
+    unique |= {multiple_arm(one): tokens[multiple_source(one)] for one in recipe.budget.multiples}
+    found = data_efficiency_of_sbp(held_out, unique, key, resamples)
+    if found is None:
+        return None
+    return {**found, "best_validation": data_efficiency_of_sbp(at_best, unique, key, resamples)}
 
 
 def _model(recipe: Recipe) -> dict[str, Any]:
@@ -202,28 +224,40 @@ def _synthesis(first: SeedResults, arm: str) -> dict[str, Any]:
     }
 
 
-def _arm(recipe: Recipe, seeds: list[SeedResults], arm: str, held_out: HeldOutLosses) -> dict[str, Any]:
+def _arm(
+    recipe: Recipe, seeds: list[SeedResults], arm: str, held_out: HeldOutLosses, at_best: HeldOutLosses
+) -> dict[str, Any]:
     first = seeds[0]
-    plan = plan_arm(arm, recipe, source_tokens(first.context.corpus, arm, first.shared(arm)))
+    plan = plan_arm(arm, recipe, arm_tokens(first.context.corpus, arm, first.shared(arm)))
+    units = int(held_out.units.sum())
     per_seed = {}
     for result in seeds:
-        trained, losses = result.trained[arm].facts, result.losses[arm].facts
+        trained = result.trained[arm].facts
+        best = min(trained["history"], key=lambda point: point["validation_loss"])
         per_seed[str(result.context.seed)] = {
-            "test_nats_per_byte": losses["nats"] / int(held_out.units.sum()),
-            "test_nats_per_token": losses["nats"] / losses["tokens"],
+            **_test_losses(result.losses[arm], units),
             "best_validation_loss": trained["best_validation_loss"],
             "final_validation_loss": trained["final_validation_loss"],
+            "best_validation": {
+                "step": best["step"],
+                "tokens": best["tokens"],
+                **_test_losses(result.best_losses[arm], units),
+            },
             "history": trained["history"],
         }
-    estimate = arm_loss(
-        held_out, derive_key(0, "test bootstrap"), resamples=recipe.evaluation.bootstrap_resamples
-    )
+    key, resamples = derive_key(0, "test bootstrap"), recipe.evaluation.bootstrap_resamples
     return {
         "plan": _plan(plan),
         "ledger": _ledger(recipe, first, plan),
-        "test": asdict(estimate),
+        "test": asdict(arm_loss(held_out, key, resamples=resamples)),
+        "test_best_validation": asdict(arm_loss(at_best, key, resamples=resamples)),
         "seeds": per_seed,
     }
+
+
+def _test_losses(stage: StageResult, units: int) -> dict[str, float]:
+    nats, tokens = stage.facts["nats"], stage.facts["tokens"]
+    return {"test_nats_per_byte": nats / units, "test_nats_per_token": nats / tokens}
 
 
 def _plan(plan: ArmPlan) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Makes a recipe's parts: all of them in this process, or one, which several ranks may make together."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from megasbp.errors import InputError
 from megasbp.experiment.corpus_stages import require_corpus
 from megasbp.experiment.disk import estimate_disk
+from megasbp.experiment.gates import ClosedGate
 from megasbp.experiment.method import Method
 from megasbp.experiment.parts import REPORT, Part, find_part, parts_until
 from megasbp.experiment.plan import plan
@@ -24,6 +26,7 @@ def run_experiment(
     announce: Callable[[str], None],
     announce_plan: Callable[[dict[str, Any]], None],
     until: str | None = None,
+    variant: Path | None = None,
 ) -> None:
     """Makes every stage that is missing or changed, then results.json.
 
@@ -31,6 +34,7 @@ def run_experiment(
         announce: receives one line per stage.
         announce_plan: receives the exact plan (`plan.plan`) when the corpus is tokenised, before training.
         until: a stage; the run ends after the part that makes it.
+        variant: see `Method`.
 
     Raises:
         InputError: a setting or an input is impossible; what was finished before stays.
@@ -39,7 +43,7 @@ def run_experiment(
     wanted = parts_until(recipe, until)
     runtime = start_runtime(recipe)
     with folder_lock(recipe.folder):
-        method = Method(recipe, Workspace(recipe.folder, announce), runtime)
+        method = Method(recipe, Workspace(recipe.folder, announce), runtime, variant)
         for part in wanted:
             part.make(method)
             if part.name == "corpus":
@@ -82,7 +86,8 @@ class Finished:
             return False
         try:
             part.make(self._method)
-        except MissingStage:
+        except (MissingStage, ClosedGate):
+            # A part that a closed gate stands before is started, so that it says so.
             return False
         return True
 

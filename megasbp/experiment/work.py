@@ -1,6 +1,6 @@
 """What each arm of a finished run took besides its own training, for the second ledger."""
 
-from megasbp.experiment.arms import ARMS, Writer
+from megasbp.experiment.arms import Writer, share_of, writer_of
 from megasbp.experiment.ledger import Search, Work, Writing
 from megasbp.experiment.method import SeedResults
 from megasbp.experiment.recipe import Recipe
@@ -8,8 +8,8 @@ from megasbp.experiment.recipe import Recipe
 
 def arm_work(recipe: Recipe, first: SeedResults, arm: str) -> Work:
     """The work of one arm in the run's first seed; seed_packing takes what sbp does, whose text it packs."""
-    arm = "sbp" if ARMS[arm].share == "seeded" else arm
-    share, writer = ARMS[arm].share, ARMS[arm].writer
+    arm = "sbp" if share_of(arm) == "seeded" else arm
+    share, writer = share_of(arm), writer_of(arm)
     searches = share == "neighbours" or writer in {"true", "random"}
     reads_baseline = writer is not None or (searches and recipe.pairing.embedder == "checkpoint")
     return Work(

@@ -5,24 +5,22 @@ in decoding N lanes, T tokens of each, C capacity of a cache.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from megasbp.kernels.attention import Segments, attention, prepare_segments
-from megasbp.kernels.decode_attention import decode_attention, visible_positions
 from megasbp.kernels.linear_cross_entropy import linear_cross_entropy
+from megasbp.kernels.products import wide_product
 from megasbp.kernels.qk_norm_rope import qk_norm_rope
 from megasbp.kernels.rope import rotate, rotation_table
 from megasbp.kernels.swiglu import swiglu
-from megasbp.model.cache import KeyValueCache, Lanes
+from megasbp.model.cache import Cache
 from megasbp.model.config import ModelConfig
 from megasbp.model.layers import Embedding, Linear, RMSNorm
 from megasbp.model.mup import output_multiplier
-
-__all__ = ["KeyValueCache", "Transformer"]
 
 IGNORED_LABEL = -100
 # Of queries, keys, values and segments.
@@ -58,14 +56,11 @@ class Attention(nn.Module):
         self,
         x_NTD: torch.Tensor,
         rotation: torch.Tensor,
-        cache: KeyValueCache,
+        cache: Cache,
         layer: int,
-        lanes: Lanes,
-        visible: torch.Tensor,
+        lanes: Any,
     ) -> torch.Tensor:
-        q_NTHE, k_NTKE, v_NTKE = self._project(x_NTD, rotation)
-        keys_NKCE, values_NKCE = cache.update(layer, lanes, k_NTKE, v_NTKE)
-        return self.output(decode_attention(q_NTHE, keys_NKCE, values_NKCE, visible).flatten(2))
+        return self.output(cache.attend(layer, lanes, *self._project(x_NTD, rotation)).flatten(2))
 
     def _project(
         self, x_BSD: torch.Tensor, rotation: torch.Tensor
@@ -112,12 +107,11 @@ class Block(nn.Module):
         self,
         x_NTD: torch.Tensor,
         rotation: torch.Tensor,
-        cache: KeyValueCache,
+        cache: Cache,
         layer: int,
-        lanes: Lanes,
-        visible: torch.Tensor,
+        lanes: Any,
     ) -> torch.Tensor:
-        attended = self.attention.decode(self.attention_norm(x_NTD), rotation, cache, layer, lanes, visible)
+        attended = self.attention.decode(self.attention_norm(x_NTD), rotation, cache, layer, lanes)
         x_NTD, normalised = self.feed_forward_norm.after_sum(attended, x_NTD)
         return x_NTD + self.feed_forward(normalised)
 
@@ -208,14 +202,17 @@ class Transformer(nn.Module):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """fp32 [..., V] of states [..., D]: products of values of the states' type, summed in fp32."""
         weight = self.output_weight.to(hidden.dtype)
-        return functional.linear(hidden.to(torch.float32), weight.to(torch.float32))
+        if torch.is_grad_enabled():
+            return functional.linear(hidden.to(torch.float32), weight.to(torch.float32))
+        # A GPU reads half the bytes.
+        return wide_product(hidden.flatten(0, -2), weight.t()).unflatten(0, hidden.shape[:-1])
 
     @torch.no_grad()
     def decode(
         self,
         tokens: torch.Tensor,
         positions: torch.Tensor,
-        cache: KeyValueCache,
+        cache: Cache,
         slots: torch.Tensor,
         valid: torch.Tensor,
     ) -> torch.Tensor:
@@ -229,21 +226,16 @@ class Transformer(nn.Module):
             valid: bool [N, T]; what is not valid is padding: nothing is written and its state means nothing.
 
         Returns:
-            What the output layer reads, `compute_dtype` [N, T, D]. Attention runs over the full capacity, so
-            that at one (N, T, capacity), N * T a multiple of 8, a row's bits depend neither on the other rows
-            nor on its place.
+            What the output layer reads, `compute_dtype` [N, T, D]. At one (N, T, capacity), N * T a multiple
+            of 8, a row's bits depend neither on the other rows nor on its place.
 
         Raises:
             ValueError: a slot or position lies outside the cache.
         """
         lanes = cache.lanes(slots, positions, valid)
-        group = self.config.heads // self.config.kv_heads
-        visible = visible_positions(
-            positions, cache.capacity, group, self.config.head_dim, self.compute_dtype
-        )
         rotation = rotation_table(positions, self.config.head_dim, self.config.rope_theta)
         x_NTD = self.embedding(tokens, self.compute_dtype)
         for layer, block in enumerate(self.blocks.values()):
             assert isinstance(block, Block)
-            x_NTD = block.decode(x_NTD, rotation, cache, layer, lanes, visible)
+            x_NTD = block.decode(x_NTD, rotation, cache, layer, lanes)
         return self.finish(x_NTD)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from megasbp.experiment.arms import ARMS
-from megasbp.report.schema import Interval
+from megasbp.report.schema import Interval, Multiplier
 
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EN DASH}"
@@ -18,7 +18,10 @@ _FLOPS_UNITS = (
 
 
 def arm_name(arm: str) -> str:
-    """The name of an arm as the report prints it."""
+    """The name of an arm as the report prints it; "baseline_x2" has twice the unique text."""
+    base, multiple, factor = arm.partition("_x")
+    if multiple and base in ARMS and factor.isdigit():
+        return f"{ARMS[base].title}, {factor}x text"
     return ARMS[arm].title if arm in ARMS else label(arm)
 
 
@@ -98,3 +101,17 @@ def interval_text(found: Interval, *, sign: bool = False) -> str:
     show = signed if sign else number
     bounds = interval(found.low, found.high, sign=sign)
     return show(found.estimate) if bounds == NOTHING else f"{show(found.estimate)} ({bounds})"
+
+
+def times(value: float) -> str:
+    """A factor: 1.7 -> "1.7x"."""
+    return f"{number(value, 1)}x"
+
+
+def multiplier_text(found: Multiplier) -> str:
+    """A multiplier with its bounds: "1.7x (1.3x to 2.2x)", "> 4.0x (3.1x to > 4.0x)", "< 1.0x (…)"."""
+    below, above = f"< {times(found.smallest)}", f"> {times(found.largest)}"
+    value = {"below": below, "above": above}.get(found.kind, times(found.estimate or found.smallest))
+    low = below if found.low is None else times(found.low)
+    high = above if found.high is None else times(found.high)
+    return f"{value} ({low} to {high})"

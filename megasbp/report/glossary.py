@@ -31,11 +31,19 @@ GLOSSARY = {
     ),
     "Cluster": "Near-duplicate documents taken as one, in splitting the corpus and in every interval.",
     "p, corrected p": (
-        "Chance of a difference at least this large if there were none; corrected by Holm's method for "
-        "several hypotheses being tested."
+        "Chance of a difference at least this large if there were none. SBP over the baseline is the one "
+        "primary hypothesis; the p of the secondary ones is corrected for their number by Holm's method."
     ),
     "Share of the oracle's gain": (
         "SBP's gain divided by the oracle's. It has no bounded interval (Fieller's set is unbounded) when "
         "the oracle's own gain is not significant."
+    ),
+    "Data-efficiency multiplier": (
+        "How many times the unique text a baseline of the same budget needs to reach SBP's loss. It is read "
+        "off baselines on more text, and never beyond the most that was measured."
+    ),
+    "Gate": (
+        "A condition asked before the arms with synthetic text are trained: that a pair is worth something, "
+        "that the synthetic text is new, that repeating real text no longer helps the baseline."
     ),
 }

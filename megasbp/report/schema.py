@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from megasbp.errors import InputError
 from megasbp.storage import read_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0)]
@@ -160,6 +160,15 @@ class PairValue(Part):
     tables: dict[str, PairTable] = {}
 
 
+class Gate(Part):
+    """A condition asked before arms with synthetic text are trained; `mend`: what to do when it is closed."""
+
+    name: str
+    open: bool
+    finding: str
+    mend: str | None = None
+
+
 class Synthesis(Part):
     """Generation for one arm: requests, what the filters accepted, what each of them dropped."""
 
@@ -200,30 +209,59 @@ class Ledger(Part):
     total_flops_counted: Finite
 
 
+class BestValidation(Part):
+    """The weights with the lowest validation loss: when, and their loss on test data."""
+
+    step: Count
+    tokens: Count
+    test_nats_per_byte: Finite
+    test_nats_per_token: Finite
+
+
 class SeedResult(Part):
-    """One seed of one arm."""
+    """One seed of one arm. The test losses are of the weights at the end of the budget."""
 
     test_nats_per_byte: Finite
     test_nats_per_token: Finite
+    best_validation: BestValidation | None = None
     best_validation_loss: Finite | None = None
     final_validation_loss: Finite | None = None
     history: list[Point] = []
 
 
 class Arm(Part):
-    """One arm. `test` is its loss in nats per byte over the seeds."""
+    """One arm. `test` is its loss in nats per byte over the seeds, with the weights at the end of the budget.
+
+    `test_best_validation` is that of the weights with the lowest validation loss.
+    """
 
     plan: Plan
     ledger: Ledger
     test: Interval | None = None
+    test_best_validation: Interval | None = None
     seeds: dict[str, SeedResult]
 
 
+class Reading(Part):
+    """A contrast with other weights of the same two arms."""
+
+    estimate: Finite
+    low: Finite
+    high: Finite
+    level: Finite = 0.95
+    p: Finite | None = None
+    p_holm: Finite | None = None
+
+
 class Contrast(Part):
-    """What `treatment` gains over `reference`, in nats per byte."""
+    """What `treatment` gains over `reference`, in nats per byte.
+
+    `role`: the "primary" hypothesis is tested alone; "secondary" ones have `p_holm`; the rest have no test.
+    """
 
     treatment: str
     reference: str
+    role: Literal["primary", "secondary", "descriptive"]
     estimate: Finite
     low: Finite
     high: Finite
@@ -232,6 +270,7 @@ class Contrast(Part):
     p_holm: Finite | None = None
     seeds: list[int]
     label: str
+    best_validation: Reading | None = None
 
 
 class OracleShare(Part):
@@ -243,6 +282,38 @@ class OracleShare(Part):
     high: Finite | None
     level: Finite = 0.95
     label: str = ""
+
+
+class TextSize(Part):
+    """A baseline and the unique text it is trained on, as a multiple of SBP's."""
+
+    arm: str
+    multiple: Finite
+    unique_tokens: Count
+
+
+class Multiplier(Part):
+    """How many times the unique text the baseline needs for SBP's loss.
+
+    `estimate` is null unless `kind` is "within"; a bound is null where the interval reaches out of
+    `smallest` to `largest`.
+    """
+
+    kind: Literal["below", "within", "above"]
+    estimate: Finite | None
+    low: Finite | None
+    high: Finite | None
+    smallest: Finite
+    largest: Finite
+    level: Finite = 0.95
+    label: str = ""
+    points: list[TextSize] = []
+
+
+class DataEfficiency(Multiplier):
+    """The multiplier at the end of the budget, and the one between best-validation weights."""
+
+    best_validation: Multiplier | None = None
 
 
 class Triple(Part):
@@ -261,7 +332,7 @@ class Triple(Part):
 class Results(Part):
     """results.json."""
 
-    schema_version: Literal[1] = Field(alias="schema")
+    schema_version: Literal[2] = Field(alias="schema")
     name: str
     recipe_hash: str
     recipe: dict[str, Any] = {}
@@ -272,11 +343,13 @@ class Results(Part):
     tuning: Tuning | None = None
     synthesizer: dict[str, Synthesizer] = {}
     pair_value: PairValue | None = None
+    gates: dict[str, list[Gate]] = {}
     synthesis: dict[str, Synthesis] = {}
     packing: dict[str, Packing] = {}
     arms: dict[str, Arm]
     contrasts: dict[str, Contrast] = {}
     oracle_share: OracleShare | None = None
+    data_efficiency: DataEfficiency | None = None
     quality: dict[str, dict[str, Any]] = {}
     triples: list[Triple] = []
     what_this_run_can_show: str = ""

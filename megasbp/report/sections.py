@@ -46,6 +46,8 @@ def verdict_card(results: Results) -> Markup:
             "predicts held-out text better; an interval across the line is compatible with no difference."
         )
         parts.append(figure(draw, caption))
+    if results.gates:
+        parts.append(table(text_tables.gates_table(results)))
     if results.what_this_run_can_show:
         title = element("h2", "What this run can and cannot show")
         parts.append(element("section", title, element("p", results.what_this_run_can_show), class_="scope"))
@@ -70,8 +72,13 @@ def arms(results: Results) -> Markup:
             "third is cut so that differences show."
         )
         parts.append(figure(partial(_draw_curves, curves, "Learning curves of the arms"), caption))
+    best = tables.best_validation_table(results)
+    if best.rows:
+        parts.append(table(best))
     if results.contrasts:
         parts.append(table(tables.contrasts_table(results)))
+    if results.data_efficiency:
+        parts.append(table(tables.data_efficiency_table(results)))
     return _section("arms", parts)
 
 

@@ -14,10 +14,12 @@ from megasbp.report.formats import (
     gain_name,
     interval,
     label,
+    multiplier_text,
     number,
     p_value,
     share,
     signed,
+    times,
     value_text,
 )
 from megasbp.report.schema import Results
@@ -84,6 +86,37 @@ def meanings_table(results: Results) -> Table:
     return Table("What each arm isolates", header, rows, text_columns=4)
 
 
+def best_validation_table(results: Results) -> Table:
+    """Loss of each arm with its best-validation weights, and its gain over the baseline's."""
+    rows, level = [], _level(results)
+    for name in arms_in_order(results.arms):
+        arm = results.arms[name]
+        found = [one.best_validation for one in arm.seeds.values() if one.best_validation]
+        if not found:
+            continue
+        gain = find_contrast(results, name, "baseline")
+        reading = gain.best_validation if gain else None
+        reached = sorted(one.tokens / arm.ledger.matched_tokens for one in found)
+        when = share(reached[0], 0)
+        rows.append(
+            [
+                arm_name(name),
+                when if reached[0] == reached[-1] else f"{when} to {share(reached[-1], 0)}",
+                number(arm.test_best_validation.estimate if arm.test_best_validation else None),
+                signed(reading.estimate) if reading else NOTHING,
+                interval(reading.low, reading.high, sign=True) if reading else NOTHING,
+                p_value(reading.p) if reading else NOTHING,
+            ]
+        )
+    return Table(
+        "The same with each arm's best weights on validation data",
+        ["Arm", "Reached at", "Nats per byte", "Gain", f"{level} interval of gain", "p"],
+        rows,
+        "Reached at: the share of the budget at which the validation loss was lowest, over the seeds. An arm "
+        "that overfits is charged for it at the end of the budget and not here.",
+    )
+
+
 def contrasts_table(results: Results) -> Table:
     """The contrasts that were fixed before the run."""
     rows = [
@@ -101,7 +134,44 @@ def contrasts_table(results: Results) -> Table:
         "Contrasts, nats per byte",
         ["Contrast", "Gain", f"{_level(results)} interval", "p", "p, Holm", "Interval"],
         rows,
-        "Gain of the first arm over the second, positive when the first predicts held-out text better.",
+        "Gain of the first arm over the second, positive when the first predicts held-out text better. The p "
+        "of secondary hypotheses is corrected by Holm's method; a comparison without p is no hypothesis.",
+    )
+
+
+def data_efficiency_table(results: Results) -> Table:
+    """Baselines on more unique text, and where SBP's loss lies among them."""
+    found = results.data_efficiency
+    if found is None:
+        return Table("Data efficiency", [], [])
+    rows = []
+    for one in found.points:
+        test, best = results.arms[one.arm].test, results.arms[one.arm].test_best_validation
+        rows.append(
+            [
+                times(one.multiple),
+                quantity(one.unique_tokens),
+                number(test.estimate if test else None),
+                number(best.estimate if best else None),
+            ]
+        )
+    best_reading = found.best_validation
+    rows.append(
+        [
+            "SBP is worth",
+            "",
+            multiplier_text(found),
+            multiplier_text(best_reading) if best_reading else NOTHING,
+        ]
+    )
+    return Table(
+        "Data efficiency: baselines on more unique text, nats per byte",
+        ["Unique text", "Tokens", "End of the budget", "Best on validation"],
+        rows,
+        "The baseline's loss is interpolated in the logarithm of its unique tokens; every baseline has the "
+        f"same budget. In brackets the {share(found.level, 0)} interval, with > or < where it leaves what "
+        "was measured.",
+        total_rows=1,
     )
 
 

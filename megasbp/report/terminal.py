@@ -46,6 +46,14 @@ def write_table(results: dict[str, Any], path: Path) -> None:
     publish_bytes(Path(path), terminal_table(results).encode())
 
 
+def text_of(table: tables.Table, width: int = WIDTH) -> str:
+    """One table as plain text; equal tables give equal bytes."""
+    buffer = StringIO()
+    console = Console(file=buffer, width=width, color_system=None, force_terminal=False, _environ={})
+    console.print(Text(table.title), _rich_table(table))
+    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+
+
 def _report(results: Results) -> Group:
     found = verdict(results)
     parts: list[RenderableType] = [
@@ -54,7 +62,14 @@ def _report(results: Results) -> Group:
         Text(found.headline, style=_OUTCOME_STYLES[found.outcome]),
     ]
     parts += [Text(f"- {detail}") for detail in found.details]
-    shown = [tables.arms_table(results), tables.meanings_table(results), tables.contrasts_table(results)]
+    shown = [
+        text_tables.gates_table(results),
+        tables.arms_table(results),
+        tables.meanings_table(results),
+        tables.best_validation_table(results),
+        tables.contrasts_table(results),
+        tables.data_efficiency_table(results),
+    ]
     if results.pair_value and results.pair_value.tables:
         shown.append(text_tables.pair_value_table(results))
     if results.synthesis:

@@ -109,6 +109,27 @@ def hubness_table(hubness: Mapping[str, Any], before_caps: Mapping[str, Any]) ->
     return Table("Hubs among the targets", ["", *columns], rows)
 
 
+def gates_table(results: Results) -> Table:
+    """The gates of each seed: what was found, and what to do about a closed one."""
+    several = len(results.gates) > 1
+    rows = [
+        [
+            f"{label(gate.name)}, seed {seed}" if several else label(gate.name),
+            "open" if gate.open else "closed",
+            gate.finding if gate.mend is None else f"{gate.finding}; {gate.mend}",
+        ]
+        for seed, gates in results.gates.items()
+        for gate in gates
+    ]
+    return Table(
+        "Gates before the arms were trained",
+        ["Gate", "State", "Found"],
+        rows,
+        "A run behind a closed gate can hardly show the method's gain: its comparisons stand and say little.",
+        text_columns=3,
+    )
+
+
 def synthesis_table(results: Results) -> Table:
     """Requests, acceptance and what each filter dropped."""
     arms = arms_in_order(results.synthesis)

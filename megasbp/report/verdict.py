@@ -3,21 +3,20 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from megasbp.report.formats import interval, number, p_value, share, signed
+from megasbp.report.formats import interval, multiplier_text, number, p_value, share, signed
 from megasbp.report.schema import Contrast, OracleShare, Results
 
-# Controls that SBP is compared with: the arm, its name in a sentence, what a gain over it shows, and what is
-# not shown without one.
+# Arm, its name, what a gain over it says, and what the lack of one leaves open.
 _CONTROLS = (
     (
         "self_samples",
-        "the control that wrote without seed documents",
+        "trained on the model's own unconditional samples",
         "SBP is more than self-distillation",
         "SBP is more than self-distillation",
     ),
     (
         "random_pairs",
-        "the control tuned on random pairs",
+        "tuned on random pairs",
         "the relation between documents helps",
         "the relation between documents matters",
     ),
@@ -60,7 +59,7 @@ def verdict(results: Results) -> Verdict:
     if first is None:
         return Verdict("unmeasured", "This run did not compare SBP with the baseline")
     outcome: Literal["won", "undecided", "lost"]
-    if first.low > 0 and _stands(first):
+    if first.low > 0:
         outcome = "won"
         finding = f"SBP beat the baseline: it saves {number(first.estimate)} nats per byte of held-out text"
     elif first.high < 0:
@@ -69,20 +68,24 @@ def verdict(results: Results) -> Verdict:
         finding = f"SBP did not beat the baseline: it is worse by {worse} nats per byte of held-out text"
     else:
         outcome = "undecided"
-        reason = (
-            "the correction for several hypotheses leaves it open" if first.low > 0 else "it may be chance"
-        )
         finding = (
             f"SBP did not beat the baseline: the difference of {signed(first.estimate)} nats per byte of "
-            f"held-out text is not significant, {reason}"
+            f"held-out text is not significant, it may be chance"
         )
-    controls = [_control(results, *control) for control in _CONTROLS]
-    details = [*controls, _oracle(results), _reach(first)]
+    controls = [_control(results, *one) for one in _CONTROLS]
+    details = [
+        _best_reading(first),
+        *controls,
+        _oracle(results),
+        _data_efficiency(results),
+        _gates(results),
+        _reach(first),
+    ]
     return Verdict(outcome, finding, _evidence(first), [detail for detail in details if detail])
 
 
 def _stands(contrast: Contrast) -> bool:
-    """Whether a difference is still significant when corrected for the number of hypotheses."""
+    """Whether a difference is still significant when corrected for the number of secondary hypotheses."""
     return contrast.p_holm is None or contrast.p_holm <= 1 - contrast.level
 
 
@@ -100,22 +103,29 @@ def _p_phrase(value: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def _control(results: Results, arm: str, control: str, helps: str, matters: str) -> str:
-    """What SBP gains over a control.
-
-    Args:
-        control: the arm in words.
-        helps, matters: what a gain shows, and what no gain does not show.
-    """
-    found = find_contrast(results, "sbp", arm)
-    if found is None:
+def _best_reading(first: Contrast) -> str:
+    """What the best-validation weights say, where it is not what the end of the budget says."""
+    best = first.best_validation
+    if best is None or (best.low > 0, best.high < 0) == (first.low > 0, first.high < 0):
         return ""
-    change = f"{signed(found.estimate)} nats per byte {_evidence(found)}"
-    if found.low > 0 and _stands(found):
-        return f"Against {control} SBP gains {change}: {helps}."
-    if found.high < 0:
-        return f"SBP is worse than {control}: {change}."
-    return f"Against {control} the difference is {change}: this run does not show that {matters}."
+    bounds = f"{share(best.level, 0)} interval {interval(best.low, best.high, sign=True)}"
+    finding = "ahead" if best.low > 0 else "behind" if best.high < 0 else "not significantly different"
+    return (
+        f"With the best weights on validation data SBP is {finding}: {signed(best.estimate)} nats per byte "
+        f"({bounds}). The end of the budget decides."
+    )
+
+
+def _control(results: Results, arm: str, name: str, helps: str, matters: str) -> str:
+    control = find_contrast(results, "sbp", arm)
+    if control is None:
+        return ""
+    change = f"{signed(control.estimate)} nats per byte {_evidence(control)}"
+    if control.low > 0 and _stands(control):
+        return f"Against the control {name} SBP gains {change}: {helps}."
+    if control.high < 0 and _stands(control):
+        return f"SBP is worse than the control {name}: {change}."
+    return f"Against the control {name} the difference is {change}: this run does not show that {matters}."
 
 
 def _oracle(results: Results) -> str:
@@ -140,6 +150,25 @@ def share_sentence(found: OracleShare) -> str:
         return f"The share of the oracle's gain is unbounded (every value fits the data): {reason}."
     gap = f"only shares between {share(found.low, 0)} and {share(found.high, 0)} are excluded"
     return f"The share of the oracle's gain is unbounded ({gap}): {reason}."
+
+
+def _data_efficiency(results: Results) -> str:
+    found = results.data_efficiency
+    if found is None:
+        return ""
+    worth = multiplier_text(found)
+    if found.kind == "below":
+        return f"In unique text SBP is worth {worth}: the baseline on that text alone is ahead."
+    return f"In unique text SBP is worth {worth}: the baseline needs so much of it for the same loss."
+
+
+def _gates(results: Results) -> str:
+    closed = dict.fromkeys(gate.name for gates in results.gates.values() for gate in gates if not gate.open)
+    if not closed:
+        return ""
+    return (
+        f"Before the arms were trained a gate was closed ({', '.join(closed)}): the table of gates says why."
+    )
 
 
 def _reach(contrast: Contrast) -> str:

@@ -1,6 +1,6 @@
 """The recipe's [synthesis] section: sampler, compute shape of the engine, filters."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +18,8 @@ class SynthesisConfig(BaseModel):
         temperature: of the softmax; 0 takes the most probable token.
         top_p: smallest probability mass that the sampled tokens must hold; 1 keeps the whole vocabulary.
         maximum_tokens: tokens after which a document ends with "length"; the context may end it earlier.
+        precision: type of activations and matrix products, "bf16" or "fp32"; "auto" is bf16 on a GPU that
+            multiplies it, and fp32 elsewhere.
         slots: documents decoded together, a multiple of 8.
         prefill_slots: prompts read together; prefill starts when so many slots are free.
         prefill_chunk: tokens of each prompt read per step; must divide the context. Times prefill_slots it is
@@ -37,6 +39,7 @@ class SynthesisConfig(BaseModel):
     temperature: float = Field(1.0, ge=0, le=10, allow_inf_nan=False)
     top_p: float = Field(0.9, gt=0, le=1)
     maximum_tokens: int = Field(256, ge=1)
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
 
     slots: int = Field(64, ge=1, le=65536)
     prefill_slots: int = Field(8, ge=1)

@@ -18,7 +18,9 @@ import torch
 
 from megasbp.errors import InputError
 from megasbp.kernels.sample import sample
-from megasbp.model.transformer import KeyValueCache, Transformer
+from megasbp.model.cache import Cache, KeyValueCache
+from megasbp.model.paged_cache import PAGE_TOKENS, PagedCache
+from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import computes_bfloat16
 
 FinishReason = Literal["eos", "length"]
@@ -67,6 +69,10 @@ class Engine:
         top_p: nucleus of the draws.
         key: of the noise, in [0, 2**64).
         prefill_slots: slots read per prefill step; default a quarter of the slots, at most 8.
+        paged: keys and values lie in pages, of which a slot holds those that its document may come to need;
+            else in slots of the whole capacity. None: on a GPU, where the capacity is one of whole pages.
+        cache_tokens: with pages, of all slots together; fewer than slots * capacity save memory, and a
+            request waits until there are enough.
 
     Raises:
         InputError: the sizes do not agree; the message names the allowed values.
@@ -84,6 +90,8 @@ class Engine:
         top_p: float,
         key: int,
         prefill_slots: int | None = None,
+        paged: bool | None = None,
+        cache_tokens: int | None = None,
     ) -> None:
         if prefill_slots is None:
             prefill_slots = max(1, min(8, slots // 4))
@@ -111,7 +119,11 @@ class Engine:
         self.temperature, self.top_p, self.key = temperature, top_p, key
         self._stop_token = stop_token
         self._all_slots = torch.arange(slots, device=self.device)
-        self._cache = KeyValueCache(model.config, slots, capacity, model.compute_dtype, self.device)
+        if paged is None:
+            paged = self.device.type == "cuda" and capacity % PAGE_TOKENS == 0
+        sizes = (model.config, slots, capacity, model.compute_dtype, self.device)
+        self._pages = PagedCache(*sizes, cache_tokens) if paged else None
+        self._cache: Cache = self._pages or KeyValueCache(*sizes)
         self._reset(maximum_tokens=0)
 
     def generate(
@@ -165,6 +177,10 @@ class Engine:
 
     def _reset(self, maximum_tokens: int) -> None:
         slots = self.slots
+        self._next: tuple[int, Request] | None = None  # Taken, and waiting for pages.
+        if self._pages is not None:
+            for slot in range(slots):
+                self._pages.release(slot)
         self._state = np.full(slots, FREE, np.int8)
         self._waiting: deque[int] = deque()  # slots whose prompts are not yet in the cache, oldest first
         self._prompts: list[np.ndarray] = [np.empty(0, np.int64)] * slots
@@ -183,17 +199,23 @@ class Engine:
         return self._state == DECODING
 
     def _admit(self, incoming: Iterator[tuple[int, Request]]) -> bool:
-        """Gives every free slot a request; False when there are no more requests."""
+        """Gives every free slot a request, as long as there are pages; False when there are no more."""
         for slot in np.flatnonzero(self._state == FREE).tolist():
-            index, request = next(incoming, (-1, None))
-            if request is None:
+            taken = self._next or next(incoming, None)
+            if taken is None:
                 return False
+            index, request = taken
             length = len(request.prompt)
             if not 1 <= length < self.capacity:
                 raise InputError(
                     f"prompt of seed document {request.seed_document} has {length} tokens; allowed: 1 to "
                     f"{self.capacity - 1}, so that the context of {self.capacity} has room for an answer"
                 )
+            limit = min(self._generated.shape[1], self.capacity - length)
+            if self._pages is not None and not self._pages.reserve(slot, length + limit):
+                self._next = taken
+                return True
+            self._next = None
             self._request[slot] = index
             self._prompts[slot] = request.prompt
             self._prefilled[slot] = 0
@@ -201,7 +223,7 @@ class Engine:
             self._position[slot] = length - 1
             self._address[slot] = (request.seed_document, request.draw, 0)
             self._length[slot] = 0
-            self._limit[slot] = min(self._generated.shape[1], self.capacity - length)
+            self._limit[slot] = limit
             if length == 1:
                 self._state[slot] = DECODING
             else:
@@ -263,6 +285,8 @@ class Engine:
         stopped = drawn == self._stop_token
         for slot in np.flatnonzero(active & (stopped | (self._length == self._limit))).tolist():
             self._state[slot] = FREE
+            if self._pages is not None:
+                self._pages.release(slot)
             kept = self._length[slot] - stopped[slot]
             reason: FinishReason = "eos" if stopped[slot] else "length"
             yield int(self._request[slot]), Completion(self._generated[slot, :kept].copy(), reason)

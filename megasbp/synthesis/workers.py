@@ -19,12 +19,12 @@ from megasbp.shards.progress import print_line
 from megasbp.storage import Manifest
 from megasbp.synthesis.config import SynthesisConfig
 from megasbp.synthesis.engine import Engine
+from megasbp.synthesis.generator import load_generator
 from megasbp.synthesis.ledger import MARKS, drawn_tokens
 from megasbp.synthesis.progress import Meter
 from megasbp.synthesis.provenance import Origin, engine_of
 from megasbp.synthesis.requests import Marks
 from megasbp.synthesis.shard_store import ShardStore
-from megasbp.training.checkpoint import load_model
 
 # Of the shards that seem to be needed, this share is written before it is looked again.
 _CAUTION = 0.9
@@ -140,6 +140,7 @@ def _open(arguments: str) -> _Opened:
         config=SynthesisConfig(**given),
     )
     # A worker that asked for no GPU sees none.
-    model = load_model(checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_generator(checkpoint, device, store.config.precision)
     origin = store.origin(model)
     return _Opened(store, engine_of(asdict(origin), model, store.tokenizer.eos), origin)

@@ -1,17 +1,26 @@
 """The whole method on a recipe of half a minute: once, again, and killed five times on the way."""
 
 import json
+import os
 import random
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import environment, megasbp_command
 from conftest import published as published_by
 from kills import run_and_kill
 from small_run import write_recipe
 
+from megasbp.experiment.arm_stages import LOSS_FILES, best_losses_stage, losses_stage
+from megasbp.experiment.context import last_checkpoint
+from megasbp.experiment.method import Method
+from megasbp.experiment.recipe import load_recipe
+from megasbp.experiment.stages import StageResult, Workspace
+from megasbp.parallel.runtime import Runtime
 from megasbp.storage import read_manifest
 
 KILLS = 5
@@ -42,9 +51,60 @@ def test_self_samples_are_written_without_seeds_and_pay_for_no_pairs(finished_ru
     assert results["contrasts"]["H2 sbp vs self_samples"]["p_holm"] is not None
 
 
+def test_every_arm_is_measured_at_the_end_of_its_budget_and_at_its_best(finished_run: Path) -> None:
+    results = json.loads(published(finished_run)["results.json"])
+    for arm in results["arms"].values():
+        (seed,) = arm["seeds"].values()
+        lowest = min(seed["history"], key=lambda point: point["validation_loss"])
+        assert seed["best_validation"]["step"] == lowest["step"]
+        if lowest == seed["history"][-1]:
+            assert arm["test_best_validation"] == arm["test"]
+    assert all("low" in one["best_validation"] for one in results["contrasts"].values())
+
+
+def test_the_best_weights_are_those_of_the_best_checkpoint(finished_run: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(finished_run / "small.toml")
+    runtime = Runtime(0, 1, torch.device("cpu"))
+    method = Method(recipe, Workspace(recipe.folder, makes=()), runtime)
+    first, second = method.seed(0).trials
+    # Of two trainings the second one's weights are given out as the first one's best.
+    other = os.path.relpath(last_checkpoint(second), first.folder)
+    facts = {**first.facts, "best_checkpoint": other}
+    mixed = StageResult(first.folder, replace(first.manifest, facts=facts))
+    workspace = Workspace(tmp_path, announce=lambda line: None)
+    context = replace(method.seed(0).context, workspace=workspace)
+    final = losses_stage(context, "baseline", mixed)
+    best = best_losses_stage(context, "baseline", mixed, final)
+    expected = losses_stage(context, "baseline", second)
+    for name in LOSS_FILES:
+        assert (best.folder / name).read_bytes() == (expected.folder / name).read_bytes()
+    assert best.facts == expected.facts != final.facts
+
+
 def test_the_exact_plan_is_printed_before_the_first_training(finished_run: Path) -> None:
     output = (finished_run / "output.txt").read_text()
     assert 0 < output.index("token counts exact") < output.index("train-baseline: started")
+
+
+def test_a_closed_gate_warns_and_ends_the_run_only_where_the_recipe_says_so(finished_run: Path) -> None:
+    before = published(finished_run)
+    gates = {gate["name"]: gate for gate in json.loads(before["results.json"])["gates"]["0"]}
+    # A budget of six epochs is not enough for this baseline.
+    assert [name for name, gate in gates.items() if not gate["open"]] == ["baseline"]
+    output = (finished_run / "output.txt").read_text()
+    assert output.index("gate baseline closed") < output.index("train-sbp: started")
+    done = subprocess.run(
+        megasbp_command("run", str(finished_run / "small.toml"), "gates.closed=stop"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "seed-0/gates: gate baseline closed" in done.stderr
+    assert "lower corpus.unique" in done.stderr
+    assert ": started" not in done.stdout
+    assert published(finished_run) == before
 
 
 def test_a_second_run_keeps_every_stage_and_changes_nothing(finished_run: Path) -> None:

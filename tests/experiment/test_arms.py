@@ -17,6 +17,7 @@ from megasbp.experiment.arms import (
     written_arms,
 )
 from megasbp.experiment.budget import plan_arm, synthetic_need
+from megasbp.experiment.comparisons import declared
 from megasbp.experiment.disk import estimate_disk
 from megasbp.experiment.parts import parts
 from megasbp.experiment.plan import plan
@@ -40,6 +41,20 @@ def test_every_arm_of_a_recipe_is_described_and_no_other() -> None:
 
 def test_a_recipe_that_names_no_arms_has_the_four_of_before() -> None:
     assert demo().budget.arms == DEFAULT_ARMS == ("baseline", "sbp", "random_pairs", "oracle")
+
+
+def test_the_role_of_a_comparison_follows_from_its_hypothesis() -> None:
+    roles = {one.name: one.role for one in declared(ARMS)}
+    assert roles == {
+        "H1 sbp vs baseline": "primary",
+        "H2 sbp vs self_samples": "secondary",
+        "H3 sbp vs random_pairs": "secondary",
+        **{f"{arm} vs baseline": "descriptive" for arm in ARMS if arm not in {"baseline", "sbp"}},
+        "sbp vs continuation": "descriptive",
+        "sbp vs in_context": "descriptive",
+        "seed_packing vs sbp": "descriptive",
+    }
+    assert {kind.comparison.name for kind in ARMS.values() if kind.comparison} <= set(roles)
 
 
 def test_hypotheses_are_numbered_once_and_the_baseline_alone_is_compared_with_nothing() -> None:
@@ -160,7 +175,7 @@ def test_disk_counts_the_text_of_every_writer() -> None:
 def test_the_untuned_writer_needs_the_baseline_and_no_pairs() -> None:
     listed = {part.name: part for part in parts(demo(ALL, "seeds=[0, 1]"))}
     assert listed["seed-1/synthesis-self_samples"].needs == ("seed-1/train-baseline",)
-    assert listed["seed-1/train-self_samples"].needs == ("seed-1/synthesis-self_samples",)
+    assert listed["seed-1/train-self_samples"].needs == ("seed-1/gates", "seed-1/synthesis-self_samples")
     assert "seed-1/quality-self_samples" in listed["seed-1/quality"].stages
     assert "seed-1/losses-self_samples" in listed["seed-1/losses"].stages
 
@@ -190,7 +205,7 @@ def test_rows_are_packed_from_the_pairs_and_from_the_text_of_sbp() -> None:
     assert listed["seed-0/packed-in_context"].needs == ("seed-0/pairs",)
     assert listed["seed-0/train-in_context"].needs == ("seed-0/packed-in_context",)
     assert listed["seed-0/packed-seed_packing"].needs == ("seed-0/synthesis-sbp",)
-    assert listed["seed-0/train-seed_packing"].needs == ("seed-0/packed-seed_packing",)
+    assert listed["seed-0/train-seed_packing"].needs == ("seed-0/gates", "seed-0/packed-seed_packing")
     assert listed["seed-0/packed-seed_packing"].kind == listed["seed-0/packed-in_context"].kind == "data"
 
 

@@ -13,8 +13,9 @@ import torch
 from model_world import random_tokens, small_config
 
 from megasbp.kernels.sample import sample
+from megasbp.model.cache import KeyValueCache
 from megasbp.model.init import initialize
-from megasbp.model.transformer import KeyValueCache, Transformer
+from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import computes_bfloat16
 
 STEPS = 8

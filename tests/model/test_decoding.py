@@ -2,7 +2,8 @@ import pytest
 import torch
 from model_world import counting_positions, random_tokens, small_model
 
-from megasbp.model.transformer import KeyValueCache, Transformer
+from megasbp.model.cache import KeyValueCache
+from megasbp.model.transformer import Transformer
 
 CAPACITY = 64
 

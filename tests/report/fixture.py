@@ -62,8 +62,21 @@ def arm(name: str, seeds: int) -> dict[str, Any]:
             "level": 0.95,
             "label": label(seeds),
         },
+        "test_best_validation": {
+            "estimate": round(nats_per_byte - 0.0008, 4),
+            "low": round(nats_per_byte - 0.0172, 4),
+            "high": round(nats_per_byte + 0.0156, 4),
+            "level": 0.95,
+            "label": label(seeds),
+        },
         "seeds": {
             str(seed): {
+                "best_validation": {
+                    "step": 275,
+                    "tokens": 2_252_800,
+                    "test_nats_per_byte": round(nats_per_byte - 0.0008, 6),
+                    "test_nats_per_token": round(final - 0.001, 6),
+                },
                 "test_nats_per_byte": round(nats_per_byte + step * (seed - (seeds - 1) / 2), 6),
                 "test_nats_per_token": round(final + step * seed, 6),
                 "best_validation_loss": final,
@@ -81,25 +94,57 @@ def label(seeds: int) -> str:
 
 
 def contrast(
-    treatment: str, reference: str, estimate: float, half: float, p: float, seeds: int
+    treatment: str,
+    reference: str,
+    estimate: float,
+    half: float,
+    p: float,
+    seeds: int,
+    role: str = "secondary",
 ) -> dict[str, Any]:
-    """A paired difference with a symmetric interval."""
+    """A paired difference with a symmetric interval; a secondary one is of a family of two."""
     return {
+        "role": role,
         "treatment": treatment,
         "reference": reference,
         "estimate": estimate,
         "low": round(estimate - half, 6),
         "high": round(estimate + half, 6),
         "level": 0.95,
-        "p": p,
-        "p_holm": min(1.0, 2 * p),
+        "p": None if role == "descriptive" else p,
+        "p_holm": min(1.0, 2 * p) if role == "secondary" else None,
         "standard_error": half / 2,
         "seed_error": None if seeds == 1 else half / 3,
         "document_error": half / 3,
-        "degrees_of_freedom": 6.4,
         "clusters": 812,
         "seeds": list(range(seeds)),
         "label": label(seeds),
+        "best_validation": {
+            "estimate": round(estimate - 0.001, 6),
+            "low": round(estimate - 0.001 - half, 6),
+            "high": round(estimate - 0.001 + half, 6),
+            "level": 0.95,
+            "p": None if role == "descriptive" else min(1.0, 1.5 * p),
+            "p_holm": min(1.0, 3 * p) if role == "secondary" else None,
+        },
+    }
+
+
+def multiplier(estimate: float) -> dict[str, Any]:
+    """A data-efficiency multiplier whose interval ends inside what was measured."""
+    return {
+        "kind": "within",
+        "estimate": estimate,
+        "low": round(estimate - 0.2, 4),
+        "high": round(estimate + 0.3, 4),
+        "smallest": 1.0,
+        "largest": 4.02,
+        "level": 0.95,
+        "label": label(3),
+        "points": [
+            {"arm": "baseline", "multiple": 1.0, "unique_tokens": 344_064},
+            {"arm": "oracle", "multiple": 4.02, "unique_tokens": 1_383_137},
+        ],
     }
 
 
@@ -176,7 +221,7 @@ def fake_results(
     if gain - half <= 0:
         share = {"kind": "interval", "estimate": round(gain / 0.0313, 3), "low": -0.21, "high": 0.14}
     return {
-        "schema": 1,
+        "schema": 2,
         "name": "demo",
         "recipe_hash": "9f2c4e1ab07d5c3388f14d0c6be1a7720c0d6b1e5b6a4a3f9e27d1c85b0a4411",
         "recipe": {
@@ -251,6 +296,19 @@ def fake_results(
         "pair_value": {
             "tables": {"new_target": pair_table(1200, 0.031), "new_seed_and_target": pair_table(640, 0.022)}
         },
+        "gates": {
+            str(seed): [
+                {"name": "pair value", "open": True, "finding": "a pair is worth +0.0310", "mend": None},
+                {
+                    "name": "copying",
+                    "open": True,
+                    "finding": "2.4% of the accepted text",
+                    "mend": None,
+                },
+                {"name": "baseline", "open": True, "finding": "it is past its minimum", "mend": None},
+            ]
+            for seed in range(seeds)
+        },
         "synthesis": {
             "sbp": {
                 "requests": 8200,
@@ -269,13 +327,14 @@ def fake_results(
         },
         "arms": {name: arm(name, seeds) for name in ARMS},
         "contrasts": {
-            "H1 sbp vs baseline": contrast("sbp", "baseline", gain, half, p, seeds),
+            "H1 sbp vs baseline": contrast("sbp", "baseline", gain, half, p, seeds, "primary"),
             "H3 sbp vs random_pairs": contrast(
                 "sbp", "random_pairs", round(gain + 0.0013, 4), half, p / 2, seeds
             ),
-            "oracle vs baseline": contrast("oracle", "baseline", 0.0313, 0.0051, 2e-5, seeds),
+            "oracle vs baseline": contrast("oracle", "baseline", 0.0313, 0.0051, 2e-5, seeds, "descriptive"),
         },
         "oracle_share": {**share, "level": 0.95, "label": label(seeds)},
+        "data_efficiency": multiplier(1.31) | {"best_validation": multiplier(1.24)},
         "quality": {
             "real": text_quality(0.018, None),
             "sbp": text_quality(0.031, 0.003),

@@ -82,7 +82,7 @@ def test_the_browser_is_told_to_run_this_script_only():
 
 def hostile(value, place=""):
     """Puts HTML into every free text and every free name of the results."""
-    fixed = {"kind", "treatment", "reference"}
+    fixed = {"kind", "treatment", "reference", "role", "arm"}
     named = {
         "splits",
         "drops",
@@ -160,6 +160,7 @@ def test_a_run_with_the_baseline_alone_is_drawn():
         "triples": [],
     }
     results["arms"] = {"baseline": results["arms"]["baseline"]}
+    results["data_efficiency"] = None
     del results["pair_value"], results["pairing"], results["tuning"], results["synthesizer"]
     reader = Reader(page(results))
     sections = {attributes.get("id") for tag, attributes in reader.tags if tag == "section"}
@@ -189,4 +190,4 @@ def test_in_degrees_are_drawn_and_what_the_source_lacks_is_said():
 
 def test_other_results_are_refused():
     with pytest.raises(InputError, match="name: Field required"):
-        page({"schema": 1})
+        page({"schema": 2})

@@ -10,7 +10,9 @@ from fixture import fake_results
 from pydantic import BaseModel
 
 from megasbp.errors import InputError
-from megasbp.experiment.statistics import HeldOutLosses, arm_loss, contrast, oracle_share
+from megasbp.experiment.statistics.intervals import arm_loss, contrast
+from megasbp.experiment.statistics.losses import HeldOutLosses
+from megasbp.experiment.statistics.shares import oracle_share
 from megasbp.report import schema
 from megasbp.report.schema import Contrast, Interval, OracleShare, check_results, read_results
 
@@ -32,8 +34,8 @@ def test_a_value_that_is_no_number_is_refused():
 
 
 def test_results_of_another_schema_are_refused():
-    with pytest.raises(InputError, match="schema: Input should be 1"):
-        check_results(fake_results() | {"schema": 2})
+    with pytest.raises(InputError, match="schema: Input should be 2"):
+        check_results(fake_results() | {"schema": 1})
 
 
 def test_optional_parts_may_be_missing():
@@ -42,7 +44,7 @@ def test_optional_parts_may_be_missing():
     assert check_results({key: results[key] for key in required}).triples == []
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 1}'])
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 2}'])
 def test_a_file_that_holds_no_results_is_named(tmp_path, content):
     path = tmp_path / "results.json"
     path.write_text(content)
@@ -65,7 +67,7 @@ def test_the_statistics_fit_the_schema():
         return json.loads(json.dumps(asdict(part)))
 
     gain = through_json(contrast(arms[0], arms[1], seed=0, resamples=200))
-    names = {"treatment": "sbp", "reference": "baseline"}
+    names = {"treatment": "sbp", "reference": "baseline", "role": "primary"}
     assert Contrast.model_validate(names | gain).label == "over 2 seeds"
     loss = through_json(arm_loss(arms[0], seed=0, resamples=200))
     assert Interval.model_validate(loss).low == loss["low"]

@@ -12,10 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from synthesis_world import file_hashes, make_engine, make_requests, open_seeds, run, tiny_model
+from synthesis_world import CONFIG, file_hashes, make_engine, make_requests, open_seeds, run, tiny_model
+
+# Longer than two hundred killed runs get.
+NEED_OF_MANY = 40_000
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -79,6 +83,31 @@ def kill_at_random_times(folder: Path) -> int:
             return kills
 
 
+def kill_many_times(folder: Path, kills: int) -> dict[str, int]:
+    """Kills one run after another at random moments, then lets one end.
+
+    After each kill, the shards that were published are still there; only what was unfinished is lost.
+    """
+    delays, survived, lost = random.Random(1), set[str](), 0
+    for number in range(kills):
+        process = in_child(lambda: synthesize_many_shards(folder))
+        time.sleep(delays.uniform(0.05, 0.6))
+        os.kill(process, signal.SIGKILL)
+        assert was_killed(process), f"the run ended after {number} kills; make it longer"
+        published = {path.parent.name for path in (folder / "corpus" / "shards").glob("*/manifest.json")}
+        published = {name for name in published if name.removeprefix("shard-").isdigit()}
+        lost += len(survived - published)
+        survived = published
+    assert not was_killed(in_child(lambda: synthesize_many_shards(folder)))
+    return {"kills": kills, "lost": lost, "published_by_the_killed": len(survived)}
+
+
+def synthesize_many_shards(folder: Path) -> None:
+    """A whole run of many shards of eight documents."""
+    config = CONFIG.model_copy(update={"shard_documents": 8, "drop_duplicates": False})
+    run(folder / "corpus", tiny_model(), open_seeds(folder), config=config, need_tokens=NEED_OF_MANY)
+
+
 def generate_part(folder: Path, part: int, parts: int) -> None:
     """Every `parts`-th of forty documents, written to a file."""
     completions = make_engine(tiny_model()).generate(make_requests(40)[part::parts], 24)
@@ -87,9 +116,19 @@ def generate_part(folder: Path, part: int, parts: int) -> None:
 
 
 def main() -> None:
-    """Writes report.json into the folder named on the command line."""
+    """Writes report.json into the folder named on the command line.
+
+    A number behind it asks for that many random kills of a run of many small shards, and nothing else.
+    """
     folder = Path(sys.argv[1])
-    report: dict[str, object] = {}
+    report: dict[str, Any] = {}
+    if len(sys.argv) > 2:
+        for name, kills in (("killed", int(sys.argv[2])), ("whole", 0)):
+            (folder / name).mkdir()
+            report[name] = kill_many_times(folder / name, kills)
+            report[name]["files"] = file_hashes(folder / name / "corpus")
+        (folder / "report.json").write_text(json.dumps(report))
+        return
     for part, parts in ((0, 1), (0, 2), (1, 2)):
         assert not was_killed(in_child(lambda part=part, parts=parts: generate_part(folder, part, parts)))
     ways = {"whole": lambda place: None, "steps": kill_at_publication_steps, "times": kill_at_random_times}

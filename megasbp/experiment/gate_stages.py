@@ -1,0 +1,54 @@
+"""The stage that asks the gates of one seed."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from megasbp.experiment.context import Context
+from megasbp.experiment.gates import Gate, baseline_gate, copying_gate, describe, pair_value_gate
+from megasbp.experiment.stages import StageResult
+
+
+def gates_stage(
+    context: Context, baseline: StageResult, pair_value: StageResult, quality: Mapping[str, StageResult]
+) -> StageResult:
+    """Asks every gate, and says what it found.
+
+    Args:
+        quality: "real", and each arm with synthetic text.
+
+    Facts: "gates", as `gates_of` reads them.
+    """
+    config = context.recipe.gates
+
+    def make(folder: Path) -> dict[str, Any]:
+        copies = {
+            name: stage.facts["quality"]["corpus_copy"]["mean_coverage"] for name, stage in quality.items()
+        }
+        real = copies.pop("real")
+        gates = [
+            pair_value_gate(pair_value.facts["tables"]),
+            copying_gate(copies, real, config.maximum_excess_copy),
+            baseline_gate(baseline.facts["history"], config.saturated_below),
+        ]
+        for gate in gates:
+            context.workspace.announce(f"{context.name('gates')}: {describe(gate)}")
+        return {"gates": [asdict(gate) for gate in gates]}
+
+    return context.workspace.stage(
+        context.name("gates"),
+        inputs={
+            "baseline": baseline,
+            "pair_value": pair_value,
+            **{f"quality/{name}": stage for name, stage in quality.items()},
+        },
+        # What a closed gate does is no part of what was found.
+        settings=config.model_dump(mode="json", exclude={"closed"}),
+        make=make,
+    )
+
+
+def gates_of(stage: StageResult) -> list[Gate]:
+    """The gates that a finished stage found."""
+    return [Gate(**gate) for gate in stage.facts["gates"]]

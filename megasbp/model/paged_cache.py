@@ -1,0 +1,125 @@
+"""Keys and values in pages (vLLM, arXiv 2309.06180): a slot holds those of the tokens it may come to have.
+
+For a GPU: a decode step reads the tokens that are there, not the capacity.
+"""
+
+import heapq
+from dataclasses import dataclass
+
+import torch
+
+from megasbp.kernels.attention import SegmentBounds, attention_within
+from megasbp.kernels.paged_attention import paged_attention, write_pages
+from megasbp.model.cache import check_range
+from megasbp.model.config import ModelConfig
+
+PAGE_TOKENS = 64
+
+
+class PagedCache:
+    """Pages of 64 tokens, handed to slots by `reserve` and taken back by `release`.
+
+    Args:
+        config: of the model.
+        slots: documents held together.
+        capacity: C, positions of each at most, a multiple of the page's tokens.
+        dtype: the model's compute type.
+        tokens: of all slots together; None for slots * capacity.
+
+    Raises:
+        ValueError: slots, capacity or tokens cannot be.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        slots: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        tokens: int | None = None,
+    ) -> None:
+        if slots < 1 or capacity < 1 or capacity % PAGE_TOKENS:
+            raise ValueError(
+                f"slots is {slots} and capacity is {capacity}; allowed: 1 or more, multiples of {PAGE_TOKENS}"
+            )
+        self.slots, self.capacity = slots, capacity
+        pages = -(-(slots * capacity if tokens is None else tokens) // PAGE_TOKENS)
+        if pages * PAGE_TOKENS < capacity:
+            raise ValueError(f"tokens is {tokens}; allowed: {capacity} or more, those of one slot")
+        shape = (config.layers, pages, PAGE_TOKENS, config.kv_heads, config.head_dim)
+        self._keys = torch.zeros(shape, dtype=dtype, device=device)
+        self._values = torch.zeros(shape, dtype=dtype, device=device)
+        # The host hands out; the device's table follows it, a row at a time.
+        self._free = list(range(pages))
+        self._pages: list[list[int]] = [[] for _ in range(slots)]
+        self._table = torch.zeros(slots, capacity // PAGE_TOKENS, dtype=torch.int32, device=device)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of keys and values in bytes."""
+        return self._keys.nbytes + self._values.nbytes
+
+    def reserve(self, slot: int, tokens: int) -> bool:
+        """Gives an empty slot pages for so many tokens; False, and nothing changes, if they are too few."""
+        needed = -(-tokens // PAGE_TOKENS)
+        if needed > len(self._free):
+            return False
+        pages = [heapq.heappop(self._free) for _ in range(needed)]
+        self._pages[slot] = pages
+        self._table[slot, :needed] = torch.tensor(pages, dtype=torch.int32, device=self._table.device)
+        return True
+
+    def release(self, slot: int) -> None:
+        """Takes a slot's pages back. Its row of the table stays, and is read as what is masked."""
+        for page in self._pages[slot]:
+            heapq.heappush(self._free, page)
+        self._pages[slot] = []
+
+    def lanes(self, slots: torch.Tensor, positions: torch.Tensor, valid: torch.Tensor) -> "PagedLanes":
+        """See `cache.Cache`; of valid places the slots hold the pages."""
+        if positions.device.type == "cpu":
+            check_range("position", positions, self.capacity)
+            check_range("slot", slots, self.slots)
+        table = self._table.index_select(0, slots)
+        page = table.gather(1, positions // PAGE_TOKENS).long()
+        places = torch.where(valid, page * PAGE_TOKENS + positions % PAGE_TOKENS, -1)
+        ends = torch.where(valid, positions + 1, 0).to(torch.int32)
+        return PagedLanes(table, places.flatten(), ends)
+
+    def attend(
+        self,
+        layer: int,
+        lanes: "PagedLanes",
+        q_NTHE: torch.Tensor,
+        k_NTKE: torch.Tensor,
+        v_NTKE: torch.Tensor,
+    ) -> torch.Tensor:
+        """See `cache.Cache`. One token a lane is attended in the pages; more are, in a copy of them."""
+        keys, values = self._keys[layer], self._values[layer]
+        write_pages(keys, values, k_NTKE.flatten(0, 1), v_NTKE.flatten(0, 1), lanes.places)
+        if q_NTHE.shape[1] == 1:
+            return paged_attention(q_NTHE[:, 0], keys, values, lanes.table, lanes.ends[:, 0])[:, None]
+        # Of places that nobody reads there may be those of others.
+        whole_keys, whole_values = (pages[lanes.table.long()].flatten(1, 2) for pages in (keys, values))
+        return attention_within(q_NTHE, whole_keys, whole_values, lanes.runs(self.capacity))
+
+
+@dataclass(frozen=True)
+class PagedLanes:
+    """Which part of a paged cache one call works on.
+
+    Attributes:
+        table: int32 [N, C / A], pages of each lane.
+        places: int64 [N * T], where each new key goes, -1 for nowhere.
+        ends: int32 [N, T], one past the last position that each query sees; 0 for none.
+    """
+
+    table: torch.Tensor
+    places: torch.Tensor
+    ends: torch.Tensor
+
+    def runs(self, capacity: int) -> SegmentBounds:
+        """Which keys each query sees, for passes without gradients. What is not valid sees the first."""
+        keys = torch.stack((torch.zeros_like(self.ends), self.ends.clamp(min=1)))
+        return SegmentBounds(keys, keys.new_zeros(2, len(self.ends), capacity))

@@ -1,0 +1,92 @@
+"""Gates: what opens them, what a closed one says, and that it ends the run only where the recipe says so."""
+
+from pathlib import Path
+
+import pytest
+
+from megasbp.errors import InputError
+from megasbp.experiment.gates import (
+    ClosedGate,
+    GatesConfig,
+    baseline_gate,
+    copying_gate,
+    pair_value_gate,
+    require_open,
+)
+from megasbp.experiment.recipe import load_recipe
+
+DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.toml"
+
+
+def table(low: float | None, high: float | None = 0.5) -> dict:
+    return {"contrasts": {"worth": {"estimate": 0.1, "low": low, "high": high}}}
+
+
+def history(*losses: float) -> list[dict]:
+    """Validations evenly spaced over the budget."""
+    return [
+        {"step": number, "tokens": 1000 * number, "validation_loss": loss}
+        for number, loss in enumerate(losses, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tables", "is_open"),
+    [
+        ({"new_target": table(0.01)}, True),
+        ({"new_target": table(0.01), "new_seed_and_target": table(0.002)}, True),
+        ({"new_target": table(0.01), "new_seed_and_target": table(-0.002)}, False),
+        ({"new_target": table(0.0)}, False),
+        ({"new_target": table(None, None)}, False),
+        ({}, False),
+    ],
+)
+def test_every_interval_of_the_pair_value_must_lie_above_zero(tables: dict, is_open: bool) -> None:
+    gate = pair_value_gate(tables)
+    assert gate.open == is_open
+    assert (gate.mend is None) == is_open
+
+
+@pytest.mark.parametrize(("share", "is_open"), [(0.02, True), (0.07, True), (0.0701, False), (0.5, False)])
+def test_copying_is_measured_beyond_that_of_real_text(share: float, is_open: bool) -> None:
+    gate = copying_gate({"sbp": share, "random_pairs": 0.0}, real=0.02, limit=0.05)
+    assert gate.open == is_open
+
+
+def test_one_arm_that_copies_closes_the_gate() -> None:
+    gate = copying_gate({"sbp": 0.0, "random_pairs": 0.3}, real=0.0, limit=0.05)
+    assert not gate.open
+    assert "random_pairs 30.0%" in gate.finding
+
+
+def test_a_baseline_past_its_minimum_is_open() -> None:
+    gate = baseline_gate(history(5.0, 4.0, 4.2, 4.3), saturated_below=0.01)
+    assert gate.open
+    assert "0.3000 nats per token past its minimum, at 50% of the budget" in gate.finding
+
+
+@pytest.mark.parametrize(("last", "is_open"), [(3.995, True), (3.98, False)])
+def test_a_baseline_that_no_longer_improves_is_open(last: float, is_open: bool) -> None:
+    # Three quarters of the budget end at 4.0.
+    gate = baseline_gate(history(5.0, 4.4, 4.0, last), saturated_below=0.01)
+    assert gate.open == is_open
+    assert is_open or "raise budget.tokens_per_arm, or lower corpus.unique" in str(gate.mend)
+
+
+def test_one_validation_cannot_tell() -> None:
+    gate = baseline_gate(history(5.0), saturated_below=0.01)
+    assert (gate.open, gate.mend) == (False, "set training.validations to at least 4")
+
+
+def test_a_closed_gate_ends_the_run_only_where_the_recipe_says_so() -> None:
+    gates = [pair_value_gate({"new_target": table(0.1)}), baseline_gate(history(5.0), 0.01)]
+    require_open(gates, GatesConfig(), "seed-0/gates")
+    with pytest.raises(ClosedGate, match="seed-0/gates: gate baseline closed: too few .* at least 4"):
+        require_open(gates, GatesConfig(closed="stop"), "seed-0/gates")
+    require_open(gates[:1], GatesConfig(closed="stop"), "seed-0/gates")
+
+
+def test_the_recipe_refuses_another_word() -> None:
+    assert load_recipe(DEMO, ["gates.closed=stop"]).gates.closed == "stop"
+    with pytest.raises(InputError, match="gates.closed"):
+        load_recipe(DEMO, ["gates.closed=halt"])

@@ -1,0 +1,112 @@
+"""Keys and values in pages: the same documents, whoever else is there and however few pages there are."""
+
+import importlib.util
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from routes import send_all
+from synthesis_world import CONTEXT, VOCABULARY, make_engine, make_requests, tiny_model
+
+from megasbp.errors import InputError
+from megasbp.model import paged_cache
+from megasbp.model.paged_cache import PagedCache
+from megasbp.synthesis import engine as engine_module
+
+MAXIMUM = 24
+
+
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch):
+    """Four pages a slot."""
+    monkeypatch.setattr(paged_cache, "PAGE_TOKENS", 16)
+    monkeypatch.setattr(engine_module, "PAGE_TOKENS", 16)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+def same(completions, others) -> bool:
+    return all(
+        np.array_equal(one.tokens, other.tokens) and one.finish_reason == other.finish_reason
+        for one, other in zip(completions, others, strict=True)
+    )
+
+
+def test_documents_are_those_of_whole_slots(model):
+    requests = make_requests(40)
+    expected = make_engine(model, paged=False).generate(requests, MAXIMUM)
+    assert same(make_engine(model, paged=True).generate(requests, MAXIMUM), expected)
+
+
+def test_not_one_bit_depends_on_order_neighbours_and_pages(model, monkeypatch):
+    def bits_as_token(logits, *rest):
+        # Any differing bit sends a document another way.
+        return torch.tensor([zlib.crc32(row.numpy().tobytes()) % VOCABULARY for row in logits])
+
+    monkeypatch.setattr(engine_module, "sample", bits_as_token)
+    requests = make_requests(24)
+    engine = make_engine(model, paged=True)
+    together = engine.generate(requests, MAXIMUM)
+    assert same(engine.generate(requests[::-1], MAXIMUM), together[::-1])
+    assert same([engine.generate([request], MAXIMUM)[0] for request in requests[:6]], together[:6])
+    # Pages for two documents at a time, or a little more.
+    few = make_engine(model, paged=True, cache_tokens=2 * CONTEXT + 16)
+    assert same(few.generate(requests, MAXIMUM), together)
+
+
+def test_a_stream_that_was_left_gives_its_pages_back(model):
+    engine = make_engine(model, paged=True, cache_tokens=2 * CONTEXT)
+    requests = make_requests(12)
+    expected = engine.generate(requests, MAXIMUM)
+    stream = engine.stream(requests, MAXIMUM)
+    next(stream)
+    stream.close()
+    assert same(engine.generate(requests, MAXIMUM), expected)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
+def test_kernels_of_a_gpu_write_the_same_documents(model, monkeypatch):
+    requests = make_requests(6)
+    expected = make_engine(model, paged=True).generate(requests, 5)
+    send_all(monkeypatch, "triton")
+    assert same(make_engine(model, paged=True).generate(requests, 5), expected)
+
+
+def test_pages_are_handed_out_and_taken_back(model):
+    cache = PagedCache(model.config, slots=3, capacity=64, tokens=80)
+    assert cache.nbytes == 2 * 2 * 80 * 2 * 8 * 4  # Keys and values, layers, tokens, heads, size, bytes.
+    assert cache.reserve(0, 33)
+    assert not cache.reserve(1, 33)
+    assert cache.reserve(2, 32)
+    cache.release(0)
+    assert cache.reserve(1, 48)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [({"slots": 0}, "slots is 0"), ({"capacity": 40}, "multiples of 16"), ({"tokens": 48}, "64 or more")],
+)
+def test_impossible_sizes_are_refused(model, sizes, message):
+    with pytest.raises(ValueError, match=message):
+        PagedCache(model.config, **{"slots": 2, "capacity": 64, **sizes})
+
+
+def test_places_outside_the_cache_are_refused(model):
+    cache = PagedCache(model.config, slots=2, capacity=64)
+    one, valid = torch.ones(1, 1, dtype=torch.int64), torch.ones(1, 1, dtype=torch.bool)
+    with pytest.raises(ValueError, match="position 64"):
+        cache.lanes(one[0], 64 * one, valid)
+    with pytest.raises(ValueError, match="slot 2"):
+        cache.lanes(2 * one[0], one, valid)
+
+
+def test_a_prompt_without_room_is_named_with_pages_too(model):
+    engine = make_engine(model, paged=True)
+    (request,) = make_requests(1)
+    long = engine_module.Request(request.seed_document, 0, np.full(CONTEXT, 3))
+    with pytest.raises(InputError, match="has 64 tokens; allowed: 1 to 63"):
+        engine.generate([long], MAXIMUM)

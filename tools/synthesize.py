@@ -1,0 +1,225 @@
+"""Writes a synthetic corpus with a tuned synthesizer; a run that was stopped goes on where it was.
+
+    python tools/synthesize.py OUTPUT --checkpoint STEP --tokenizer t.json --seeds DATASET --tokens 1e9
+    python tools/synthesize.py OUTPUT ... --engine local --gpus 1 temperature=0.9 slots=512
+
+See --help.
+"""
+
+import argparse
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from megasbp.corpus.tokenizer import Tokenizer
+from megasbp.data.indexed_dataset import IndexedDataset, without_suffix
+from megasbp.errors import InputError, ShardError
+from megasbp.overlap.ngram_index import NgramIndex
+from megasbp.shards.config import ShardsConfig
+from megasbp.synthesis.config import SynthesisConfig
+from megasbp.synthesis.generator import load_generator
+from megasbp.synthesis.streaming import StreamingWriter
+from megasbp.synthesis.synthesize import ShardWriter, synthesize
+from megasbp.synthesis.workers import WorkersWriter
+from megasbp.training.checkpoint_files import read_state, require_whole
+
+EXPLANATION = """\
+STEP is a checkpoint's folder (.../checkpoints/step-00000400) of a synthesizer p(document 2 | document 1), or
+one that tools/convert_checkpoint.py import made. Datasets are those of tools/preprocess_corpus.py and
+merge_datasets.py, tokenised by the same tokenizer. Seed documents are used equally often, up to one.
+
+OUTPUT gets synthetic.{bin,idx,json}, an indexed dataset of `bos document eos` of the accepted documents, and
+provenance.parquet: of every document, dropped ones too, its seed, sampler, noise key and what each filter
+measured; enough to write it again bit for bit. Documents are dropped that repeat themselves, copy their seed
+or the corpus (--corpus; the seeds without it), share a passage with --held-out text, or equal an earlier one.
+
+Documents are written in shards of shard_documents, each published once, whole. Run the same command again
+after a stop or a kill: published shards are kept, at most one a worker is lost, the bytes in the end are the
+same. More --tokens later go on from there too.
+
+Settings are those of a recipe's [synthesis] section: given as key=value, or by --recipe, of which the
+synthesizer's context is taken too. `auto` precision is bf16 on a GPU, fp32 on a CPU.
+
+examples:
+  on this machine              OUTPUT --checkpoint STEP --tokenizer t.json --seeds unique --tokens 5e6
+  eight GPUs of this host      ... --engine local --gpus 1 shard_documents=65536 slots=512
+  a Ray cluster                ... --engine ray --address auto --gpus 1
+
+exit status: 0 all is well, 2 something is wrong (one line on standard error says what, and the mend),
+1 a worker failed or died again and again
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command. Returns the exit status: 0, 2 for what the user can mend, 1 for a failed worker."""
+    options = parse(arguments)
+    try:
+        write_corpus(options)
+    except InputError as error:
+        print(f"synthesize: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"synthesize: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
+        return 2
+    except ShardError as error:
+        print(f"synthesize: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def write_corpus(options: argparse.Namespace) -> None:
+    """Opens what is named, has the corpus written, and says what came out."""
+    recipe = read_recipe(options.recipe) if options.recipe else {}
+    config = synthesis_config(recipe.get("synthesis", {}), options.settings)
+    digest = require_whole(options.checkpoint).digest
+    tokenizer = Tokenizer.load(options.tokenizer)
+    seeds = open_dataset(options.seeds, tokenizer)
+    positions = read_state(options.checkpoint)["model"]["maximum_positions"]
+    if not options.held_out:
+        print("no --held-out: nothing keeps passages of held-out text out of the corpus", flush=True)
+    corpus = [open_dataset(path, tokenizer) for path in options.corpus] or [seeds]
+    held_out = [open_dataset(path, tokenizer) for path in options.held_out]
+    result = synthesize(
+        writer=writer(options, config),
+        tokenizer=tokenizer,
+        seed_dataset=seeds,
+        dtype=seeds.dtype,
+        corpus_index=NgramIndex.build(corpus, options.shingle_width),
+        held_out_index=NgramIndex.build(held_out or [np.empty(0, np.int64)], options.shingle_width),
+        config=config,
+        need_tokens=options.tokens,
+        context=options.context or recipe.get("synthesizer", {}).get("context", positions),
+        seed=options.seed,
+        folder=options.output,
+        checkpoint_hash=digest,
+    )
+    drops = ", ".join(f"{name} {count:,}" for name, count in result.drops.items() if count)
+    print(
+        f"{result.dataset_prefix}: {result.documents:,} documents, {result.tokens:,} tokens, of "
+        f"{result.requests:,} documents written; dropped: {drops or 'none'}"
+    )
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A recipe as it stands, which need not be a whole one.
+
+    Raises:
+        InputError: it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+
+
+def synthesis_config(section: Mapping[str, Any], settings: Sequence[str]) -> SynthesisConfig:
+    """The [synthesis] section of a recipe with `key=value` settings (values are TOML).
+
+    Raises:
+        InputError: a key is unknown or a value impossible.
+    """
+    values = dict(section)
+    for setting in settings:
+        key, equals, text = setting.removeprefix("synthesis.").partition("=")
+        if not equals:
+            raise InputError(f"{setting!r} is not a setting; write key=value")
+        try:
+            values[key] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key] = text
+    try:
+        return SynthesisConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(SynthesisConfig.model_fields)
+            raise InputError(f"{place}: unknown setting; known here: {known}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{place}: {message}" if place else message) from None
+
+
+def open_dataset(path: Path, tokenizer: Tokenizer) -> IndexedDataset:
+    """A dataset that this tokenizer made.
+
+    Raises:
+        InputError: it is missing or damaged, or another tokenizer made it.
+    """
+    dataset = IndexedDataset(without_suffix(path))
+    made_by = dataset.metadata.get("tokenizer")
+    if made_by != tokenizer.hash:
+        raise InputError(
+            f"{path}: made by tokenizer {str(made_by)[:12]}, and --tokenizer is {tokenizer.hash[:12]}; "
+            "name its own"
+        )
+    return dataset
+
+
+def writer(options: argparse.Namespace, config: SynthesisConfig) -> ShardWriter:
+    """Who writes the shards: this process, or workers."""
+    if options.engine == "inline":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return StreamingWriter(load_generator(options.checkpoint, device, config.precision))
+    shards = ShardsConfig(
+        engine=options.engine, address=options.address, workers=options.workers, gpus=options.gpus
+    )
+    return WorkersWriter(shards, options.checkpoint)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Writes a synthetic corpus with a tuned synthesizer; goes on after a stop.",
+        epilog=EXPLANATION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("output", type=Path, help="folder for the corpus; made if missing")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="of [synthesis], such as top_p=0.95")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="STEP", help="of the synthesizer")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json of the datasets")
+    parser.add_argument("--seeds", type=Path, required=True, metavar="DATASET", help="documents 1")
+    parser.add_argument(
+        "--tokens", type=whole_number, required=True, metavar="N", help="accepted tokens wanted, e.g. 1e9"
+    )
+    parser.add_argument(
+        "--corpus", type=Path, nargs="+", default=[], metavar="DATASET", help="that may not be copied (seeds)"
+    )
+    parser.add_argument(
+        "--held-out", type=Path, nargs="+", default=[], metavar="DATASET", help="validation and test text"
+    )
+    parser.add_argument("--recipe", type=Path, help="a recipe whose [synthesis] section is taken")
+    parser.add_argument("--context", type=int, help="tokens of prompt and document (the model's positions)")
+    parser.add_argument("--shingle-width", type=int, default=13, metavar="TOKENS", help="of a passage (13)")
+    parser.add_argument("--seed", type=int, default=0, help="of seed order and draws (0)")
+    parser.add_argument(
+        "--engine", choices=("inline", "local", "ray"), default="inline", help="where shards are written"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (as many as GPUs or cores allow)")
+    parser.add_argument("--gpus", type=float, default=0, metavar="N", help="of each worker (0)")
+    parser.add_argument("--address", help="of a running Ray cluster, with --engine ray; none: one is started")
+    options = parser.parse_intermixed_args(arguments)
+    if options.engine == "inline" and (options.workers or options.gpus or options.address):
+        parser.error("--workers, --gpus and --address are of workers; add --engine local or ray")
+    if options.address is not None and options.engine != "ray":
+        parser.error(f"--address {options.address} is for --engine ray; add it or leave the address out")
+    return options
+
+
+def whole_number(text: str) -> int:
+    """1e9 as well as 1000000000."""
+    number = float(text)
+    if number != int(number) or number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
+    return int(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
