@@ -23,8 +23,8 @@ Writer = Literal["true", "random", "continuation", "untuned"]
 # What fills the share of an arm that is not plain unique text: synthetic documents, rows of a real document
 # with one of its neighbours, or rows of a synthetic document with its seed.
 Share = Literal["synthetic", "neighbours", "seeded"]
-
-
+# Of a comparison: the one hypothesis that is tested at the full level, one of the family that Holm's method
+# corrects, or an estimate with its interval that tests nothing.
 Role = Literal["primary", "secondary", "descriptive"]
 
 
@@ -48,9 +48,7 @@ class Comparison:
 
     @property
     def role(self) -> Role:
-        """ "primary": the one hypothesis that is tested at the full level; "secondary": tested in one family,
-        corrected by Holm's method; "descriptive": an estimate with its interval, no hypothesis.
-        """
+        """H1 is primary, the other hypotheses are secondary."""
         if not self.hypothesis:
             return "descriptive"
         return "primary" if self.hypothesis == "H1" else "secondary"

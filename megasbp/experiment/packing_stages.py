@@ -1,6 +1,6 @@
 """Rows in which what belongs together stands together: neighbours, or synthetic documents and their seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def _stage(
     name: str,
     inputs: Mapping[str, StageResult],
     settings: Mapping[str, Any],
-    make: Any,
+    make: Callable[[Path], dict[str, Any]],
 ) -> StageResult:
     corpus = context.corpus
     return context.workspace.stage(

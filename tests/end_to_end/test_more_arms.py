@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def results(run: tuple[Path, str]) -> dict[str, Any]:
 
 
 def stage(run: tuple[Path, str], name: str) -> Path:
-    (folder,) = (run[0] / "seed-0").glob(f"{name}-*")
+    """The folder of a finished stage."""
+    (folder,) = (run[0] / "seed-0").glob(f"{name}-{10 * '?'}")
     return folder
 
 
@@ -111,6 +113,42 @@ def test_seed_packing_holds_the_synthetic_text_of_sbp_beside_its_seeds(
     assert plan["synthetic_share"] == packing["target_tokens"] / 40_960
     assert rows.tokens == plan["tokens_per_source"]["seeded"] == 64 * packing["rows"]
     assert np.isin(np.arange(64, rows.tokens + 1, 64), np.cumsum(rows.lengths)).all()
+
+
+def pairs_in(rows: IndexedDataset) -> Iterator[tuple[list[int], list[int]]]:
+    """`bos d1` as far as it is there, and `d2 eos` likewise, of each pair in the rows."""
+    separator = rows.special_token("sep")
+    for number in range(len(rows)):
+        tokens = rows.document(number).tolist()
+        if separator in tokens:
+            place = tokens.index(separator)
+            yield tokens[:place], tokens[place + 1 :]
+
+
+def is_pair(found: tuple[list[int], list[int]], seed: np.ndarray, target: np.ndarray) -> bool:
+    first, second = found
+    return first == seed[:-1].tolist()[: len(first)] and second == target[1:].tolist()[: len(second)]
+
+
+def test_a_synthetic_document_stands_beside_its_own_seed(run: tuple[Path, str]) -> None:
+    (datasets,) = run[0].glob("datasets-*")
+    unique = IndexedDataset(datasets / "unique")
+    synthetic = IndexedDataset(stage(run, "synthesis-sbp") / "synthetic")
+    rows = pq.read_table(stage(run, "synthesis-sbp") / "provenance.parquet").to_pylist()
+    of_document = {row["document"]: row["seed_doc"] for row in rows if row["accepted"]}
+    missing = {tuple(synthetic.document(number)): seed for number, seed in of_document.items()}
+    for found in pairs_in(IndexedDataset(stage(run, "packed-seed_packing") / "seeded")):
+        whole = next(one for one in missing if is_pair(found, unique.document(missing[one]), np.array(one)))
+        del missing[whole]
+
+
+def test_in_context_holds_pairs_of_the_table(run: tuple[Path, str]) -> None:
+    (datasets,) = run[0].glob("datasets-*")
+    unique = IndexedDataset(datasets / "unique")
+    table = pq.read_table(stage(run, "pairs") / "train.parquet").to_pylist()
+    pairs = {(row["seed_doc"], row["target_doc"]) for row in table}
+    for found in pairs_in(IndexedDataset(stage(run, "packed-in_context") / "neighbours")):
+        pairs.remove(next(one for one in pairs if is_pair(found, *map(unique.document, one))))
 
 
 def test_in_context_reads_real_text_alone(results: dict[str, Any]) -> None:
