@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
 
     train = verbs.add_parser("train", help="train one arm: the stage train-ARM of a seed")
     _add_recipe(train)
-    train.add_argument("--arm", help="baseline, sbp, random_pairs or oracle")
+    train.add_argument("--arm", help="one of the recipe's budget.arms, e.g. sbp")
     train.add_argument(
         "--seed", type=int, default=None, help="one of the recipe's seeds (default: its first)"
     )
@@ -314,7 +314,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _dry_run(options)
     if options.arm is None:
-        raise InputError("--arm is missing; name baseline, sbp, random_pairs or oracle, or add --dry-run")
+        raise InputError("--arm is missing; name one of the recipe's budget.arms, or add --dry-run")
     from megasbp.experiment.budget import trained_arms
     from megasbp.experiment.recipe import load_recipe
 

@@ -91,6 +91,7 @@ def write_corpus(options: argparse.Namespace) -> None:
         writer=writer(options, config),
         tokenizer=tokenizer,
         seed_dataset=seeds,
+        dtype=seeds.dtype,
         corpus_index=NgramIndex.build(corpus, options.shingle_width),
         held_out_index=NgramIndex.build(held_out or [np.empty(0, np.int64)], options.shingle_width),
         config=config,

@@ -25,12 +25,15 @@ class WindowSource:
         sequence_length: S.
         seed: the run's seed, any integer of up to 64 bits.
         name: the source's name in the mixture; sources of one run have different names.
+        aligned: every phase is 0: window w is tokens [w S, (w + 1) S) in every epoch.
 
     Raises:
         InputError: the sequence length is below 2, or the dataset has fewer tokens.
     """
 
-    def __init__(self, dataset: IndexedDataset, sequence_length: int, seed: int, name: str) -> None:
+    def __init__(
+        self, dataset: IndexedDataset, sequence_length: int, seed: int, name: str, *, aligned: bool = False
+    ) -> None:
         if sequence_length < 2:
             raise InputError(f"sequence_length is {sequence_length}, must be at least 2")
         if dataset.tokens < sequence_length:
@@ -48,15 +51,20 @@ class WindowSource:
                 "sequence_length": sequence_length,
                 "seed": seed,
                 "name": name,
+                **({"aligned": True} if aligned else {}),
             }
         )
+        self._aligned = aligned
         self._order_key = derive_key(seed, "window order", name)
         self._phase_key = derive_key(seed, "window phase", name)
 
     def starts(self, indices: np.ndarray) -> np.ndarray:
         """First token of each sample in the stream, int64 [B]."""
+        indices = sample_indices(indices)
+        if self._aligned:
+            return core.epoch_order(indices, self.samples_per_epoch, self._order_key) * self.sequence_length
         return core.window_starts(
-            sample_indices(indices),
+            indices,
             self.dataset.tokens,
             self.sequence_length,
             self._order_key,

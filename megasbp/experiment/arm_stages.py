@@ -14,6 +14,7 @@ from megasbp.data.mixture import MixtureSource
 from megasbp.data.sources import SampleSource
 from megasbp.data.windows import WindowSource
 from megasbp.evaluation.perplexity import document_losses
+from megasbp.experiment.arms import is_seeded, share_of
 from megasbp.experiment.budget import ArmPlan, plan_arm, synthetic_need
 from megasbp.experiment.context import (
     TRAINING_LOGS,
@@ -39,6 +40,8 @@ from megasbp.training.trainer import TrainingJob, train
 
 # What led to the corpus: which shards are there beyond the last one needed, depends on who wrote them.
 _SYNTHESIS_STEPS = ("shards/*/*", "indexes/*/*")
+# Sources that come in rows of one window each.
+_ROWS = {"neighbours", "seeded"}
 # Nats and predicted tokens of each test document.
 LOSS_FILES = ("nats.npy", "tokens.npy")
 
@@ -58,12 +61,23 @@ def trial_grid(recipe: Recipe) -> list[Chosen]:
     return [Chosen(rate, decay) for rate in rates for decay in decays]
 
 
-def source_tokens(corpus: Corpus, synthetic: StageResult | None = None) -> dict[str, int]:
-    """Tokens of each source that a plan needs, separators included."""
+def source_tokens(corpus: Corpus) -> dict[str, int]:
+    """Tokens of each source of real text, separators included."""
     tokens = {name: corpus.datasets.facts[name]["tokens"] for name in ("unique", "oracle")}
-    tokens |= {name: stage.facts["tokens"] for name, stage in corpus.multiples.items()}
-    if synthetic is not None:
-        tokens["synthetic"] = synthetic.facts["tokens"]
+    return tokens | {name: stage.facts["tokens"] for name, stage in corpus.multiples.items()}
+
+
+def arm_tokens(corpus: Corpus, arm: str, shared: StageResult | None) -> dict[str, int]:
+    """Tokens of each source that an arm's plan needs, separators included.
+
+    Args:
+        shared: holds what fills the arm's share.
+    """
+    tokens, share = source_tokens(corpus), share_of(arm)
+    if share is not None and shared is not None:
+        tokens[share] = shared.facts["tokens"]
+        if share == "seeded":
+            tokens["synthetic"] = shared.facts["target_tokens"]
     return tokens
 
 
@@ -71,12 +85,14 @@ def train_stage(
     context: Context,
     arm: str,
     chosen: Chosen,
-    synthetic: StageResult | None = None,
+    shared: StageResult | None = None,
     steps: int | None = None,
 ) -> StageResult:
     """Trains one arm from scratch. The only differences between arms are the sources and their shares.
 
-    Only a baseline at equal operations has `steps` of its own.
+    Args:
+        shared: holds the dataset that fills the arm's share, by the name of that source.
+        steps: of a baseline at equal operations, the only arm that has steps of its own.
     """
     recipe, corpus, seed = context.recipe, context.corpus, context.seed
     training = TrainingConfig(
@@ -86,13 +102,14 @@ def train_stage(
             "weight_decay": chosen.weight_decay,
         }
     )
-    plan = plan_arm(arm, recipe, source_tokens(corpus, synthetic), steps)
+    plan = plan_arm(arm, recipe, arm_tokens(corpus, arm, shared), steps)
+    share = share_of(arm)
 
     def make(folder: Path) -> dict[str, Any]:
         tokenizer = corpus.open_tokenizer()
         opened = {
-            name: open_dataset(synthetic.folder / "synthetic", tokenizer)
-            if name == "synthetic" and synthetic is not None
+            name: open_dataset(shared.folder / name, tokenizer)
+            if name == share and shared is not None
             else corpus.open(name)
             for name in plan.samples
         }
@@ -115,8 +132,8 @@ def train_stage(
         }
 
     inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "tokenizer": corpus.tokenizer}
-    if synthetic is not None:
-        inputs["synthetic"] = synthetic
+    if share is not None and shared is not None:
+        inputs[share] = shared
     # Only an arm that draws from a multiple depends on it.
     inputs |= {name: corpus.multiples[name] for name in plan.samples if name in corpus.multiples}
     return context.workspace.stage(
@@ -134,25 +151,41 @@ def train_stage(
     )
 
 
-def synthesis_stage(context: Context, arm: str, synthesizer: StageResult) -> StageResult:
-    """Samples and filters the synthetic corpus of an arm until it holds the tokens that the plan needs."""
+def synthesis_stage(context: Context, arm: str, writer: StageResult) -> StageResult:
+    """Samples and filters the synthetic corpus of an arm until it holds the tokens that the plan needs.
+
+    Args:
+        writer: a tuned synthesizer, or for an arm without seed documents the baseline.
+    """
     recipe, corpus = context.recipe, context.corpus
     width = recipe.pairing.shingle_width
+    inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets}
+    if is_seeded(arm):
+        config, length = recipe.synthesis, recipe.synthesizer.context
+        checkpoint = synthesizer_checkpoint(writer)
+        inputs |= {"synthesizer": writer, "units": corpus.units}
+    else:
+        # No longer than what the untuned model was trained on.
+        config, length = recipe.synthesis.without_seeds(), recipe.training.sequence_length
+        checkpoint = best_checkpoint(writer)
+        inputs["baseline"] = writer
 
     def make(folder: Path) -> dict[str, Any]:
+        unique = corpus.open("unique")
         result = synthesize(
-            writer=_shard_writer(context, synthesizer_checkpoint(synthesizer)),
+            writer=_shard_writer(context, checkpoint),
             tokenizer=corpus.open_tokenizer(),
-            seed_dataset=corpus.open_units("unique"),
-            corpus_index=NgramIndex.build([corpus.open("unique")], width),
+            seed_dataset=corpus.open_units("unique") if is_seeded(arm) else None,
+            dtype=unique.dtype,
+            corpus_index=NgramIndex.build([unique], width),
             held_out_index=NgramIndex.build([corpus.open("validation"), corpus.open("test")], width),
-            config=recipe.synthesis,
+            config=config,
             need_tokens=synthetic_need(recipe),
-            context=recipe.synthesizer.context,
-            # The same key for every arm: the same seed documents and the same draws, another synthesizer.
+            context=length,
+            # The same key for every arm: the same seed documents and the same draws, another writer.
             seed=derive_key(context.seed, "synthesis"),
             folder=folder,
-            checkpoint_hash=synthesizer.digest,
+            checkpoint_hash=writer.digest,
         )
         return {
             "documents": result.documents,
@@ -165,11 +198,11 @@ def synthesis_stage(context: Context, arm: str, synthesizer: StageResult) -> Sta
 
     return context.workspace.stage(
         context.name(f"synthesis-{arm}"),
-        inputs={"synthesizer": synthesizer, "datasets": corpus.datasets, "units": corpus.units},
+        inputs=inputs,
         settings={
-            "synthesis": recipe.synthesis.model_dump(mode="json"),
+            "synthesis": config.model_dump(mode="json"),
             "need": synthetic_need(recipe),
-            "context": recipe.synthesizer.context,
+            "context": length,
             "shingle_width": width,
             "seed": context.seed,
         },
@@ -242,7 +275,7 @@ def _mixture(
     plan: ArmPlan, opened: dict[str, IndexedDataset], sequence_length: int, seed: int
 ) -> SampleSource:
     sources = {
-        name: WindowSource(dataset, sequence_length, derive_key(seed, "order"), name)
+        name: WindowSource(dataset, sequence_length, derive_key(seed, "order"), name, aligned=name in _ROWS)
         for name, dataset in opened.items()
     }
     if len(sources) == 1:

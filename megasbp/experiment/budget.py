@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from megasbp.errors import InputError
-from megasbp.experiment.recipe import ARMS, Recipe
+from megasbp.experiment.arms import ARMS, share_of
+from megasbp.experiment.recipe import Recipe
 
-# Where the synthetic tokens of an arm come from: which synthesizer wrote them.
-SYNTHESIZER_OF_ARM = {"sbp": "true", "random_pairs": "random"}
 # Baselines that spend on training what SBP spends from end to end -> the reading of SBP's ledger.
 EQUAL_FLOPS_ARMS = {"baseline_flops_owned": "owned", "baseline_flops_counted": "counted"}
 _MULTIPLE = "baseline_x"
@@ -43,6 +42,7 @@ class ArmPlan:
         samples: source -> sequences drawn from it over the whole run.
         tokens: source -> input tokens drawn from it (sequences are full: no padding).
         epochs: source -> passes over it.
+        synthetic_tokens: of the tokens, those that a model wrote.
     """
 
     arm: str
@@ -50,6 +50,7 @@ class ArmPlan:
     samples: dict[str, int]
     tokens: dict[str, int]
     epochs: dict[str, float]
+    synthetic_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -59,7 +60,7 @@ class ArmPlan:
     @property
     def synthetic_share(self) -> float:
         """Share of the tokens that is synthetic."""
-        return self.tokens.get("synthetic", 0) / self.total_tokens
+        return self.synthetic_tokens / self.total_tokens
 
 
 def synthetic_need(recipe: Recipe) -> int:
@@ -72,12 +73,14 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int], steps: int | N
     """The plan of `arm`.
 
     Args:
+        tokens: tokens of "unique", "oracle", each multiple ("unique_x2") and what fills the arm's share
+            (`arms.Share`); separators count. Of "seeded" rows all are read, and "synthetic" is what of them a
+            model wrote.
         steps: optimiser steps of a baseline at equal operations; None for an arm on the budget.
-        tokens: tokens of "unique", "oracle", each multiple ("unique_x2") and, for arms with synthetic text,
-            "synthetic"; separators count.
 
     Raises:
-        InputError: a source holds less than one sequence, or the synthetic corpus is too small.
+        InputError: a source holds less than one sequence, the synthetic corpus is too small, or the seeded
+            rows are more than the budget.
     """
     total = _total_samples(recipe) if steps is None else steps * recipe.training.global_batch
     length = recipe.training.sequence_length
@@ -85,15 +88,17 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int], steps: int | N
     known = (*ARMS, *multiples, *EQUAL_FLOPS_ARMS)
     if arm not in known:
         raise InputError(f"unknown arm {arm!r}; known: {', '.join(known)}")
-    if arm == "baseline" or arm in EQUAL_FLOPS_ARMS:
-        samples = {"unique": total}
-    elif arm in multiples:
-        samples = {multiples[arm]: total}
-    elif arm == "oracle":
-        samples = {"oracle": total}
+    share = share_of(arm)
+    if share is None:
+        samples = {multiples.get(arm, "oracle" if arm == "oracle" else "unique"): total}
     else:
-        synthetic = synthetic_need(recipe) // length
-        samples = {"unique": total - synthetic, "synthetic": synthetic}
+        rows = (tokens[share] if share == "seeded" else synthetic_need(recipe)) // length
+        if rows >= total:
+            raise InputError(
+                f"{arm}: its synthetic text takes {rows * length} tokens with its seeds, the budget has "
+                f"{total * length}; lower budget.synthetic_share"
+            )
+        samples = {"unique": total - rows, share: rows}
     for source in samples:
         if tokens[source] < length:
             raise InputError(
@@ -107,7 +112,8 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int], steps: int | N
         )
     drawn = {source: count * length for source, count in samples.items()}
     epochs = {source: count / tokens[source] for source, count in drawn.items()}
-    return ArmPlan(arm, total // recipe.training.global_batch, samples, drawn, epochs)
+    synthetic = tokens["synthetic"] if share == "seeded" else drawn.get("synthetic", 0)
+    return ArmPlan(arm, total // recipe.training.global_batch, samples, drawn, epochs, synthetic)
 
 
 def _total_samples(recipe: Recipe) -> int:

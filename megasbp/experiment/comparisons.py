@@ -1,55 +1,34 @@
 """Which arms are compared, declared before anything is trained, and what the comparisons found."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
+from megasbp.experiment.arms import Comparison, comparisons
+from megasbp.experiment.budget import EQUAL_FLOPS_ARMS
 from megasbp.experiment.statistics.intervals import contrast
 from megasbp.experiment.statistics.losses import HeldOutLosses
 from megasbp.experiment.statistics.multiplicity import holm
 from megasbp.experiment.statistics.multiplier import data_efficiency
 from megasbp.experiment.statistics.shares import oracle_share
 
-Role = Literal["primary", "secondary", "descriptive"]
-
-
-@dataclass(frozen=True)
-class Declared:
-    """A comparison of two arms.
-
-    Attributes:
-        name: its key in the results.
-        treatment, reference: the arms; the gain is the first one's over the second.
-        role: "primary": the one hypothesis that is tested at the full level; "secondary": tested in one
-            family, corrected by Holm's method; "descriptive": an estimate with its interval, no hypothesis.
-    """
-
-    name: str
-    treatment: str
-    reference: str
-    role: Role
-
-
-# The hypotheses of docs/preregistration.md. What compares with an arm that a recipe lacks is left out.
-HYPOTHESES = (
-    Declared("H1 sbp vs baseline", "sbp", "baseline", "primary"),
-    Declared("H2 sbp vs self_samples", "sbp", "self_samples", "secondary"),
-    Declared("H3 sbp vs random_pairs", "sbp", "random_pairs", "secondary"),
-)
 # The third view: SBP on the budget, and baselines that spend as many operations from end to end.
-EQUAL_FLOPS = (
-    Declared("sbp vs baseline_flops_owned", "sbp", "baseline_flops_owned", "descriptive"),
-    Declared("sbp vs baseline_flops_counted", "sbp", "baseline_flops_counted", "descriptive"),
-)
+EQUAL_FLOPS = tuple(Comparison("sbp", arm) for arm in EQUAL_FLOPS_ARMS)
 
 
-def declared(arms: Iterable[str]) -> list[Declared]:
-    """The comparisons of these arms: hypotheses, the third view, and every other arm with the baseline."""
+def declared(arms: Iterable[str]) -> list[Comparison]:
+    """The comparisons of these arms: the hypotheses, every other arm with the baseline, and what else
+    `arms.ARMS` compares. What needs an arm that is not there is left out.
+    """
     present = list(arms)
-    tested = [one for one in (*HYPOTHESES, *EQUAL_FLOPS) if {one.treatment, one.reference} <= set(present)]
+    possible = [
+        one for one in (*comparisons(), *EQUAL_FLOPS) if {one.treatment, one.reference} <= set(present)
+    ]
+    tested = [one for one in possible if one.hypothesis]
     compared = {one.treatment for one in tested if one.reference == "baseline"}
     others = [arm for arm in present if arm != "baseline" and arm not in compared]
-    return tested + [Declared(f"{arm} vs baseline", arm, "baseline", "descriptive") for arm in others]
+    between_others = [one for one in possible if not one.hypothesis and one.reference != "baseline"]
+    return tested + [Comparison(arm, "baseline") for arm in others] + between_others
 
 
 def compare(losses: Mapping[str, HeldOutLosses], seed: int, resamples: int) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,12 @@ def datasets_stage(
 
 
 def units_stage(
-    recipe: Recipe, workspace: Workspace, datasets: StageResult, tokenizer_result: StageResult
+    recipe: Recipe,
+    workspace: Workspace,
+    datasets: StageResult,
+    tokenizer_result: StageResult,
+    continuation: bool,
+    name: str = "units",
 ) -> StageResult:
     """The units that are paired: whole documents, or passages when too many documents would be cut.
 
@@ -170,13 +176,12 @@ def units_stage(
     """
     chosen = recipe.synthesizer.unit
     context = recipe.synthesizer.context
-    continuation = recipe.pairing.source == "continuation"
 
     def make(folder: Path) -> dict[str, Any]:
         tokenizer = open_tokenizer(tokenizer_result)
         if continuation:
-            for name in UNIT_SPLITS:
-                _write_units(folder / name, datasets.folder / name, tokenizer, context, split_continuation)
+            for split in UNIT_SPLITS:
+                _write_units(folder / split, datasets.folder / split, tokenizer, context, split_continuation)
             return {"unit": "part"}
         unique = open_dataset(datasets.folder / "unique", tokenizer)
         passages = chosen == "passage" or (
@@ -184,12 +189,12 @@ def units_stage(
         )
         if not passages:
             return {"unit": "document"}
-        for name in UNIT_SPLITS:
-            _write_units(folder / name, datasets.folder / name, tokenizer, context, split_passages)
+        for split in UNIT_SPLITS:
+            _write_units(folder / split, datasets.folder / split, tokenizer, context, split_passages)
         return {"unit": "passage"}
 
     return workspace.stage(
-        "units",
+        name,
         inputs={"datasets": datasets, "tokenizer": tokenizer_result},
         settings={"unit": "part" if continuation else chosen, "context": context},
         make=make,
@@ -203,12 +208,19 @@ def make_corpus(recipe: Recipe, workspace: Workspace) -> Corpus:
     )
     tokenizer = tokenizer_stage(recipe, workspace, split)
     datasets = datasets_stage(recipe, workspace, split, tokenizer)
-    units = units_stage(recipe, workspace, datasets, tokenizer)
+    continuation = recipe.pairing.source == "continuation"
+    units = units_stage(recipe, workspace, datasets, tokenizer, continuation)
     multiples = {
         multiple_source(multiple): multiple_stage(recipe, workspace, multiple, split, datasets, tokenizer)
         for multiple in recipe.budget.multiples
     }
     return Corpus(split, tokenizer, datasets, units, multiples)
+
+
+def continuation_corpus(recipe: Recipe, workspace: Workspace, corpus: Corpus) -> Corpus:
+    """The same corpus, whose units are the parts of each document."""
+    stages = corpus.datasets, corpus.tokenizer
+    return replace(corpus, units=units_stage(recipe, workspace, *stages, True, "units-continuation"))
 
 
 def require_corpus(recipe: Recipe) -> None:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from megasbp.experiment.arm_stages import trial_grid
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, synthetic_need, trained_arms
+from megasbp.experiment.arms import share_of, written_arms
+from megasbp.experiment.budget import synthetic_need, trained_arms
 from megasbp.experiment.recipe import Recipe
 from megasbp.model.flops import parameter_count
 
@@ -37,13 +38,17 @@ def estimate_disk(recipe: Recipe) -> DiskEstimate:
     documents = corpus.unique + corpus.oracle + corpus.validation + corpus.test + multiples
     per_document = budget.expected_tokens_per_document * token_bytes
     kept = recipe.training.keep_checkpoints + 1
+    trials = 1 + ("continuation" in budget.arms)
     trained = len(trial_grid(recipe)) + seeds * (
-        len(trained_arms(recipe)) + 1 + len(recipe.synthesizer.learning_rates)
+        len(trained_arms(recipe)) + 1 + trials * len(recipe.synthesizer.learning_rates)
     )
-    writers = sum(arm in SYNTHESIZER_OF_ARM for arm in budget.arms)
+    writers = len(written_arms(budget.arms))
+    # A row of these arms holds as much of a real document again.
+    packed = sum(share_of(arm) in {"neighbours", "seeded"} for arm in budget.arms)
+    shares = writers + 2 * packed
     return DiskEstimate(
         datasets=round(documents * per_document * _DATASET_OVERHEAD),
         embeddings=(corpus.unique + corpus.validation + corpus.test) * 1024 * 4,
         checkpoints=trained * kept * parameter_count(recipe.model) * _BYTES_PER_PARAMETER,
-        synthetic=round(seeds * writers * synthetic_need(recipe) * token_bytes * _DATASET_OVERHEAD),
+        synthetic=round(seeds * shares * synthetic_need(recipe) * token_bytes * _DATASET_OVERHEAD),
     )

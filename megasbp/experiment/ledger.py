@@ -5,61 +5,57 @@ arithmetic over token counts: forward and backward 3 x the forward pass, causal 
 seconds: times go to timings.jsonl and into no result.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from megasbp.experiment.budget import SYNTHESIZER_OF_ARM, ArmPlan
-from megasbp.experiment.context import Corpus
+from megasbp.experiment.budget import ArmPlan
 from megasbp.experiment.recipe import Recipe
-from megasbp.experiment.stages import StageResult
 from megasbp.model.flops import flops_per_token
 
 
 @dataclass(frozen=True)
-class Work:
-    """Token counts of the stages that only an arm with synthetic text needs.
+class Search:
+    """What finding pairs by similarity takes.
 
     Attributes:
         embedded_tokens: tokens that went through the embedder.
         embedder_parameters: of the embedder; 0 for TF-IDF.
-        searched: multiply-adds of the neighbour search.
-        tuned_tokens: input tokens of all tuning trials, d1 included.
-        prefill_tokens, generated_tokens: of the generation, rejected documents included.
+        multiply_adds: of the neighbour search.
     """
 
     embedded_tokens: int
     embedder_parameters: int
-    searched: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What writing synthetic text takes, once the baseline is trained.
+
+    Attributes:
+        context: positions of a row of the writer.
+        tuned_tokens: input tokens of all tuning trials, d1 included; 0 where the untuned baseline writes.
+        prefill_tokens, generated_tokens: of the generation, rejected documents included.
+    """
+
+    context: int
     tuned_tokens: int
     prefill_tokens: int
     generated_tokens: int
 
 
-def work_of(
-    recipe: Recipe,
-    corpus: Corpus,
-    embed: StageResult | None,
-    tunings: Iterable[StageResult],
-    synthesis: StageResult,
-) -> Work:
-    """What an arm's synthetic text took.
+@dataclass(frozen=True)
+class Work:
+    """What an arm takes besides its own training.
 
-    Args:
-        embed: the embeddings; None where the recipe names no embedder.
-        tunings: every tuning that led to the arm's synthesizer, each once.
-        synthesis: the arm's.
+    Attributes:
+        pretraining_tokens: of the model that writes or embeds; 0 where none does.
+        search: None where no pair is found by similarity.
+        writing: None where nothing is written.
     """
-    unique = corpus.datasets.facts["unique"]
-    about = embed.facts if embed else {"parameters": 0, "dimension": 0}
-    searches = recipe.pairing.source == "neighbours"
-    return Work(
-        embedded_tokens=unique["tokens"],
-        embedder_parameters=about["parameters"],
-        searched=unique["documents"] ** 2 * about["dimension"] if searches else 0,
-        tuned_tokens=sum(stage.facts["input_tokens"] for stage in tunings),
-        prefill_tokens=synthesis.facts["prefill_tokens"],
-        generated_tokens=synthesis.facts["generated_tokens"],
-    )
+
+    pretraining_tokens: int = 0
+    search: Search | None = None
+    writing: Writing | None = None
 
 
 def equal_steps(recipe: Recipe, spent: dict, reading: str) -> int:
@@ -77,14 +73,10 @@ def equal_steps(recipe: Recipe, spent: dict, reading: str) -> int:
     return int((spent[f"total_flops_{reading}"] - spent["flops"]["sweeps"]) // (training * step))
 
 
-def ledger(
-    recipe: Recipe, plan: ArmPlan, work: Work | None, pretraining_tokens: int, sweep_tokens: int
-) -> dict:
-    """Both ledgers of one arm.
+def ledger(recipe: Recipe, plan: ArmPlan, work: Work, sweep_tokens: int) -> dict:
+    """Both ledgers of one arm: each counts what this arm makes necessary, and nothing else.
 
     Args:
-        work: None for arms without synthetic text.
-        pretraining_tokens: of the model that the synthesizer started from.
         sweep_tokens: of the tuning trials whose model is not used.
 
     Returns:
@@ -93,16 +85,18 @@ def ledger(
     """
     training = flops_per_token(recipe.model, recipe.training.sequence_length, causal=True)
     flops = {"final training": training * plan.total_tokens, "sweeps": training * sweep_tokens}
-    if plan.arm in SYNTHESIZER_OF_ARM and work is not None:
-        tuning = flops_per_token(recipe.model, recipe.synthesizer.context, causal=True)
-        flops |= {
-            "embedding": 2.0 * work.embedder_parameters * work.embedded_tokens,
-            "search": 2.0 * work.searched,
-            "initial pretraining": training * pretraining_tokens,
-            "synthesizer tuning": tuning * work.tuned_tokens,
-            "prefill": tuning / 3 * work.prefill_tokens,
-            "decoding": tuning / 3 * work.generated_tokens,
-        }
+    if work.search is not None:
+        flops["embedding"] = 2.0 * work.search.embedder_parameters * work.search.embedded_tokens
+        flops["search"] = 2.0 * work.search.multiply_adds
+    if work.pretraining_tokens:
+        flops["initial pretraining"] = training * work.pretraining_tokens
+    if work.writing is not None:
+        writing = flops_per_token(recipe.model, work.writing.context, causal=True)
+        if work.writing.tuned_tokens:
+            flops["synthesizer tuning"] = writing * work.writing.tuned_tokens
+        if work.writing.prefill_tokens:
+            flops["prefill"] = writing / 3 * work.writing.prefill_tokens
+        flops["decoding"] = writing / 3 * work.writing.generated_tokens
     total = sum(flops.values())
     return {
         "matched_tokens": plan.total_tokens,

@@ -7,29 +7,32 @@ from typing import Any
 
 from megasbp.experiment.arm_stages import (
     Chosen,
+    arm_tokens,
     best_losses_stage,
     losses_stage,
-    source_tokens,
     synthesis_stage,
     train_stage,
     trial_grid,
 )
-from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, SYNTHESIZER_OF_ARM, ArmPlan, plan_arm, trained_arms
+from megasbp.experiment.arms import Writer, share_of, writer_of, written_arms
+from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, ArmPlan, plan_arm, trained_arms
 from megasbp.experiment.context import Context, Corpus
-from megasbp.experiment.corpus_stages import make_corpus
+from megasbp.experiment.corpus_stages import continuation_corpus, make_corpus
 from megasbp.experiment.gate_stages import gates_of, gates_stage
 from megasbp.experiment.gates import require_open
-from megasbp.experiment.ledger import Work, equal_steps, ledger, work_of
-from megasbp.experiment.pair_stages import embed_stage, pairs_stage
+from megasbp.experiment.ledger import equal_steps, ledger
+from megasbp.experiment.packing_stages import packed_neighbours, packed_with_seeds
+from megasbp.experiment.pair_stages import continuation_context, embed_stage, pairs_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import StageResult, Workspace
 from megasbp.experiment.synthesizer_stages import (
     best_synthesizer,
     pair_value_stage,
     random_synthesizer,
-    true_synthesizers,
+    tuned_synthesizers,
 )
 from megasbp.experiment.text_stages import quality_stage
+from megasbp.experiment.work import arm_work
 from megasbp.parallel.runtime import Runtime
 
 
@@ -43,6 +46,7 @@ class SeedResults:
     embed: StageResult | None
     pairs: StageResult
     synthesizers: dict[str, StageResult]
+    synthesizer_trials: dict[str, list[StageResult]]
     pair_value: StageResult
     gates: StageResult
     synthesis: dict[str, StageResult] = field(default_factory=dict)
@@ -52,6 +56,7 @@ class SeedResults:
     plans: dict[str, ArmPlan] = field(default_factory=dict)
     ledgers: dict[str, dict[str, Any]] = field(default_factory=dict)
     quality: dict[str, StageResult] = field(default_factory=dict)
+    packed: dict[str, StageResult] = field(default_factory=dict)
 
 
 class Method:
@@ -72,6 +77,11 @@ class Method:
     def corpus(self) -> Corpus:
         """Split, tokenizer, datasets and units: the same for every seed."""
         return make_corpus(self.recipe, self.workspace)
+
+    @cached_property
+    def continuation_corpus(self) -> Corpus:
+        """The corpus in parts of documents."""
+        return continuation_corpus(self.recipe, self.workspace, self.corpus)
 
     def seed(self, seed: int) -> "SeedStages":
         """The stages of one of the recipe's seeds."""
@@ -133,16 +143,42 @@ class SeedStages:
     @cached_property
     def true_synthesizers(self) -> list[StageResult]:
         """Tuned on true pairs, one for each learning rate."""
-        return true_synthesizers(self.context, self.pairs, self.baseline)
+        return tuned_synthesizers(self.context, self.pairs, self.baseline)
 
     @cached_property
     def random_synthesizer(self) -> StageResult:
         """Tuned on random pairs."""
         return random_synthesizer(self.context, self.pairs, self.baseline, self.synthesizer("true"))
 
+    @cached_property
+    def continuation_context(self) -> Context:
+        """What the continuation synthesizer is tuned on."""
+        return continuation_context(self.context, self._method.continuation_corpus)
+
+    @cached_property
+    def continuation_pairs(self) -> StageResult:
+        """Pair tables of beginnings of documents and what follows them."""
+        return pairs_stage(self.continuation_context, None, "pairs-continuation")
+
+    @cached_property
+    def continuation_synthesizers(self) -> list[StageResult]:
+        """Tuned on these, one for each learning rate."""
+        pairs = self.continuation_pairs
+        return tuned_synthesizers(self.continuation_context, pairs, self.baseline, "synthesizer-continuation")
+
     def synthesizer(self, kind: str) -> StageResult:
-        """The one that writes: of kind "true", the best, or "random"."""
-        return best_synthesizer(self.true_synthesizers) if kind == "true" else self.random_synthesizer
+        """The one that writes: of kind "true" or "continuation", the best, or "random"."""
+        match kind:
+            case "random":
+                return self.random_synthesizer
+            case "continuation":
+                return best_synthesizer(self.continuation_synthesizers)
+            case _:
+                return best_synthesizer(self.true_synthesizers)
+
+    def writer(self, kind: Writer) -> StageResult:
+        """Whose checkpoint writes: a synthesizer, or the untuned baseline."""
+        return self.baseline if kind == "untuned" else self.synthesizer(kind)
 
     @cached_property
     def pair_value(self) -> StageResult:
@@ -153,9 +189,8 @@ class SeedStages:
     @cached_property
     def gates(self) -> StageResult:
         """Whether arms with synthetic text are worth training."""
-        written = [arm for arm in self._method.recipe.budget.arms if arm in SYNTHESIZER_OF_ARM]
         quality = {"real": self.real_quality}
-        for arm in written:
+        for arm in written_arms(self._method.recipe.budget.arms):
             stage = self.arm(arm).quality
             assert stage is not None
             quality[arm] = stage
@@ -174,21 +209,6 @@ class SeedStages:
         """Quality of real text, to compare with."""
         return quality_stage(self.context, "real", None)
 
-    def work(self, arm: str) -> Work | None:
-        """What the arm's synthetic text took; None for an arm of real text."""
-        synthesis = self.arm(arm).synthesis
-        if synthesis is None:
-            return None
-        random = [self.random_synthesizer] if SYNTHESIZER_OF_ARM[arm] == "random" else []
-        tunings = [*self.true_synthesizers, *random]
-        return work_of(self._method.recipe, self.context.corpus, self.embed, tunings, synthesis)
-
-    def ledger(self, plan: ArmPlan) -> dict[str, Any]:
-        """Both ledgers of an arm of this seed."""
-        recipe, pretraining = self._method.recipe, self.baseline.facts["input_tokens"]
-        sweeps = (len(trial_grid(recipe)) - 1) * pretraining
-        return ledger(recipe, plan, self.work(plan.arm), pretraining, sweeps)
-
     def arm(self, arm: str) -> "ArmStages":
         """The stages of one arm."""
         if arm not in self._arms:
@@ -197,15 +217,17 @@ class SeedStages:
 
     def results(self) -> SeedResults:
         """Every stage of this seed."""
-        numbered = {f"trials/{number}": trial for number, trial in enumerate(self.true_synthesizers)}
-        synthesizers = {"true": self.synthesizer("true"), "random": self.synthesizer("random"), **numbered}
+        trials = {"true": self.true_synthesizers}
+        if "continuation" in self._method.recipe.budget.arms:
+            trials["continuation"] = self.continuation_synthesizers
         results = SeedResults(
             self.context,
             self.chosen,
             self.trials,
             self.embed,
             self.pairs,
-            synthesizers,
+            {kind: self.synthesizer(kind) for kind in (*trials, "random")},
+            trials,
             self.pair_value,
             self.gates,
         )
@@ -214,6 +236,8 @@ class SeedStages:
             stages = self.arm(arm)
             if stages.synthesis is not None and stages.quality is not None:
                 results.synthesis[arm], results.quality[arm] = stages.synthesis, stages.quality
+            if stages.packed is not None:
+                results.packed[arm] = stages.packed
             results.trained[arm], results.losses[arm] = stages.trained, stages.losses
             results.best_losses[arm] = stages.best_losses
             results.plans[arm], results.ledgers[arm] = stages.plan, stages.ledger
@@ -229,10 +253,10 @@ class ArmStages:
     @cached_property
     def synthesis(self) -> StageResult | None:
         """Its synthetic corpus; None for an arm of real text."""
-        if self._arm not in SYNTHESIZER_OF_ARM:
+        kind = writer_of(self._arm)
+        if kind is None:
             return None
-        synthesizer = self._seed.synthesizer(SYNTHESIZER_OF_ARM[self._arm])
-        return synthesis_stage(self._seed.context, self._arm, synthesizer)
+        return synthesis_stage(self._seed.context, self._arm, self._seed.writer(kind))
 
     @cached_property
     def quality(self) -> StageResult | None:
@@ -242,16 +266,36 @@ class ArmStages:
         )
 
     @cached_property
+    def packed(self) -> StageResult | None:
+        """Its rows of documents that belong together, where it has such rows."""
+        match share_of(self._arm):
+            case "neighbours":
+                return packed_neighbours(self._seed.context, self._seed.pairs)
+            case "seeded":
+                synthesis = self._seed.arm("sbp").synthesis
+                assert synthesis is not None
+                return packed_with_seeds(self._seed.context, synthesis)
+            case _:
+                return None
+
+    @cached_property
+    def shared(self) -> StageResult | None:
+        """What fills its share; None for one without."""
+        return self.packed if self.synthesis is None else self.synthesis
+
+    @cached_property
     def plan(self) -> ArmPlan:
         """What it is trained on."""
         context = self._seed.context
-        tokens = source_tokens(context.corpus, self.synthesis)
+        tokens = arm_tokens(context.corpus, self._arm, self.shared)
         return plan_arm(self._arm, context.recipe, tokens, self._steps)
 
     @cached_property
     def ledger(self) -> dict[str, Any]:
         """Both of its ledgers."""
-        return self._seed.ledger(self.plan)
+        recipe = self._seed.context.recipe
+        sweep_tokens = (len(trial_grid(recipe)) - 1) * self._seed.baseline.facts["input_tokens"]
+        return ledger(recipe, self.plan, arm_work(recipe, self._seed, self._arm), sweep_tokens)
 
     @cached_property
     def _steps(self) -> int | None:
@@ -265,9 +309,9 @@ class ArmStages:
     @cached_property
     def trained(self) -> StageResult:
         """Its model; with synthetic text only past the gates."""
-        if self.synthesis is not None:
+        if share_of(self._arm) in {"synthetic", "seeded"}:
             self._seed.pass_gates()
-        return train_stage(self._seed.context, self._arm, self._seed.chosen, self.synthesis, self._steps)
+        return train_stage(self._seed.context, self._arm, self._seed.chosen, self.shared, self._steps)
 
     @cached_property
     def losses(self) -> StageResult:

@@ -1,7 +1,7 @@
 """Embeddings and pair tables."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from megasbp.experiment.context import (
 from megasbp.experiment.pair_sources import PAIR_TABLES, Listed, listed_pairs
 from megasbp.experiment.stages import StageResult
 from megasbp.overlap.shingles import jaccard_pairs
+from megasbp.pairing.config import PairingConfig
 from megasbp.pairing.embedders import FITTED_EMBEDDERS, open_embedder
 from megasbp.pairing.embedding_shards import (
     DOCUMENTS_PER_SHARD,
@@ -122,7 +123,26 @@ def _fit_texts(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
     return [document_text(dataset, document, tokenizer) for document in range(0, len(dataset), step)]
 
 
-def pairs_stage(context: Context, embed: StageResult | None) -> StageResult:
+def continuation_context(context: Context, parts: Corpus) -> Context:
+    """The same run, whose pairs are beginnings of documents and what follows them.
+
+    Args:
+        parts: its corpus, in parts of documents.
+    """
+    given = context.recipe.pairing
+    pairing = PairingConfig(
+        source="continuation",
+        embedder="none",
+        maximum_jaccard=given.maximum_jaccard,
+        shingle_width=given.shingle_width,
+        maximum_per_seed=given.maximum_per_seed,
+        maximum_per_target=given.maximum_per_target,
+    )
+    recipe = context.recipe.model_copy(update={"pairing": pairing})
+    return replace(context, recipe=recipe, corpus=parts)
+
+
+def pairs_stage(context: Context, embed: StageResult | None, name: str = "pairs") -> StageResult:
     """The pair tables that the source can fill, each also with its seeds permuted (NAME.random.parquet).
 
     Facts: by table its pairs, drops and splits; "without", table -> why the source has no pairs for it; of
@@ -168,7 +188,7 @@ def pairs_stage(context: Context, embed: StageResult | None) -> StageResult:
     if listing is not None:
         inputs |= {"file": hash_file(listing), "split": corpus.split}
     return context.workspace.stage(
-        context.name("pairs"),
+        context.name(name),
         inputs=inputs,
         settings={
             "pairing": recipe.pairing.deciding(),

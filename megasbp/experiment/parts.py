@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from megasbp.errors import InputError
-from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, SYNTHESIZER_OF_ARM, trained_arms
+from megasbp.experiment.arms import share_of, writer_of, written_arms
+from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, trained_arms
 from megasbp.experiment.clean import record_used
 from megasbp.experiment.method import Method, SeedStages
 from megasbp.experiment.recipe import Recipe
@@ -13,6 +14,15 @@ from megasbp.experiment.results import publish_results
 from megasbp.launch.config import Kind
 
 REPORT = "report"
+# The part from whose stages an arm's rows are packed.
+_PACKED_FROM = {"in_context": "pairs", "seed_packing": "synthesis-sbp"}
+# The part that makes the checkpoint from which an arm's text is written.
+_WRITERS = {
+    "true": "synthesizer-true",
+    "random": "synthesizer-random",
+    "continuation": "synthesizer-continuation",
+    "untuned": "train-baseline",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,9 @@ def parts(recipe: Recipe) -> list[Part]:
     multiples = (f"unique-x{multiple}" for multiple in recipe.budget.multiples)
     corpus = ("split", "tokenizer", "datasets", "units", *multiples)
     listed = [Part("corpus", "data", (), corpus, lambda method: method.corpus)]
+    if "continuation" in recipe.budget.arms:
+        name = "units-continuation"
+        listed.append(Part(name, "data", ("corpus",), (name,), lambda method: method.continuation_corpus))
     for seed in recipe.seeds:
         listed += _seed_parts(recipe, seed)
     needs = tuple(part.name for part in listed)
@@ -107,10 +120,27 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
         ),
         part("pair-value", "evaluation", (name("synthesizer-random"),), lambda stages: stages.pair_value),
     ]
-    written = [arm for arm in arms if arm in SYNTHESIZER_OF_ARM]
+    if "continuation" in arms:
+        listed += [
+            part(
+                "pairs-continuation",
+                "data",
+                ("units-continuation",),
+                lambda stages: stages.continuation_pairs,
+            ),
+            part(
+                "synthesizer-continuation",
+                "tuning",
+                (name("train-baseline"), name("pairs-continuation")),
+                lambda stages: stages.continuation_synthesizers,
+            ),
+        ]
+    written = written_arms(arms)
     for arm in written:
-        synthesizer = name(f"synthesizer-{SYNTHESIZER_OF_ARM[arm]}")
-        listed.append(part(f"synthesis-{arm}", "inference", (synthesizer,), partial(_synthesis, arm)))
+        before = (name(_WRITERS[str(writer_of(arm))]),)
+        listed.append(part(f"synthesis-{arm}", "inference", before, partial(_synthesis, arm)))
+    for arm in (arm for arm in arms if arm in _PACKED_FROM):
+        listed.append(part(f"packed-{arm}", "data", (name(_PACKED_FROM[arm]),), partial(_packed, arm)))
     listed += [
         part(
             "quality",
@@ -122,9 +152,15 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
         part("gates", "data", (name("pair-value"), name("quality")), lambda stages: stages.pass_gates()),
     ]
     for arm in (arm for arm in arms if arm != "baseline"):
-        before = (name("gates"), name(f"synthesis-{arm}")) if arm in written else (tuned,)
-        if arm in EQUAL_FLOPS_ARMS:
-            before = (name("synthesis-sbp"),)
+        match share_of(arm):
+            case "synthetic":
+                before = (name("gates"), name(f"synthesis-{arm}"))
+            case "seeded":
+                before = (name("gates"), name(f"packed-{arm}"))
+            case "neighbours":
+                before = (name(f"packed-{arm}"),)
+            case _:
+                before = (name("synthesis-sbp"),) if arm in EQUAL_FLOPS_ARMS else (tuned,)
         listed.append(part(f"train-{arm}", "training", before, partial(_trained, arm)))
     listed.append(
         part(
@@ -140,6 +176,10 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
 
 def _synthesis(arm: str, stages: SeedStages) -> object:
     return stages.arm(arm).synthesis
+
+
+def _packed(arm: str, stages: SeedStages) -> object:
+    return stages.arm(arm).packed
 
 
 def _trained(arm: str, stages: SeedStages) -> object:

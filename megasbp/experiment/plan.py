@@ -3,13 +3,8 @@
 from typing import Any
 
 from megasbp.experiment.arm_stages import source_tokens, trial_grid
-from megasbp.experiment.budget import (
-    SYNTHESIZER_OF_ARM,
-    budget_arms,
-    multiple_source,
-    plan_arm,
-    synthetic_need,
-)
+from megasbp.experiment.arms import is_seeded, written_arms
+from megasbp.experiment.budget import budget_arms, multiple_source, plan_arm, synthetic_need
 from megasbp.experiment.corpus_stages import make_corpus
 from megasbp.experiment.disk import estimate_disk
 from megasbp.experiment.recipe import Recipe
@@ -21,22 +16,28 @@ def plan(recipe: Recipe) -> dict[str, Any]:
     """Parameters, tokens per source, epochs, steps, FLOPs and disk, per arm on the budget and stage.
 
     Token counts are exact when the run's datasets exist, otherwise estimated from
-    `budget.expected_tokens_per_document` (`tokens_are` says which).
+    `budget.expected_tokens_per_document` (`tokens_are` says which); those of rows that are packed later are
+    estimated in any case (`estimated`, by arm).
     """
     tokens, exact = _tokens(recipe)
-    tokens["synthetic"] = synthetic_need(recipe)
+    need = synthetic_need(recipe)
+    tokens["synthetic"] = need
+    # Rows of neighbours are no more than are drawn, or than all pairs make; seeds may be as long as d2.
+    pairs = 2 * recipe.pairing.maximum_per_seed * tokens["unique"]
+    packed = {"neighbours": min(need, pairs), "seeded": 2 * need}
     per_token = {
         "full": flops_per_token(recipe.model, recipe.training.sequence_length, causal=False),
         "causal": flops_per_token(recipe.model, recipe.training.sequence_length, causal=True),
     }
     arms = {}
     for arm in budget_arms(recipe):
-        arm_plan = plan_arm(arm, recipe, tokens)
+        arm_plan = plan_arm(arm, recipe, tokens | packed)
         arms[arm] = {
             "steps": arm_plan.steps,
             "tokens": arm_plan.tokens,
             "epochs": arm_plan.epochs,
             "synthetic_share": arm_plan.synthetic_share,
+            "estimated": [source for source in arm_plan.tokens if source in packed],
             "flops": per_token["causal"] * arm_plan.total_tokens,
         }
     disk = estimate_disk(recipe)
@@ -82,14 +83,21 @@ def _stages(recipe: Recipe, tokens: dict[str, int]) -> dict[str, dict[str, float
     Bounds, because they depend on what is found: tuning if every document has all the pairs it may have and
     no validation ends it earlier; generation if seeds are as long as d2 and every document is accepted.
     """
-    arms = sum(arm in SYNTHESIZER_OF_ARM for arm in recipe.budget.arms)
+    written = written_arms(recipe.budget.arms)
+    seeded = sum(map(is_seeded, written))
     training = flops_per_token(recipe.model, recipe.synthesizer.context, causal=True)
+    without_seeds = flops_per_token(recipe.model, recipe.training.sequence_length, causal=True)
     pair_tokens = 2 * recipe.pairing.maximum_per_seed * tokens["unique"]
     tunings = len(recipe.synthesizer.learning_rates) + 1
     tuned = pair_tokens * recipe.synthesizer.maximum_epochs * tunings
-    written = arms * synthetic_need(recipe)
+    if "continuation" in recipe.budget.arms:
+        # A part is at most once the beginning of a pair and once its end.
+        parts = 2 * tokens["unique"] * recipe.synthesizer.maximum_epochs
+        tuned += parts * len(recipe.synthesizer.learning_rates)
+    need = synthetic_need(recipe)
+    generation = need * (2 * seeded * training + (len(written) - seeded) * without_seeds) / 3
     return {
         "embedding": {"tokens": tokens["unique"]},
         "synthesizer tuning, at most": {"tokens": tuned, "flops": training * tuned},
-        "generation, at least": {"tokens": written, "flops": 2 * written * training / 3},
+        "generation, at least": {"tokens": len(written) * need, "flops": generation},
     }

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from megasbp.corpus.config import CorpusConfig
 from megasbp.errors import InputError
+from megasbp.experiment.arms import DEFAULT_ARMS, Arm
 from megasbp.experiment.gates import GatesConfig
 from megasbp.launch.config import ClusterConfig, Kind
 from megasbp.model.config import ModelConfig
@@ -22,10 +23,8 @@ from megasbp.storage import hash_object
 from megasbp.synthesis.config import SynthesisConfig
 from megasbp.training.config import TrainingConfig, batch_problem
 
-Arm = Literal["baseline", "sbp", "random_pairs", "oracle"]
 # The rates that AdamW bears fall with the width: 3e-3 at a width of 4,096, above what anyone trains with.
 _HIGHEST_RATE_TIMES_WIDTH = 12.0
-ARMS: tuple[Arm, ...] = ("baseline", "sbp", "random_pairs", "oracle")
 
 
 class Section(BaseModel):
@@ -39,8 +38,8 @@ class BudgetConfig(Section):
 
     Attributes:
         tokens_per_arm: matched tokens; cut down to a whole number of optimiser steps.
-        synthetic_share: share of those tokens that is synthetic in the sbp and random_pairs arms, seen once.
-        arms: which arms run. The baseline is always among them: the synthesizer starts from it.
+        synthetic_share: share of those tokens that is synthetic in the arms with synthetic text, seen once.
+        arms: which of `arms.ARMS` run. The baseline is always among them: the synthesizer starts from it.
         multiples: further baselines, on so many times the unique documents each, for the data-efficiency
             multiplier; their documents are the oracle's.
         equal_flops: two further baselines that spend on training what SBP spends from end to end, with the
@@ -50,7 +49,7 @@ class BudgetConfig(Section):
 
     tokens_per_arm: int = Field(gt=0)
     synthetic_share: float = Field(0.375, gt=0, lt=1)
-    arms: tuple[Arm, ...] = ARMS
+    arms: tuple[Arm, ...] = DEFAULT_ARMS
     multiples: tuple[int, ...] = ()
     equal_flops: bool = False
     expected_tokens_per_document: float = Field(gt=2)
@@ -61,6 +60,14 @@ class BudgetConfig(Section):
             raise ValueError("arms must name 'baseline' and no arm twice")
         if self.equal_flops and "sbp" not in self.arms:
             raise ValueError("equal_flops compares with SBP; add 'sbp' to arms, or set it to false")
+        if "seed_packing" in self.arms:
+            if "sbp" not in self.arms:
+                raise ValueError("arm 'seed_packing' packs the text of 'sbp'; name that before it")
+            if self.synthetic_share >= 0.5:
+                raise ValueError(
+                    f"synthetic_share is {self.synthetic_share}, but arm 'seed_packing' reads a seed with "
+                    "each synthetic document; set it below 0.5"
+                )
         if any(low >= high for low, high in pairwise((1, *self.multiples))):
             raise ValueError(f"multiples are {list(self.multiples)}; set them ascending and above 1")
         return self
@@ -172,6 +179,11 @@ class Recipe(Section):
             raise ValueError(
                 f"synthesizer.unit is {self.synthesizer.unit!r}, but pairing.source 'continuation' pairs "
                 "parts of documents; leave synthesizer.unit at 'auto'"
+            )
+        if self.pairing.source == "continuation" and "continuation" in self.budget.arms:
+            raise ValueError(
+                "budget.arms names 'continuation', but with pairing.source 'continuation' sbp is that arm; "
+                "leave one of them out"
             )
         largest = max(self.budget.multiples, default=1)
         if largest * self.corpus.unique > self.corpus.oracle:

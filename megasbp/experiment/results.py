@@ -69,10 +69,11 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "model": _model(recipe),
         "pairing": _pairing(recipe, first),
         "tuning": _tuning(first),
-        "synthesizer": {kind: _synthesizer(first, kind) for kind in ("true", "random")},
+        "synthesizer": {kind: _synthesizer(first, kind) for kind in first.synthesizers},
         "pair_value": _pair_value(first),
         "gates": {str(one.context.seed): one.gates.facts["gates"] for one in seeds},
         "synthesis": {arm: _synthesis(first, arm) for arm in first.synthesis},
+        **({"packing": {arm: stage.facts for arm, stage in first.packed.items()}} if first.packed else {}),
         "arms": {arm: _arm(recipe, seeds, arm, held_out[arm], at_best[arm]) for arm in trained_arms(recipe)},
         "contrasts": _contrasts(held_out, at_best, key, resamples),
         "oracle_share": share_of_oracle(held_out, key, resamples),
@@ -179,12 +180,11 @@ def _synthesizer(first: SeedResults, kind: str) -> dict[str, Any]:
             "best_validation_loss": stage.facts["best_validation_loss"],
             "best_step": stage.facts["best_step"],
         }
-        for name, stage in first.synthesizers.items()
-        if kind == "true" and name.startswith("trials/")
+        for stage in first.synthesizer_trials.get(kind, [])
     ]
     return {
         "learning_rate": facts["learning_rate"],
-        "steps": facts["best_step"] if kind == "true" else facts["steps"],
+        "steps": facts["best_step"] if kind in first.synthesizer_trials else facts["steps"],
         "pairs": facts["pairs"],
         "best_validation_loss": facts["best_validation_loss"],
         "history": facts["history"],

@@ -21,8 +21,10 @@ from megasbp.training.trainer import TrainingJob, train
 VALUE_TABLES = ("new_target", "new_seed_and_target")
 
 
-def true_synthesizers(context: Context, pairs: StageResult, baseline: StageResult) -> list[StageResult]:
-    """Tunes on true pairs, once at each of the recipe's learning rates.
+def tuned_synthesizers(
+    context: Context, pairs: StageResult, baseline: StageResult, name: str = "synthesizer-true"
+) -> list[StageResult]:
+    """Tunes on pairs, once at each of the recipe's learning rates.
 
     Facts of each: those of a training job, learning_rate, pairs, best_step and checkpoint (path inside the
     folder).
@@ -30,7 +32,7 @@ def true_synthesizers(context: Context, pairs: StageResult, baseline: StageResul
     section = context.recipe.synthesizer
     rows = _pair_source(context, pairs, "train").samples_per_epoch
     maximum = max(1, round(section.maximum_epochs * rows / section.global_batch))
-    return [_tune(context, pairs, baseline, rate, maximum) for rate in section.learning_rates]
+    return [_tune(context, name, pairs, baseline, rate, maximum) for rate in section.learning_rates]
 
 
 def best_synthesizer(trials: list[StageResult]) -> StageResult:
@@ -43,7 +45,8 @@ def random_synthesizer(
 ) -> StageResult:
     """Tunes on random pairs with the rate and the steps of the best synthesizer on true pairs."""
     facts = true.facts
-    return _tune(context, pairs, baseline, facts["learning_rate"], facts["best_step"], random_pairs=True)
+    rate, steps = facts["learning_rate"], facts["best_step"]
+    return _tune(context, "synthesizer-random", pairs, baseline, rate, steps, random_pairs=True)
 
 
 def synthesizer_checkpoint(result: StageResult) -> Path:
@@ -113,6 +116,7 @@ def pair_value_stage(
 
 def _tune(
     context: Context,
+    stage: str,
     pairs: StageResult,
     baseline: StageResult,
     learning_rate: float,
@@ -134,7 +138,7 @@ def _tune(
             "validations": 1 if random_pairs else section.validations,
         }
     )
-    name = context.name("synthesizer-random" if random_pairs else "synthesizer-true")
+    name = context.name(stage)
     patience = None if random_pairs else section.patience
     order = derive_key(context.seed, "pair order")
 

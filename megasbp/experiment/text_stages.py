@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from megasbp.evaluation.quality import quality
+from megasbp.experiment.arms import is_seeded
 from megasbp.experiment.context import Context, document_text, open_dataset
 from megasbp.experiment.stages import StageResult
 from megasbp.overlap.ngram_index import NgramIndex
@@ -23,9 +24,10 @@ def quality_stage(context: Context, name: str, synthesis: StageResult | None) ->
         if synthesis is None:
             dataset, seeds = corpus.open("validation"), None
         else:
-            dataset = open_dataset(synthesis.folder / "synthetic", tokenizer)
-            units = corpus.open_units("unique")
-            seeds = [units.document(row["seed_doc"])[1:-1] for row in _accepted(synthesis)]
+            dataset, seeds = open_dataset(synthesis.folder / "synthetic", tokenizer), None
+            if is_seeded(name):
+                units = corpus.open_units("unique")
+                seeds = [units.document(row["seed_doc"])[1:-1] for row in _accepted(synthesis)]
         documents = [dataset.document(document)[1:-1] for document in range(len(dataset))]
         texts = [tokenizer.decode(document) for document in documents]
         unique = corpus.open("unique")

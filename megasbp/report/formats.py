@@ -2,22 +2,15 @@
 
 from collections.abc import Iterable
 
+from megasbp.experiment.arms import ARMS
 from megasbp.report.schema import Interval, Multiplier
 
 MINUS = "\N{MINUS SIGN}"
 NOTHING = "\N{EN DASH}"
-ARM_ORDER = ("baseline", "sbp", "random_pairs", "oracle")
-ARM_NAMES = {"baseline": "Baseline", "sbp": "SBP", "random_pairs": "Random pairs", "oracle": "Oracle"}
 # Baselines that spend on training what SBP spends from end to end.
 EQUAL_FLOPS_NAMES = {
     "baseline_flops_owned": "Baseline at SBP's operations, owned",
     "baseline_flops_counted": "Baseline at SBP's operations, counted",
-}
-ARM_MEANINGS = {
-    "baseline": "the unique text, repeated to fill the budget",
-    "sbp": "synthetic text once, the unique text repeated for the rest",
-    "random_pairs": "as SBP, but the synthesizer was tuned on unrelated pairs",
-    "oracle": "more unique text instead of repetition",
 }
 _FLOPS_UNITS = (
     (1e21, "ZFLOP"),
@@ -32,14 +25,20 @@ _FLOPS_UNITS = (
 def arm_name(arm: str) -> str:
     """The name of an arm as the report prints it; "baseline_x2" has twice the unique text."""
     base, multiple, factor = arm.partition("_x")
-    if multiple and base in ARM_NAMES and factor.isdigit():
-        return f"{ARM_NAMES[base]}, {factor}x text"
-    return EQUAL_FLOPS_NAMES.get(arm) or ARM_NAMES.get(arm, label(arm))
+    if multiple and base in ARMS and factor.isdigit():
+        return f"{ARMS[base].title}, {factor}x text"
+    return EQUAL_FLOPS_NAMES.get(arm) or (ARMS[arm].title if arm in ARMS else label(arm))
+
+
+def gain_name(treatment: str, reference: str) -> str:
+    """The name of a contrast: "SBP over random pairs"."""
+    other = arm_name(reference)
+    return f"{arm_name(treatment)} over {other if other.isupper() else other.lower()}"
 
 
 def arms_in_order(arms: Iterable[str]) -> list[str]:
     """Baseline, SBP, its controls, oracle; arms the report has never heard of come last, by name."""
-    place = {arm: position for position, arm in enumerate(ARM_ORDER)}
+    place = {arm: position for position, arm in enumerate(ARMS)}
     return sorted(arms, key=lambda arm: (place.get(arm, len(place)), arm))
 
 

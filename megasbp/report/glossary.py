@@ -10,6 +10,10 @@ GLOSSARY = {
         "of the text. Lower is better; it does not depend on the tokenizer."
     ),
     "Baseline": "The same model and budget on the unique text alone, repeated as often as the budget needs.",
+    "Self samples": (
+        "The control of SBP whose text the baseline wrote by itself, without seed documents. What SBP gains "
+        "over it comes from pairs, and not from a model learning from its own text."
+    ),
     "Random pairs": (
         "The control of SBP: its synthesizer was tuned on unrelated pairs. What SBP gains over it comes from "
         "the relation between documents."

@@ -15,8 +15,24 @@ from megasbp.report.units import quantity
 from megasbp.storage import publishing_file
 
 INK, SOFT, RULE = "#1c1f24", "#5b616b", "#dcdcd6"
-ARM_COLOURS = {"baseline": "#6b7280", "sbp": "#1d5fd1", "random_pairs": "#b45309", "oracle": "#0f766e"}
-ARM_DASHES = {"oracle": (0, (5, 2.5)), "random_pairs": (0, (1.2, 1.6))}
+ARM_COLOURS = {
+    "baseline": "#6b7280",
+    "sbp": "#1d5fd1",
+    "self_samples": "#be185d",
+    "random_pairs": "#b45309",
+    "continuation": "#4d7c0f",
+    "in_context": "#0e7490",
+    "seed_packing": "#a21caf",
+    "oracle": "#0f766e",
+}
+ARM_DASHES = {
+    "oracle": (0, (5, 2.5)),
+    "random_pairs": (0, (1.2, 1.6)),
+    "self_samples": (0, (4, 2, 1, 2)),
+    "continuation": (0, (6, 2, 1.5, 2)),
+    "in_context": (0, (0.8, 1.8)),
+    "seed_packing": (0, (8, 2)),
+}
 _OTHER = "#7c3aed"
 _SETTINGS: Any = {
     "font.family": "DejaVu Sans",

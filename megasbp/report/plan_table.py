@@ -26,7 +26,7 @@ def print_plan(plan: dict[str, Any], console: Console | None = None) -> None:
             table.add_row(
                 arm if number == 0 else "",
                 f"{entry['steps']:,}" if number == 0 else "",
-                source,
+                f"{source} (estimated)" if source in entry["estimated"] else source,
                 quantity(tokens),
                 f"{entry['epochs'][source]:.2f}",
                 quantity(entry["flops"]) if number == 0 else "",

@@ -186,6 +186,18 @@ class Synthesis(Part):
     drops: dict[str, Count] = {}
 
 
+class Packing(Part):
+    """Rows in which documents that belong together stand together, for one arm."""
+
+    rows: Count
+    pairs: Count
+    seed_tokens: Count
+    target_tokens: Count
+    filler_tokens: Count
+    cut_seeds: Count
+    parted_targets: Count
+
+
 class Plan(Part):
     """What an arm is trained on."""
 
@@ -341,6 +353,7 @@ class Results(Part):
     pair_value: PairValue | None = None
     gates: dict[str, list[Gate]] = {}
     synthesis: dict[str, Synthesis] = {}
+    packing: dict[str, Packing] = {}
     arms: dict[str, Arm]
     contrasts: dict[str, Contrast] = {}
     oracle_share: OracleShare | None = None

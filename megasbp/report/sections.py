@@ -5,14 +5,22 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from megasbp.experiment.arms import ARMS
 from megasbp.report import tables, text_tables
 from megasbp.report.charts import Line, Range, figure, histogram, interval_chart, line_chart
-from megasbp.report.formats import ARM_NAMES, arm_name, arms_in_order, count, number, value_text
+from megasbp.report.formats import arm_name, arms_in_order, count, gain_name, number, value_text
 from megasbp.report.glossary import GLOSSARY
 from megasbp.report.markup import Markup, element, join
 from megasbp.report.schema import Contrast, Histogram, Point, Results, Triple
 from megasbp.report.units import quantity
 from megasbp.report.verdict import verdict
+
+# A synthesizer is drawn as the arm that it writes for.
+_SYNTHESIZER_STYLES = {
+    "true": "arm-sbp",
+    "random": "arm-random_pairs",
+    "continuation": "arm-continuation",
+}
 
 
 def header(results: Results) -> Markup:
@@ -48,7 +56,7 @@ def verdict_card(results: Results) -> Markup:
 
 def arms(results: Results) -> Markup:
     """Losses, contrasts and learning curves of the arms."""
-    parts = [element("h2", "Arms"), table(tables.arms_table(results))]
+    parts = [element("h2", "Arms"), table(tables.arms_table(results)), table(tables.meanings_table(results))]
     several = any(len(arm.seeds) > 1 for arm in results.arms.values())
     curves = [
         Line(
@@ -151,6 +159,8 @@ def synthetic_text(results: Results) -> Markup | None:
     parts = []
     if results.synthesis:
         parts.append(table(text_tables.synthesis_table(results)))
+    if results.packing:
+        parts.append(table(text_tables.packing_table(results)))
     if results.quality:
         parts += [table(text_tables.quality_table(results)), table(text_tables.paper_table())]
     return _section("synthetic", [element("h2", "Synthetic text"), *parts]) if parts else None
@@ -218,7 +228,7 @@ def setting(results: Results) -> Markup:
     curves = [
         Line(
             f"{kind.capitalize()} pairs",
-            "arm-sbp" if kind == "true" else "arm-random_pairs",
+            _SYNTHESIZER_STYLES.get(kind, "arm-other"),
             _points(part.history),
         )
         for kind, part in results.synthesizer.items()
@@ -292,12 +302,13 @@ def _section(anchor: str, parts: list[Markup]) -> Markup:
 
 
 def _style(arm: str) -> str:
-    return f"arm-{arm}" if arm in ARM_NAMES else "arm-other"
+    return f"arm-{arm}" if arm in ARMS else "arm-other"
 
 
 def _gain(one: Contrast) -> Range:
-    name = f"{arm_name(one.treatment)} over {arm_name(one.reference).lower()}"
-    return Range(name, _style(one.treatment), one.estimate, one.low, one.high)
+    return Range(
+        gain_name(one.treatment, one.reference), _style(one.treatment), one.estimate, one.low, one.high
+    )
 
 
 def _points(history: Iterable[Point]) -> list[tuple[float, float]]:

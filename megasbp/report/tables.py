@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from megasbp.experiment.arms import ARMS
 from megasbp.report.formats import (
     EQUAL_FLOPS_NAMES,
     NOTHING,
@@ -11,6 +12,7 @@ from megasbp.report.formats import (
     arms_in_order,
     count,
     flops_unit,
+    gain_name,
     interval,
     label,
     multiplier_text,
@@ -72,6 +74,17 @@ def arms_table(results: Results) -> Table:
         "Lower loss is better; the gain is over the baseline. Compare arms by the gain: it is paired by seed "
         "and document, so its interval is narrower than the losses' own intervals suggest.",
     )
+
+
+def meanings_table(results: Results) -> Table:
+    """What each arm is trained on, and what comparing it isolates."""
+    rows = []
+    for name in (name for name in arms_in_order(results.arms) if name in ARMS):
+        kind, compared = ARMS[name], ARMS[name].comparison
+        names = gain_name(compared.treatment, compared.reference) if compared else NOTHING
+        rows.append([kind.title, kind.trained_on, names, kind.isolates])
+    header = ["Arm", "Trained on", "Comparison", "What it isolates"]
+    return Table("What each arm isolates", header, rows, text_columns=4)
 
 
 def best_validation_table(results: Results) -> Table:
@@ -302,7 +315,7 @@ def _level(results: Results) -> str:
 
 
 def _contrast_name(key: str, treatment: str, reference: str) -> str:
-    names = f"{arm_name(treatment)} over {arm_name(reference).lower()}"
+    names = gain_name(treatment, reference)
     hypothesis = key.partition(" ")[0]
     return f"{hypothesis}: {names}" if hypothesis[:1] == "H" and hypothesis[1:].isdigit() else names
 

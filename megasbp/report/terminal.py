@@ -65,6 +65,7 @@ def _report(results: Results) -> Group:
     shown = [
         text_tables.gates_table(results),
         tables.arms_table(results),
+        tables.meanings_table(results),
         tables.best_validation_table(results),
         tables.contrasts_table(results),
         tables.data_efficiency_table(results),
@@ -74,6 +75,8 @@ def _report(results: Results) -> Group:
         shown.append(text_tables.pair_value_table(results))
     if results.synthesis:
         shown.append(text_tables.synthesis_table(results))
+    if results.packing:
+        shown.append(text_tables.packing_table(results))
     if results.quality:
         shown.append(text_tables.quality_table(results))
     shown += [tables.plans_table(results), tables.flops_table(results)]

@@ -154,6 +154,28 @@ def synthesis_table(results: Results) -> Table:
     )
 
 
+def packing_table(results: Results) -> Table:
+    """Rows of the arms in which documents stand beside those they belong to."""
+    arms = arms_in_order(results.packing)
+    parts = [results.packing[name] for name in arms]
+    rows = [
+        ["Rows of one window", *(count(part.rows) for part in parts)],
+        ["Pairs", *(count(part.pairs) for part in parts)],
+        ["Seeds that were cut", *(count(part.cut_seeds) for part in parts)],
+        ["Targets that go on in another window", *(count(part.parted_targets) for part in parts)],
+        ["Tokens of seeds", *(count(part.seed_tokens) for part in parts)],
+        ["Tokens of targets", *(count(part.target_tokens) for part in parts)],
+        ["Tokens of documents that fill rows up", *(count(part.filler_tokens) for part in parts)],
+    ]
+    return Table(
+        "Pairs in one window",
+        ["", *(arm_name(name) for name in arms)],
+        rows,
+        "A seed is cut to the room that its target leaves, at least an eighth of the window. Tokens of "
+        "targets include the separator and the end.",
+    )
+
+
 def quality_table(results: Results) -> Table:
     """Figures of the text, real and synthetic."""
     order = ["real", *arms_in_order(name for name in results.quality if name != "real")]

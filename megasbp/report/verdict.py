@@ -31,7 +31,7 @@ class Verdict:
         outcome: of H1: SBP against the baseline.
         finding: what was found, without a full stop.
         evidence: interval, p-values and reach in brackets; empty when nothing was measured.
-        details: a sentence each on the control, the oracle, and how far the interval speaks.
+        details: a sentence each on the controls, the oracle, and how far the interval speaks.
     """
 
     outcome: Literal["won", "undecided", "lost", "unmeasured"]

@@ -54,6 +54,14 @@ class SynthesisConfig(BaseModel):
     drop_duplicates: bool = True
     minimum_acceptance: float = Field(0.05, ge=0, le=1)
 
+    def without_seeds(self) -> "SynthesisConfig":
+        """For a writer that is given bos alone: the model's own distribution, and nothing to prefill.
+
+        What a prompt's shape may be decides nothing then; it is one that fits every context.
+        """
+        own = {"temperature": 1.0, "top_p": 1.0, "prefill_slots": _ROWS, "prefill_chunk": 1}
+        return self.model_copy(update=own)
+
     @model_validator(mode="after")
     def _values_agree(self) -> Self:
         if self.prefill_slots > self.slots:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.errors import InputError
 from megasbp.synthesis.engine import Completion, Engine
 from megasbp.synthesis.filters import ALONE, Measurements
@@ -21,7 +22,7 @@ class Origin:
     Attributes:
         checkpoint: hash of the synthesizer's checkpoint.
         tokenizer: hash of the tokenizer.
-        seed_dataset: fingerprint of the dataset of seed documents.
+        seed_dataset: fingerprint of the dataset of seed documents; empty without one.
         noise_key: key of the draws, in [0, 2**64).
         temperature, top_p, maximum_tokens: of the sampler.
         capacity: positions of a slot; also the context that the prompt was cut for.
@@ -49,6 +50,11 @@ class Origin:
     torch: str
 
 
+def fingerprint_of(seed_dataset: IndexedDataset | None) -> str:
+    """How an `Origin` names the seed documents."""
+    return "" if seed_dataset is None else seed_dataset.fingerprint
+
+
 def compute_environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """The part of an `Origin` that the machine decides: device, dtype, threads, torch."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -66,7 +72,7 @@ _ORIGIN = [
     for item in fields(Origin)
 ]
 
-# Rows of one shard: everything but what depends on earlier shards.
+# Rows of one shard: everything but what depends on earlier shards. `seed_doc` is -1 without a seed document.
 SHARD_SCHEMA = pa.schema(
     [
         pa.field("request", pa.int64()),

@@ -5,10 +5,14 @@ from typing import Any
 
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.model.transformer import Transformer
-from megasbp.overlap.documents import content_tokens
-from megasbp.synthesis.engine import Completion, Request
-from megasbp.synthesis.provenance import compute_environment, engine_of, require_same_origin
-from megasbp.synthesis.requests import TokenMarks, build_prompt
+from megasbp.synthesis.engine import Completion
+from megasbp.synthesis.provenance import (
+    compute_environment,
+    engine_of,
+    fingerprint_of,
+    require_same_origin,
+)
+from megasbp.synthesis.requests import Prompts, TokenMarks
 
 
 def regenerate(
@@ -16,13 +20,14 @@ def regenerate(
     *,
     model: Transformer,
     tokenizer: TokenMarks,
-    seed_dataset: IndexedDataset,
+    seed_dataset: IndexedDataset | None,
     checkpoint_hash: str,
 ) -> Completion:
     """The document of a row of provenance, dropped ones too, bit for bit.
 
     Args:
         row: one row of the provenance Parquet, as `table.to_pylist()[i]`.
+        seed_dataset: None for a document that was written without a seed.
         checkpoint_hash: of `model`, as it was given to `synthesize`.
 
     Raises:
@@ -34,10 +39,9 @@ def regenerate(
         {
             "checkpoint": checkpoint_hash,
             "tokenizer": tokenizer.hash,
-            "seed_dataset": seed_dataset.fingerprint,
+            "seed_dataset": fingerprint_of(seed_dataset),
             **compute_environment(device, model.compute_dtype),
         },
     )
-    prompt = build_prompt(content_tokens(seed_dataset, row["seed_doc"]), tokenizer, row["capacity"])
-    request = Request(row["seed_doc"], row["draw"], prompt)
+    request = Prompts(seed_dataset, tokenizer, row["capacity"]).request(row["seed_doc"], row["draw"])
     return engine_of(row, model, tokenizer.eos).generate([request], row["maximum_tokens"])[0]

@@ -13,6 +13,9 @@ from megasbp.errors import InputError
 from megasbp.overlap.documents import content_tokens
 from megasbp.synthesis.engine import Request
 
+# Stands in provenance where the writer was given no seed document.
+NO_SEED = -1
+
 
 class TokenMarks(Protocol):
     """What synthesis needs of a tokenizer: three token numbers, and a hash that names it."""
@@ -71,17 +74,46 @@ def shard_numbers(shard: int, shard_documents: int) -> np.ndarray:
     return np.arange(shard * shard_documents, (shard + 1) * shard_documents, dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class Prompts:
+    """What the writer is given: a seed document, or bos alone.
+
+    Attributes:
+        seed_dataset: documents d1; None writes without a seed, as the model writes any document.
+        tokenizer: of the marks.
+        context: positions of prompt and document together.
+    """
+
+    seed_dataset: IndexedDataset | None
+    tokenizer: TokenMarks
+    context: int
+
+    def locate(self, requests: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `locate_requests`; without seeds the document is `NO_SEED` and each request its own draw."""
+        if self.seed_dataset is None:
+            return np.full(len(requests), NO_SEED, np.int64), requests
+        return locate_requests(requests, len(self.seed_dataset), seed)
+
+    def seed_tokens(self, seed_document: int) -> np.ndarray:
+        """Tokens of a seed document without its marks, integers [n]; none for `NO_SEED`."""
+        if self.seed_dataset is None:
+            return np.empty(0, np.int64)
+        return content_tokens(self.seed_dataset, seed_document)
+
+    def request(self, seed_document: int, draw: int) -> Request:
+        """The request of a row of provenance."""
+        if self.seed_dataset is None:
+            # Addresses of the noise have no negative numbers.
+            return Request(0, draw, np.array([self.tokenizer.bos], np.int64))
+        prompt = build_prompt(self.seed_tokens(seed_document), self.tokenizer, self.context)
+        return Request(seed_document, draw, prompt)
+
+
 def shard_requests(
-    shards: Iterable[int],
-    shard_documents: int,
-    seed: int,
-    seed_dataset: IndexedDataset,
-    tokenizer: TokenMarks,
-    context: int,
+    shards: Iterable[int], shard_documents: int, seed: int, prompts: Prompts
 ) -> Iterator[Request]:
     """The requests of the given shards, in order."""
     for shard in shards:
-        numbers = shard_numbers(shard, shard_documents)
-        for seed_document, draw in zip(*locate_requests(numbers, len(seed_dataset), seed), strict=True):
-            prompt = build_prompt(content_tokens(seed_dataset, int(seed_document)), tokenizer, context)
-            yield Request(int(seed_document), int(draw), prompt)
+        located = prompts.locate(shard_numbers(shard, shard_documents), seed)
+        for seed_document, draw in zip(*located, strict=True):
+            yield prompts.request(int(seed_document), int(draw))

@@ -21,22 +21,20 @@ from megasbp.addressing import derive_key
 from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megasbp.errors import InputError
 from megasbp.model.transformer import Transformer
-from megasbp.overlap.documents import content_tokens
 from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.shards.publication import shard_folder
 from megasbp.storage import Manifest, publish_manifest, publishing_folder, read_manifest
 from megasbp.synthesis.config import SynthesisConfig
 from megasbp.synthesis.engine import Completion, Request
 from megasbp.synthesis.filters import measure, verdicts
-from megasbp.synthesis.provenance import Origin, compute_environment, shard_columns, shard_table
-from megasbp.synthesis.requests import (
-    Marks,
-    TokenMarks,
-    build_prompt,
-    locate_requests,
-    shard_numbers,
-    shard_requests,
+from megasbp.synthesis.provenance import (
+    Origin,
+    compute_environment,
+    fingerprint_of,
+    shard_columns,
+    shard_table,
 )
+from megasbp.synthesis.requests import Marks, Prompts, TokenMarks, shard_numbers, shard_requests
 
 # The function that writes a shard in a worker; what this process publishes itself bears the same name.
 STAGE = "megasbp.synthesis.workers:write_shard"
@@ -55,7 +53,8 @@ class ShardStore:
         config: of which the sampler, the compute shape and the filters shape a shard.
         context: positions of prompt and document together.
         checkpoint_hash: of the synthesizer.
-        tokenizer, seed_dataset: of the prompts.
+        tokenizer, seed_dataset: of the prompts; without a seed dataset they are bos alone.
+        dtype: of the stored tokens.
         corpus_index, held_out_index: what the documents are compared with.
     """
 
@@ -65,18 +64,26 @@ class ShardStore:
     context: int
     checkpoint_hash: str
     tokenizer: TokenMarks
-    seed_dataset: IndexedDataset
+    seed_dataset: IndexedDataset | None
+    dtype: np.dtype
     corpus_index: NgramIndex
     held_out_index: NgramIndex
+
+    @property
+    def prompts(self) -> Prompts:
+        """What the writer is given."""
+        return Prompts(self.seed_dataset, self.tokenizer, self.context)
 
     @cached_property
     def inputs(self) -> dict[str, str]:
         """Content hashes of what a shard is made from."""
-        return {
-            "seed_dataset": self.seed_dataset.fingerprint,
+        inputs = {
             "corpus_index": _hash_index(self.corpus_index),
             "held_out_index": _hash_index(self.held_out_index),
         }
+        if self.seed_dataset is not None:
+            inputs["seed_dataset"] = self.seed_dataset.fingerprint
+        return inputs
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -93,6 +100,8 @@ class ShardStore:
             "context": self.context,
             "seed": self.seed,
         }
+        if self.seed_dataset is None:
+            settings["dtype"] = self.dtype.name
         return json.loads(json.dumps(settings))
 
     @property
@@ -105,7 +114,7 @@ class ShardStore:
         return Origin(
             checkpoint=self.checkpoint_hash,
             tokenizer=self.tokenizer.hash,
-            seed_dataset=self.seed_dataset.fingerprint,
+            seed_dataset=fingerprint_of(self.seed_dataset),
             noise_key=derive_key(self.seed, "synthesis", "draws"),
             temperature=self.config.temperature,
             top_p=self.config.top_p,
@@ -119,9 +128,7 @@ class ShardStore:
 
     def requests(self, shards: Iterable[int]) -> Iterator[Request]:
         """The requests of the given shards, in order."""
-        return shard_requests(
-            shards, self.config.shard_documents, self.seed, self.seed_dataset, self.tokenizer, self.context
-        )
+        return shard_requests(shards, self.config.shard_documents, self.seed, self.prompts)
 
     def path(self, shard: int) -> Path:
         """Folder of a shard."""
@@ -157,13 +164,17 @@ class ShardStore:
             completions: in the order of the shard's requests.
         """
         numbers = shard_numbers(shard, self.config.shard_documents)
-        seed_documents, draws = locate_requests(numbers, len(self.seed_dataset), self.seed)
-        seed_tokens = [content_tokens(self.seed_dataset, document) for document in seed_documents.tolist()]
+        prompts = self.prompts
+        seed_documents, draws = prompts.locate(numbers, self.seed)
+        seed_tokens = [prompts.seed_tokens(document) for document in seed_documents.tolist()]
         columns = shard_columns(
             numbers,
             seed_documents,
             draws,
-            [len(build_prompt(tokens, self.tokenizer, self.context)) for tokens in seed_tokens],
+            [
+                len(prompts.request(document, draw).prompt)
+                for document, draw in zip(seed_documents.tolist(), draws.tolist(), strict=True)
+            ],
             completions,
             [
                 measure(completion.tokens, tokens, self.corpus_index, self.held_out_index)
@@ -172,9 +183,7 @@ class ShardStore:
         )
         drops = verdicts(columns, self.config)
         dropped = np.any(list(drops.values()), axis=0)
-        with IndexedDatasetWriter(
-            folder / _DOCUMENTS, self.seed_dataset.dtype, metadata=self.metadata
-        ) as writer:
+        with IndexedDatasetWriter(folder / _DOCUMENTS, self.dtype, metadata=self.metadata) as writer:
             for row in np.flatnonzero(~dropped).tolist():
                 tokens = completions[row].tokens
                 writer.add_document(np.concatenate([[self.tokenizer.bos], tokens, [self.tokenizer.eos]]))

@@ -1,4 +1,4 @@
-"""Writes a synthetic corpus: documents d2 drawn from p(d2 | d1) and filtered, until there are enough tokens.
+"""Writes a synthetic corpus: documents drawn from p(d2 | d1), or p(d), filtered, until the tokens are enough.
 
 Shards are generated, filtered and published in order; when the accepted tokens reach the need they are joined
 to one dataset with its provenance. A killed run goes on after the last published shard and ends with the same
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -75,7 +76,8 @@ def synthesize(
     *,
     writer: ShardWriter,
     tokenizer: TokenMarks,
-    seed_dataset: IndexedDataset,
+    seed_dataset: IndexedDataset | None,
+    dtype: npt.DTypeLike,
     corpus_index: NgramIndex,
     held_out_index: NgramIndex,
     config: SynthesisConfig,
@@ -91,7 +93,8 @@ def synthesize(
     Args:
         writer: has the shards written that are missing.
         tokenizer: names bos, eos, sep; recorded by its hash.
-        seed_dataset: documents d1; each is used equally often, up to one.
+        seed_dataset: documents d1; each is used equally often, up to one. None gives the writer bos alone.
+        dtype: of the stored tokens; the seed dataset's, if there is one.
         corpus_index: n-grams of the whole training corpus.
         held_out_index: n-grams of validation and test text, of the same width.
         need_tokens: accepted tokens wanted, bos and eos included; the last shard is kept whole.
@@ -121,6 +124,7 @@ def synthesize(
         checkpoint_hash,
         tokenizer,
         seed_dataset,
+        np.dtype(dtype),
         corpus_index,
         held_out_index,
     )
@@ -152,7 +156,7 @@ def _publish_corpus(folder: Path, store: ShardStore, shards: int, key: str) -> S
     with (
         publishing_file(provenance_path) as partial,
         pq.ParquetWriter(partial, PROVENANCE_SCHEMA, compression="zstd") as rows,
-        IndexedDatasetWriter(prefix, store.seed_dataset.dtype, metadata=store.metadata) as documents,
+        IndexedDatasetWriter(prefix, store.dtype, metadata=store.metadata) as documents,
     ):
         for shard in range(shards):
             table = ledger.add(store.table(shard))

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from megasbp.data.indexed_dataset import IndexedDataset
@@ -52,10 +53,11 @@ class WorkersWriter:
         store.held_out_index.save(indexes / "held_out")
         paths = {
             "checkpoint": self._checkpoint,
-            "seed_dataset": store.seed_dataset.prefix,
             "corpus_index": indexes / "corpus",
             "held_out_index": indexes / "held_out",
         }
+        if store.seed_dataset is not None:
+            paths["seed_dataset"] = store.seed_dataset.prefix
         taken = 0
         enough = False
         waiting: set[int] = set()
@@ -122,13 +124,17 @@ def _open(arguments: str) -> _Opened:
     """What a worker keeps from one shard to the next."""
     given = json.loads(arguments)
     checkpoint = Path(given.pop("checkpoint"))
+    # Without seed documents the settings say what else the seed dataset does.
+    seeds = IndexedDataset(Path(given.pop("seed_dataset"))) if "seed_dataset" in given else None
+    dtype = np.dtype(given.pop("dtype")) if seeds is None else seeds.dtype
     store = ShardStore(
         folder=Path(),
         seed=given.pop("seed"),
         context=given.pop("context"),
         checkpoint_hash=given.pop("checkpoint_hash"),
         tokenizer=Marks(**given.pop("tokenizer")),
-        seed_dataset=IndexedDataset(Path(given.pop("seed_dataset"))),
+        seed_dataset=seeds,
+        dtype=dtype,
         corpus_index=NgramIndex.load(Path(given.pop("corpus_index"))),
         held_out_index=NgramIndex.load(Path(given.pop("held_out_index"))),
         config=SynthesisConfig(**given),

@@ -195,6 +195,7 @@ maximum_held_out_copy = 0.3
 
 [budget]
 tokens_per_arm = 40_960
+arms = ["baseline", "sbp", "self_samples", "random_pairs", "oracle"]
 synthetic_share = 0.25
 multiples = [2]
 expected_tokens_per_document = 100

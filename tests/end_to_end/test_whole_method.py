@@ -7,6 +7,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import environment, megasbp_command
@@ -32,10 +33,22 @@ def published(folder: Path) -> dict[str, bytes]:
 def test_every_arm_has_a_result_and_the_matched_budget(finished_run: Path) -> None:
     results = json.loads(published(finished_run)["results.json"])
     arms = results["arms"]
-    assert set(arms) == {"baseline", "sbp", "random_pairs", "oracle", "baseline_x2"}
+    assert set(arms) == {"baseline", "sbp", "self_samples", "random_pairs", "oracle", "baseline_x2"}
     assert len({sum(arm["plan"]["tokens_per_source"].values()) for arm in arms.values()}) == 1
     assert arms["sbp"]["plan"]["epochs"]["synthetic"] <= 1
     assert all(arm["test"]["low"] < arm["test"]["estimate"] < arm["test"]["high"] for arm in arms.values())
+
+
+def test_self_samples_are_written_without_seeds_and_pay_for_no_pairs(finished_run: Path) -> None:
+    (folder,) = (finished_run / "runs" / "small" / "seed-0").glob("synthesis-self_samples-*")
+    rows = pq.read_table(folder / "provenance.parquet").to_pylist()
+    assert {(row["seed_doc"], row["temperature"], row["top_p"]) for row in rows} == {(-1, 1.0, 1.0)}
+    results = json.loads(published(finished_run)["results.json"])
+    arm = results["arms"]["self_samples"]
+    assert arm["plan"]["tokens_per_source"] == results["arms"]["sbp"]["plan"]["tokens_per_source"]
+    assert set(arm["ledger"]["flops"]) == {"final training", "sweeps", "initial pretraining", "decoding"}
+    assert results["quality"]["self_samples"]["seed_copy"] is None
+    assert results["contrasts"]["H2 sbp vs self_samples"]["p_holm"] is not None
 
 
 def test_every_arm_is_measured_at_the_end_of_its_budget_and_at_its_best(finished_run: Path) -> None:

@@ -6,6 +6,9 @@ import pytest
 from fixture import fake_results
 from rich.console import Console
 
+from megasbp.experiment.arms import ARMS
+from megasbp.report.schema import check_results
+from megasbp.report.tables import meanings_table
 from megasbp.report.terminal import WIDTH, print_report, terminal_table, write_table
 
 
@@ -36,6 +39,20 @@ def test_it_is_plain_text_of_fixed_width():
 )
 def test_it_holds_the_numbers_of_the_results(line):
     assert line in terminal_table(fake_results())
+
+
+def test_the_arms_of_the_run_are_explained_in_the_words_of_the_code():
+    results = fake_results()
+    results["arms"]["unheard_of"] = results["arms"]["sbp"]
+    rows = meanings_table(check_results(results)).rows
+    names = ("baseline", "sbp", "random_pairs", "oracle")
+    assert [row[:2] for row in rows] == [[ARMS[name].title, ARMS[name].trained_on] for name in names]
+    assert [row[2] for row in rows] == [
+        "–",
+        "SBP over baseline",
+        "SBP over random pairs",
+        "Oracle over baseline",
+    ]
 
 
 def test_brackets_in_the_data_are_not_markup():

@@ -80,6 +80,21 @@ def test_the_control_is_read_in_words(estimate, words):
 
 
 @pytest.mark.parametrize(
+    ("estimate", "words"),
+    [
+        (0.01, "SBP gains +0.0100 nats per byte"),
+        (0.001, "does not show that SBP is more than self-distillation"),
+        (-0.01, "SBP is worse than the control trained on the model's own unconditional samples"),
+    ],
+)
+def test_self_samples_are_read_in_words_where_there_are_any(estimate, words):
+    results = fake_results()
+    assert not any("unconditional" in detail for detail in verdict(check_results(results)).details)
+    results["contrasts"]["H2 sbp vs self_samples"] = contrast("sbp", "self_samples", estimate, 0.004, 0.01, 3)
+    assert words in verdict(check_results(results)).details[0]
+
+
+@pytest.mark.parametrize(
     ("kind", "low", "high", "words"),
     [
         ("complement", -0.4, 1.7, "unbounded (only shares between −40% and 170% are excluded)"),

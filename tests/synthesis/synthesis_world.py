@@ -119,6 +119,7 @@ def run(folder: Path, model: Transformer, seeds: IndexedDataset, **changed: obje
         "writer": StreamingWriter(model),
         "tokenizer": Marks(),
         "seed_dataset": seeds,
+        "dtype": np.uint16,
         "corpus_index": NgramIndex.build([seeds], WIDTH),
         "held_out_index": NgramIndex.build([HELD_OUT], WIDTH),
         "config": CONFIG,
