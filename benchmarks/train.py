@@ -83,10 +83,11 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Measure]:
         speed.sides[OURS].facts["ceiling"] = ceiling(recipe, rows, runtime.device)
     if on_gpu and recipe.name.startswith("sbp_3b"):
         speed.target_limit = packed.target_limit = _TARGET_TOKENS
+    peer_micro_batch = min(rows, options.peer_micro_batch or recipe.training.micro_batch)
     if runtime.world_size == 1 and not options.no_peers:
         for name, (module, package) in PEERS.items():
             missing = not_installed(module.split(".", maxsplit=1)[0], package)
-            found = {"missing": missing} if missing else _peer(name, options, rows)
+            found = {"missing": missing} if missing else _peer(name, options, rows, peer_micro_batch)
             facts = {"micro_batch": found["micro_batch"]} if "micro_batch" in found else {}
             speed.sides[name] = Side(
                 found.get("tokens_per_second", []), found.get("missing", ""), facts=facts
@@ -142,7 +143,7 @@ def _shares(times: StepTimes) -> dict[str, float]:
     return {f"{name}_seconds": round(value, 4) for name, value in dataclasses.asdict(times).items()}
 
 
-def _peer(name: str, options: argparse.Namespace, rows: int) -> dict[str, Any]:
+def _peer(name: str, options: argparse.Namespace, rows: int, micro_batch: int) -> dict[str, Any]:
     """Another trainer's step in a process of its own; "missing" says why there is none."""
     if any(variable in os.environ for variable in ("LOCAL_RANK", "WORLD_SIZE")):
         return {"missing": "runs on one process"}
@@ -153,10 +154,7 @@ def _peer(name: str, options: argparse.Namespace, rows: int) -> dict[str, Any]:
         "rows": rows,
         "steps": options.steps,
         "warm_up": options.warm_up,
-        "micro_batch": min(
-            rows,
-            options.peer_micro_batch or load_recipe(options.recipe, options.overrides).training.micro_batch,
-        ),
+        "micro_batch": micro_batch,
     }
     try:
         return fresh_process("benchmarks.training_peers", json.dumps(given), seconds=options.peer_seconds)

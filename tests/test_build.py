@@ -1,6 +1,5 @@
 """What the wheel and the sdist hold, that every kind of install imports, when the environment is remade."""
 
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tool_modules import load_tool
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ["pyproject.toml", "setup.py", "CMakeLists.txt", "MANIFEST.in", "README.md", "LICENSE", "NOTICE"]
@@ -128,10 +128,7 @@ def test_install_imports(clone, tmp_path, version, kind):
 @pytest.fixture(scope="module")
 def environment():
     """tools/environment.py as a module."""
-    spec = importlib.util.spec_from_file_location("environment", ROOT / "tools" / "environment.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("environment")
 
 
 @pytest.fixture

@@ -1,15 +1,12 @@
 """Heads end where a reader would stop, and never later than asked."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
+from tool_modules import load_tool
 
 from megasbp.corpus.heads import head
 from megasbp.corpus.readers import read_documents
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -43,10 +40,7 @@ def test_every_head_is_a_beginning_of_its_text_and_not_longer_than_asked():
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("cut_heads", ROOT / "tools" / "cut_heads.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("cut_heads")
 
 
 @pytest.mark.parametrize("name", ["heads.jsonl", "heads.jsonl.zst"])

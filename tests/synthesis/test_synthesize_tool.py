@@ -1,12 +1,12 @@
 """tools/synthesize.py: what it writes, that it goes on, and what it refuses."""
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from synthesis_world import tiny_model
+from tool_modules import load_tool
 
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
@@ -16,16 +16,12 @@ from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import Runtime
 from megasbp.training.checkpoint import checkpoint_tensors, save_checkpoint
 
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ("slots=8", "prefill_slots=2", "prefill_chunk=16", "maximum_tokens=40", "minimum_tokens=1")
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("synthesize_tool", ROOT / "tools" / "synthesize.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("synthesize")
 
 
 @pytest.fixture(scope="module")
