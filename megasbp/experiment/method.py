@@ -18,6 +18,7 @@ from megasbp.experiment.arms import Writer, share_of, writer_of, written_arms
 from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, ArmPlan, plan_arm, trained_arms
 from megasbp.experiment.context import Context, Corpus
 from megasbp.experiment.corpus_stages import continuation_corpus, make_corpus
+from megasbp.experiment.downstream_stages import downstream_stage
 from megasbp.experiment.gate_stages import gates_of, gates_stage
 from megasbp.experiment.gates import require_open
 from megasbp.experiment.ledger import equal_steps, ledger
@@ -57,6 +58,7 @@ class SeedResults:
     ledgers: dict[str, dict[str, Any]] = field(default_factory=dict)
     quality: dict[str, StageResult] = field(default_factory=dict)
     packed: dict[str, StageResult] = field(default_factory=dict)
+    downstream: dict[str, StageResult] = field(default_factory=dict)
 
 
 class Method:
@@ -240,6 +242,8 @@ class SeedStages:
                 results.packed[arm] = stages.packed
             results.trained[arm], results.losses[arm] = stages.trained, stages.losses
             results.best_losses[arm] = stages.best_losses
+            if self._method.recipe.evaluation.downstream.tasks:
+                results.downstream[arm] = stages.downstream
             results.plans[arm], results.ledgers[arm] = stages.plan, stages.ledger
         return results
 
@@ -322,3 +326,8 @@ class ArmStages:
     def best_losses(self) -> StageResult:
         """The losses of its weights with the lowest validation loss."""
         return best_losses_stage(self._seed.context, self._arm, self.trained, self.losses)
+
+    @cached_property
+    def downstream(self) -> StageResult:
+        """Its model's scores on the recipe's tasks."""
+        return downstream_stage(self._seed.context, self._arm, self.trained)

@@ -59,7 +59,7 @@ def parts(recipe: Recipe) -> list[Part]:
 
 
 def find_part(recipe: Recipe, name: str) -> Part:
-    """The part that makes a stage; "corpus", "seed-N/losses" and "seed-N/quality" make several.
+    """The part that makes a stage; "corpus", "seed-N/losses" and others make several.
 
     Args:
         name: of the part or the stage, with or without its folder; without it the first seed's is meant.
@@ -171,6 +171,10 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
             *(f"{losses}-{arm}" for arm in arms for losses in ("losses", "losses-best")),
         )
     )
+    if recipe.evaluation.downstream.tasks:
+        trained = tuple(name(f"train-{arm}") for arm in arms)
+        made = [f"downstream-{arm}" for arm in arms]
+        listed.append(part("downstream", "inference", trained, partial(_downstream, arms), *made))
     return listed
 
 
@@ -184,6 +188,10 @@ def _packed(arm: str, stages: SeedStages) -> object:
 
 def _trained(arm: str, stages: SeedStages) -> object:
     return stages.arm(arm).trained
+
+
+def _downstream(arms: tuple[str, ...], stages: SeedStages) -> object:
+    return [stages.arm(arm).downstream for arm in arms]
 
 
 def _embed_part(recipe: Recipe, seed: int) -> Part | None:

@@ -1,23 +1,16 @@
 """The shape of results.json: what the report reads and refuses; explained in docs/results-schema.md."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from megasbp.errors import InputError
+from megasbp.report.schema_parts import Count, Finite, Interval, Part
+from megasbp.report.schema_tasks import Downstream
 from megasbp.storage import read_json
 
 SCHEMA_VERSION = 2
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
-
-
-class Part(BaseModel):
-    """A part of the results. Keys that the report does not draw may stand beside those it does."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Source(Part):
@@ -129,16 +122,6 @@ class Synthesizer(Part):
     best_validation_loss: Finite | None = None
     trials: list[SynthesizerTrial] = []
     history: list[Point] = []
-
-
-class Interval(Part):
-    """An estimate with the bounds of its interval; null where there is none."""
-
-    estimate: Finite | None
-    low: Finite | None = None
-    high: Finite | None = None
-    level: Finite = 0.95
-    label: str = ""
 
 
 class SimilarityBin(Part):
@@ -356,6 +339,7 @@ class Results(Part):
     packing: dict[str, Packing] = {}
     arms: dict[str, Arm]
     contrasts: dict[str, Contrast] = {}
+    downstream: Downstream | None = None
     oracle_share: OracleShare | None = None
     data_efficiency: DataEfficiency | None = None
     quality: dict[str, dict[str, Any]] = {}

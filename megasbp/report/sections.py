@@ -8,6 +8,7 @@ from typing import Any
 from megasbp.experiment.arms import ARMS
 from megasbp.report import tables, text_tables
 from megasbp.report.charts import Line, Range, figure, histogram, interval_chart, line_chart
+from megasbp.report.downstream import downstream_table
 from megasbp.report.formats import arm_name, arms_in_order, count, gain_name, number, value_text
 from megasbp.report.glossary import GLOSSARY
 from megasbp.report.markup import Markup, element, join
@@ -87,6 +88,14 @@ def arms(results: Results) -> Markup:
     if equal.rows:
         parts.append(table(equal))
     return _section("arms", parts)
+
+
+def downstream(results: Results) -> Markup | None:
+    """Every arm on downstream tasks."""
+    if results.downstream is None:
+        return None
+    title = element("h2", "Downstream tasks")
+    return _section("downstream", [title, table(downstream_table(results))])
 
 
 def pairs(results: Results) -> Markup | None:

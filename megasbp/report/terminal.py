@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from megasbp.report import tables, text_tables
+from megasbp.report.downstream import downstream_table
 from megasbp.report.schema import Results, check_results
 from megasbp.report.verdict import verdict
 from megasbp.storage import publish_bytes
@@ -70,6 +71,7 @@ def _report(results: Results) -> Group:
         tables.contrasts_table(results),
         tables.data_efficiency_table(results),
         tables.equal_flops_table(results),
+        downstream_table(results),
     ]
     if results.pair_value and results.pair_value.tables:
         shown.append(text_tables.pair_value_table(results))
