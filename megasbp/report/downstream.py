@@ -48,9 +48,9 @@ def downstream_table(results: Results) -> Table:
     header = ["Task", "Arm", "Value \N{PLUS-MINUS SIGN} error", "Gain", "Interval of gain"]
     note = (
         f"By {found.harness if found else 'lm-eval'}. The gain is over the baseline, positive where the arm "
-        "is better, in percentage points or nats per byte; it is paired by seed and document, so its interval "
-        "is narrower than two errors suggest. Answer: the loss of the right answer, which separates models "
-        "whose accuracy is that of guessing. No gain here is a declared hypothesis, and there are many."
+        "is better, in percentage points or nats per byte; it is paired by seed and document, so that its "
+        "interval is narrower than two errors suggest. Answer: the loss of the right answer, which separates "
+        "models whose accuracy is that of guessing. No gain here is a declared hypothesis, and they are many."
     )
     return Table("Downstream tasks", header, rows, note, text_columns=2)
 

@@ -1,7 +1,7 @@
 """The tasks of this project: lm-eval's YAML files beside this package, and the user's files that they read.
 
-What a document asks of a model is made here too, by the rules of lm-eval, so that a recipe's cost and a
-damaged file are known without it and before anything is trained. lm-eval makes the requests that are measured.
+What a document asks of a model is made here too, by the rules of lm-eval, so that the cost of a recipe and a
+damaged file are known without it, before anything is trained. lm-eval makes the requests that are measured.
 """
 
 import ast
