@@ -4,6 +4,8 @@ import math
 from itertools import pairwise
 from typing import Any
 
+from fake_tasks import fake_downstream
+
 # Final validation loss (nats per token), decay of the curve, test loss (nats per byte), change per seed.
 ARMS = {
     "baseline": (4.576, 3.2, 1.3142, 0.0021),
@@ -344,6 +346,7 @@ def fake_results(
             ),
             "oracle vs baseline": contrast("oracle", "baseline", 0.0313, 0.0051, 2e-5, seeds, "descriptive"),
         },
+        "downstream": fake_downstream(),
         "oracle_share": {**share, "level": 0.95, "label": label(seeds)},
         "data_efficiency": multiplier(1.31) | {"best_validation": multiplier(1.24)},
         "quality": {
