@@ -1,6 +1,5 @@
 """Downstream scores of every arm with their errors, and its gain over the baseline, paired by document."""
 
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ from megasbp.experiment.method import SeedResults
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.statistics.intervals import Estimate, arm_loss, contrast
 from megasbp.experiment.statistics.losses import HeldOutLosses
+from megasbp.experiment.statistics.readings import reading
 
 # Of an answer: a loss, in the unit of the held-out loss.
 ANSWER = "answer_nats_per_byte"
-_READING = ("estimate", "low", "high", "level", "label", "standard_error")
 # Arm -> seed -> its scores on one task.
 Scores = dict[str, dict[int, TaskScores]]
 
@@ -59,7 +58,7 @@ def measures(scores: Scores, resamples: int) -> dict[str, dict[str, Any]]:
                 "value": _value(arm_loss(one, key, resamples=resamples), is_loss=name == ANSWER),
                 "gain": None
                 if arm == "baseline"
-                else _reading(contrast(one, losses["baseline"], key, resamples=resamples)),
+                else reading(contrast(one, losses["baseline"], key, resamples=resamples)),
             }
             for arm, one in losses.items()
         }
@@ -79,13 +78,8 @@ def _losses(by_seed: dict[int, TaskScores], measure: str) -> HeldOutLosses:
 
 
 def _value(loss: Estimate, is_loss: bool) -> dict[str, Any]:
-    values = _reading(loss)
+    values = reading(loss)
     if is_loss:
         return values
     # 0 - x and not -x, which is -0.0 where nothing is right.
     return {**values, "estimate": 0 - loss.estimate, "low": 0 - loss.high, "high": 0 - loss.low}
-
-
-def _reading(found: Estimate) -> dict[str, Any]:
-    whole = asdict(found)
-    return {name: whole[name] for name in _READING}

@@ -18,6 +18,7 @@ from megasbp.experiment.arms import Writer, share_of, writer_of, written_arms
 from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, ArmPlan, plan_arm, trained_arms
 from megasbp.experiment.context import Context, Corpus
 from megasbp.experiment.corpus_stages import continuation_corpus, make_corpus
+from megasbp.experiment.domain_stages import domains_stage
 from megasbp.experiment.downstream_stages import downstream_stage
 from megasbp.experiment.gate_stages import gates_of, gates_stage
 from megasbp.experiment.gates import require_open
@@ -59,6 +60,7 @@ class SeedResults:
     quality: dict[str, StageResult] = field(default_factory=dict)
     packed: dict[str, StageResult] = field(default_factory=dict)
     downstream: dict[str, StageResult] = field(default_factory=dict)
+    domains: StageResult | None = None
 
 
 class Method:
@@ -79,6 +81,11 @@ class Method:
     def corpus(self) -> Corpus:
         """Split, tokenizer, datasets and units: the same for every seed."""
         return make_corpus(self.recipe, self.workspace)
+
+    @cached_property
+    def domains(self) -> StageResult | None:
+        """The domains of the test documents, where the recipe names a field of them."""
+        return domains_stage(self.recipe, self.workspace, self.corpus.split)
 
     @cached_property
     def continuation_corpus(self) -> Corpus:
@@ -233,7 +240,7 @@ class SeedStages:
             self.pair_value,
             self.gates,
         )
-        results.quality["real"] = self.real_quality
+        results.quality["real"], results.domains = self.real_quality, self._method.domains
         for arm in trained_arms(self._method.recipe):
             stages = self.arm(arm)
             if stages.synthesis is not None and stages.quality is not None:

@@ -47,8 +47,9 @@ class Part:
 def parts(recipe: Recipe) -> list[Part]:
     """All parts of a recipe, each after those that it needs; the last one is the report."""
     multiples = (f"unique-x{multiple}" for multiple in recipe.budget.multiples)
-    corpus = ("split", "tokenizer", "datasets", "units", *multiples)
-    listed = [Part("corpus", "data", (), corpus, lambda method: method.corpus)]
+    domains = ("domains",) if recipe.corpus.domain_field else ()
+    corpus = ("split", "tokenizer", "datasets", "units", *multiples, *domains)
+    listed = [Part("corpus", "data", (), corpus, lambda method: (method.corpus, method.domains))]
     if "continuation" in recipe.budget.arms:
         name = "units-continuation"
         listed.append(Part(name, "data", ("corpus",), (name,), lambda method: method.continuation_corpus))

@@ -251,7 +251,11 @@ class Recipe(Section):
     def content(self) -> dict[str, Any]:
         """The recipe as JSON-serialisable values, without where it runs."""
         values = self.model_dump(mode="json", exclude={"runs", "shards", "parallel", "cluster"})
-        own = {"training": self.training.content(), "evaluation": self.evaluation.content()}
+        own = {
+            "corpus": self.corpus.content(),
+            "training": self.training.content(),
+            "evaluation": self.evaluation.content(),
+        }
         return {**values, **own}
 
     @property

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 
 from megasbp.errors import InputError
 from megasbp.report.schema_parts import Count, Finite, Interval, Part
-from megasbp.report.schema_tasks import Downstream
+from megasbp.report.schema_tasks import Domain, Downstream
 from megasbp.storage import read_json
 
 SCHEMA_VERSION = 2
@@ -340,6 +340,7 @@ class Results(Part):
     arms: dict[str, Arm]
     contrasts: dict[str, Contrast] = {}
     downstream: Downstream | None = None
+    domains: dict[str, Domain] = {}
     oracle_share: OracleShare | None = None
     data_efficiency: DataEfficiency | None = None
     quality: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""The parts of results.json that hold downstream tasks."""
+"""The parts of results.json that hold downstream tasks and domains of the held-out text."""
 
 from megasbp.report.schema_parts import Count, Finite, Interval, Part
 
@@ -14,6 +14,14 @@ class Measured(Part):
 
     value: Score
     gain: Score | None = None
+
+
+class Domain(Part):
+    """One domain of the test split: every arm's loss on it, in nats per byte."""
+
+    documents: Count
+    bytes: Count
+    arms: dict[str, Measured]
 
 
 class Task(Part):

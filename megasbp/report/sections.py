@@ -8,6 +8,7 @@ from typing import Any
 from megasbp.experiment.arms import ARMS
 from megasbp.report import tables, text_tables
 from megasbp.report.charts import Line, Range, figure, histogram, interval_chart, line_chart
+from megasbp.report.domains import domains_table
 from megasbp.report.downstream import downstream_table
 from megasbp.report.formats import arm_name, arms_in_order, count, gain_name, number, value_text
 from megasbp.report.glossary import GLOSSARY
@@ -84,9 +85,9 @@ def arms(results: Results) -> Markup:
         parts.append(table(tables.contrasts_table(results)))
     if results.data_efficiency:
         parts.append(table(tables.data_efficiency_table(results)))
-    equal = tables.equal_flops_table(results)
-    if equal.rows:
-        parts.append(table(equal))
+    for further in (tables.equal_flops_table(results), domains_table(results)):
+        if further.rows:
+            parts.append(table(further))
     return _section("arms", parts)
 
 

@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from megasbp.report import tables, text_tables
+from megasbp.report.domains import domains_table
 from megasbp.report.downstream import downstream_table
 from megasbp.report.schema import Results, check_results
 from megasbp.report.verdict import verdict
@@ -71,6 +72,7 @@ def _report(results: Results) -> Group:
         tables.contrasts_table(results),
         tables.data_efficiency_table(results),
         tables.equal_flops_table(results),
+        domains_table(results),
         downstream_table(results),
     ]
     if results.pair_value and results.pair_value.tables:

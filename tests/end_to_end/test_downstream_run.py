@@ -1,4 +1,4 @@
-"""Downstream tasks that are added to a finished run: nothing else is made again, and a kill changes no byte."""
+"""Downstream tasks added to a finished run: nothing else is made again, and a kill changes no byte."""
 
 import json
 import shutil

@@ -61,3 +61,9 @@ def fake_downstream() -> dict[str, Any]:
             },
         },
     }
+
+
+def fake_domains() -> dict[str, Any]:
+    """Two domains of the test split."""
+    arms = measured({"baseline": 1.31, "sbp": 1.30}, 0.02, -1)
+    return {name: {"documents": 500, "bytes": 245_000, "arms": arms} for name in ("book", "web")}
