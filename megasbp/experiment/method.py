@@ -32,6 +32,7 @@ from megasbp.experiment.synthesizer_stages import (
     tuned_synthesizers,
 )
 from megasbp.experiment.text_stages import quality_stage
+from megasbp.experiment.triple_stages import triples_stage
 from megasbp.experiment.work import arm_work
 from megasbp.parallel.runtime import Runtime
 
@@ -57,6 +58,7 @@ class SeedResults:
     ledgers: dict[str, dict[str, Any]] = field(default_factory=dict)
     quality: dict[str, StageResult] = field(default_factory=dict)
     packed: dict[str, StageResult] = field(default_factory=dict)
+    triples: StageResult | None = None
 
 
 class Method:
@@ -209,6 +211,16 @@ class SeedStages:
         """Quality of real text, to compare with."""
         return quality_stage(self.context, "real", None)
 
+    @cached_property
+    def triples(self) -> StageResult | None:
+        """Triples to read, of the first seed; None where there is no SBP, or the recipe asks for none."""
+        recipe = self._method.recipe
+        if self._seed != recipe.seeds[0] or "sbp" not in recipe.budget.arms or not recipe.evaluation.triples:
+            return None
+        synthesis = self.arm("sbp").synthesis
+        assert synthesis is not None
+        return triples_stage(self.context, self.pairs, synthesis, self.synthesizer("true"))
+
     def arm(self, arm: str) -> "ArmStages":
         """The stages of one arm."""
         if arm not in self._arms:
@@ -232,6 +244,7 @@ class SeedStages:
             self.gates,
         )
         results.quality["real"] = self.real_quality
+        results.triples = self.triples
         for arm in trained_arms(self._method.recipe):
             stages = self.arm(arm)
             if stages.synthesis is not None and stages.quality is not None:

@@ -139,6 +139,9 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
     for arm in written:
         before = (name(_WRITERS[str(writer_of(arm))]),)
         listed.append(part(f"synthesis-{arm}", "inference", before, partial(_synthesis, arm)))
+    if seed == first and "sbp" in arms and recipe.evaluation.triples:
+        before = (name("synthesis-sbp"),)
+        listed.append(part("triples", "inference", before, lambda stages: stages.triples))
     for arm in (arm for arm in arms if arm in _PACKED_FROM):
         listed.append(part(f"packed-{arm}", "data", (name(_PACKED_FROM[arm]),), partial(_packed, arm)))
     listed += [

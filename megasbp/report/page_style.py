@@ -37,8 +37,8 @@ code { font: .85em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; ove
 header {
   display: flex; flex-wrap: wrap; gap: .25rem 1rem; align-items: baseline; justify-content: space-between;
 }
-nav { margin: .5rem 0 1.75rem; font-size: .875rem; }
-nav a { margin-right: .9rem; white-space: nowrap; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem .9rem; margin: .5rem 0 1.75rem; font-size: .875rem; }
+nav a { white-space: nowrap; }
 
 .verdict { border-left: 4px solid var(--mark); padding: .15rem 0 .15rem 1.1rem; margin: 0 0 1.75rem; }
 .verdict.won { --mark: var(--won); }
@@ -111,6 +111,11 @@ button, select, input {
 button:hover:enabled { border-color: var(--soft); }
 button:disabled { opacity: .45; }
 :focus-visible { outline: 2px solid var(--sbp); outline-offset: 2px; }
+.controls label { font-size: .85rem; color: var(--soft); }
+.controls input[type=number] { width: 5rem; }
+mark { color: inherit; background: none; }
+mark.from-seed { background: color-mix(in srgb, var(--sbp) 22%, transparent); }
+mark.from-corpus { text-decoration: underline var(--soft); text-underline-offset: .2em; }
 input[type=search] { flex: 1 1 10rem; min-width: 8rem; }
 #place { min-width: 6rem; text-align: center; font-variant-numeric: tabular-nums; }
 .triple { border: 1px solid var(--rule); border-radius: .4rem; padding: .9rem 1.1rem; margin: .75rem 0; }

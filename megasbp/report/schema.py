@@ -324,6 +324,13 @@ class DataEfficiency(Multiplier):
     best_validation: Multiplier | None = None
 
 
+class Copied(Part):
+    """Stretches (first character, end) of a synthetic text that also stand in its seed, and in the corpus."""
+
+    seed: list[tuple[int, int]] = []
+    corpus: list[tuple[int, int]] = []
+
+
 class Triple(Part):
     """A seed document, its most similar true neighbour, and a document synthesised from it."""
 
@@ -331,6 +338,7 @@ class Triple(Part):
     seed: str
     neighbour: str
     synthetic: str
+    copied: Copied = Copied()
     similarity: Finite | None = None
     arm: str = ""
     filters: dict[str, bool | Finite | str] = {}
