@@ -191,6 +191,11 @@ class Recipe(Section):
                 f"budget.multiples asks for {largest} times corpus.unique, more than corpus.oracle, "
                 f"{self.corpus.oracle}; set corpus.oracle to at least {largest * self.corpus.unique}"
             )
+        if self.budget.multiples and self.corpus.unique_topics is not None:
+            raise ValueError(
+                "budget.multiples adds documents at random, but corpus.unique_topics makes the unique ones "
+                "whole topics; leave one of them out"
+            )
         size = self.corpus.vocabulary_size
         if size is not None and size > self.model.vocabulary_size:
             raise ValueError(

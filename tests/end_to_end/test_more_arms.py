@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import environment, megasbp_command, published
+from commands import environment, megasbp_command, published
 from kills import run_and_kill
 from small_run import write_recipe
 
