@@ -38,7 +38,7 @@ def estimate_disk(recipe: Recipe) -> DiskEstimate:
     documents = corpus.unique + corpus.oracle + corpus.validation + corpus.test + multiples
     per_document = budget.expected_tokens_per_document * token_bytes
     kept = recipe.training.keep_checkpoints + 1
-    trials = 1 + ("continuation" in budget.arms)
+    trials = 1 + sum(arm in budget.arms for arm in ("continuation", "second_round"))
     trained = len(trial_grid(recipe)) + seeds * (
         len(trained_arms(recipe)) + 1 + trials * len(recipe.synthesizer.learning_rates)
     )

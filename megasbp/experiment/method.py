@@ -14,12 +14,12 @@ from megasbp.experiment.arm_stages import (
     train_stage,
     trial_grid,
 )
-from megasbp.experiment.arms import Writer, share_of, writer_of, written_arms
+from megasbp.experiment.arms import Writer, first_written_arms, share_of, writer_of
 from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, ArmPlan, plan_arm, trained_arms
 from megasbp.experiment.context import Context, Corpus
 from megasbp.experiment.corpus_stages import continuation_corpus, make_corpus
-from megasbp.experiment.gate_stages import gates_of, gates_stage
-from megasbp.experiment.gates import require_open
+from megasbp.experiment.gate_stages import gates_of, gates_stage, round_gate_stage
+from megasbp.experiment.gates import Gate, require_open
 from megasbp.experiment.ledger import equal_steps, ledger
 from megasbp.experiment.packing_stages import packed_neighbours, packed_with_seeds
 from megasbp.experiment.pair_stages import continuation_context, embed_stage, pairs_stage
@@ -49,7 +49,7 @@ class SeedResults:
     synthesizers: dict[str, StageResult]
     synthesizer_trials: dict[str, list[StageResult]]
     pair_value: StageResult
-    gates: StageResult
+    gates: list[Gate]
     synthesis: dict[str, StageResult] = field(default_factory=dict)
     trained: dict[str, StageResult] = field(default_factory=dict)
     losses: dict[str, StageResult] = field(default_factory=dict)
@@ -168,9 +168,16 @@ class SeedStages:
         pairs = self.continuation_pairs
         return tuned_synthesizers(self.continuation_context, pairs, self.baseline, "synthesizer-continuation")
 
+    @cached_property
+    def second_synthesizers(self) -> list[StageResult]:
+        """Tuned on true pairs from the model of SBP, one for each learning rate."""
+        return tuned_synthesizers(self.context, self.pairs, self.arm("sbp").trained, "synthesizer-second")
+
     def synthesizer(self, kind: str) -> StageResult:
-        """The one that writes: of kind "true" or "continuation", the best, or "random"."""
+        """The one that writes: of kind "true", "continuation" or "second", the best, or "random"."""
         match kind:
+            case "second":
+                return best_synthesizer(self.second_synthesizers)
             case "random":
                 return self.random_synthesizer
             case "continuation":
@@ -192,11 +199,24 @@ class SeedStages:
     def gates(self) -> StageResult:
         """Whether arms with synthetic text are worth training."""
         quality = {"real": self.real_quality}
-        for arm in written_arms(self._method.recipe.budget.arms):
-            stage = self.arm(arm).quality
-            assert stage is not None
-            quality[arm] = stage
+        for arm in first_written_arms(self._method.recipe.budget.arms):
+            quality[arm] = self.arm(arm).quality_of_text
         return gates_stage(self.context, self.baseline, self.pair_value, quality)
+
+    @cached_property
+    def round_gate(self) -> StageResult:
+        """Whether a second round is worth training an arm on."""
+        synthesizers = {"first": self.synthesizer("true"), "second": self.synthesizer("second")}
+        quality = {
+            name: self.arm(arm).quality_of_text
+            for name, arm in (("first", "sbp"), ("second", "second_round"))
+        }
+        return round_gate_stage(self.context, synthesizers, quality)
+
+    def found_gates(self) -> list[Gate]:
+        """Every gate of this seed."""
+        second = "second_round" in self._method.recipe.budget.arms
+        return gates_of(self.gates) + (gates_of(self.round_gate) if second else [])
 
     def pass_gates(self) -> None:
         """Ends the run at a closed gate, where the recipe says so.
@@ -205,6 +225,15 @@ class SeedStages:
             ClosedGate: it does.
         """
         require_open(gates_of(self.gates), self._method.recipe.gates, self.context.name("gates"))
+
+    def pass_round_gate(self) -> None:
+        """As `pass_gates`, before the arm of the second round.
+
+        Raises:
+            ClosedGate: it does.
+        """
+        gates = gates_of(self.round_gate)
+        require_open(gates, self._method.recipe.gates, self.context.name("gate-second_round"))
 
     @cached_property
     def real_quality(self) -> StageResult:
@@ -232,6 +261,8 @@ class SeedStages:
         trials = {"true": self.true_synthesizers}
         if "continuation" in self._method.recipe.budget.arms:
             trials["continuation"] = self.continuation_synthesizers
+        if "second_round" in self._method.recipe.budget.arms:
+            trials["second"] = self.second_synthesizers
         results = SeedResults(
             self.context,
             self.chosen,
@@ -241,7 +272,7 @@ class SeedStages:
             {kind: self.synthesizer(kind) for kind in (*trials, "random")},
             trials,
             self.pair_value,
-            self.gates,
+            self.found_gates(),
         )
         results.quality["real"] = self.real_quality
         results.triples = self.triples
@@ -277,6 +308,12 @@ class ArmStages:
         return (
             None if self.synthesis is None else quality_stage(self._seed.context, self._arm, self.synthesis)
         )
+
+    @property
+    def quality_of_text(self) -> StageResult:
+        """`quality` of an arm for which text is written."""
+        assert self.quality is not None
+        return self.quality
 
     @cached_property
     def packed(self) -> StageResult | None:
@@ -324,6 +361,8 @@ class ArmStages:
         """Its model; with synthetic text only past the gates."""
         if share_of(self._arm) in {"synthetic", "seeded"}:
             self._seed.pass_gates()
+        if writer_of(self._arm) == "second":
+            self._seed.pass_round_gate()
         return train_stage(self._seed.context, self._arm, self._seed.chosen, self.shared, self._steps)
 
     @cached_property

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from megasbp.errors import InputError
-from megasbp.experiment.arms import share_of, writer_of, written_arms
+from megasbp.experiment.arms import first_written_arms, share_of, writer_of
 from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, trained_arms
 from megasbp.experiment.clean import record_used
 from megasbp.experiment.method import Method, SeedStages
@@ -21,6 +21,7 @@ _WRITERS = {
     "true": "synthesizer-true",
     "random": "synthesizer-random",
     "continuation": "synthesizer-continuation",
+    "second": "synthesizer-second",
     "untuned": "train-baseline",
 }
 
@@ -135,7 +136,7 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
                 lambda stages: stages.continuation_synthesizers,
             ),
         ]
-    written = written_arms(arms)
+    written = first_written_arms(arms)
     for arm in written:
         before = (name(_WRITERS[str(writer_of(arm))]),)
         listed.append(part(f"synthesis-{arm}", "inference", before, partial(_synthesis, arm)))
@@ -154,8 +155,11 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
         ),
         part("gates", "data", (name("pair-value"), name("quality")), lambda stages: stages.pass_gates()),
     ]
-    for arm in (arm for arm in arms if arm != "baseline"):
+    for arm in sorted((arm for arm in arms if arm != "baseline"), key=lambda arm: writer_of(arm) == "second"):
         match share_of(arm):
+            case "synthetic" if writer_of(arm) == "second":
+                listed += _second_round_parts(part, name)
+                before = (name("gate-second_round"), name(f"synthesis-{arm}"))
             case "synthetic":
                 before = (name("gates"), name(f"synthesis-{arm}"))
             case "seeded":
@@ -175,6 +179,28 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
         )
     )
     return listed
+
+
+def _second_round_parts(part: Callable[..., Part], name: Callable[[str], str]) -> list[Part]:
+    """What comes between the model of SBP and the arm of the second round."""
+    arm = "second_round"
+    return [
+        part(
+            "synthesizer-second",
+            "tuning",
+            (name("train-sbp"), name("pairs")),
+            lambda stages: stages.second_synthesizers,
+        ),
+        part(f"synthesis-{arm}", "inference", (name("synthesizer-second"),), partial(_synthesis, arm)),
+        part(
+            f"gate-{arm}",
+            "data",
+            (name(f"synthesis-{arm}"), name("quality")),
+            lambda stages: (stages.arm(arm).quality, stages.pass_round_gate()),
+            f"quality-{arm}",
+            f"gate-{arm}",
+        ),
+    ]
 
 
 def _synthesis(arm: str, stages: SeedStages) -> object:

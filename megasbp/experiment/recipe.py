@@ -68,6 +68,8 @@ class BudgetConfig(Section):
                     f"synthetic_share is {self.synthetic_share}, but arm 'seed_packing' reads a seed with "
                     "each synthetic document; set it below 0.5"
                 )
+        if "second_round" in self.arms and "sbp" not in self.arms:
+            raise ValueError("arm 'second_round' starts from the model of 'sbp'; name that before it")
         if any(low >= high for low, high in pairwise((1, *self.multiples))):
             raise ValueError(f"multiples are {list(self.multiples)}; set them ascending and above 1")
         return self

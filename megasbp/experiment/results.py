@@ -70,7 +70,7 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "tuning": _tuning(first),
         "synthesizer": {kind: _synthesizer(first, kind) for kind in first.synthesizers},
         "pair_value": _pair_value(first),
-        "gates": {str(one.context.seed): one.gates.facts["gates"] for one in seeds},
+        "gates": {str(one.context.seed): [asdict(gate) for gate in one.gates] for one in seeds},
         "synthesis": {arm: _synthesis(first, arm) for arm in first.synthesis},
         **({"packing": {arm: stage.facts for arm, stage in first.packed.items()}} if first.packed else {}),
         "arms": {arm: _arm(recipe, seeds, arm, held_out[arm], at_best[arm]) for arm in trained_arms(recipe)},

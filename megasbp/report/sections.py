@@ -20,6 +20,7 @@ _SYNTHESIZER_STYLES = {
     "true": "arm-sbp",
     "random": "arm-random_pairs",
     "continuation": "arm-continuation",
+    "second": "arm-second_round",
 }
 
 
