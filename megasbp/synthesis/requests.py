@@ -40,16 +40,20 @@ class Marks:
     hash: str
 
 
-def locate_requests(requests: np.ndarray, documents: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def locate_requests(
+    requests: np.ndarray, documents: int, seed: int, draws_per_seed: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """The seed document and the draw of each request.
 
-    Draw w asks for the w-th document of every seed, in an order of its own. So a run that stops anywhere has
-    used each seed document equally often, up to one.
+    Round w asks for the next `draws_per_seed` documents of every seed, one after the other, and visits the
+    seeds in an order of its own. So a run that stops anywhere has used each seed equally often, up to one
+    round; with more draws in a round it has used fewer seeds, if it stops before the first round's end.
 
     Args:
         requests: int64 [n], each >= 0.
         documents: number of seed documents.
         seed: of the run.
+        draws_per_seed: draws of a seed in one round.
 
     Returns:
         Seed documents int64 [n] in [0, documents) and draws int64 [n].
@@ -59,8 +63,9 @@ def locate_requests(requests: np.ndarray, documents: int, seed: int) -> tuple[np
     """
     if documents < 1:
         raise InputError("the seed dataset holds 0 documents; synthesis needs at least 1")
-    order = core.epoch_order(requests, documents, derive_key(seed, "synthesis", "seed order"))
-    return order, requests // documents
+    visits, within = np.divmod(requests, draws_per_seed)
+    order = core.epoch_order(visits, documents, derive_key(seed, "synthesis", "seed order"))
+    return order, visits // documents * draws_per_seed + within
 
 
 def build_prompt(seed_tokens: np.ndarray, tokenizer: TokenMarks, context: int) -> np.ndarray:
@@ -82,17 +87,19 @@ class Prompts:
         seed_dataset: documents d1; None writes without a seed, as the model writes any document.
         tokenizer: of the marks.
         context: positions of prompt and document together.
+        draws_per_seed: see `locate_requests`.
     """
 
     seed_dataset: IndexedDataset | None
     tokenizer: TokenMarks
     context: int
+    draws_per_seed: int = 1
 
     def locate(self, requests: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """As `locate_requests`; without seeds the document is `NO_SEED` and each request its own draw."""
         if self.seed_dataset is None:
             return np.full(len(requests), NO_SEED, np.int64), requests
-        return locate_requests(requests, len(self.seed_dataset), seed)
+        return locate_requests(requests, len(self.seed_dataset), seed, self.draws_per_seed)
 
     def seed_tokens(self, seed_document: int) -> np.ndarray:
         """Tokens of a seed document without its marks, integers [n]; none for `NO_SEED`."""
