@@ -39,7 +39,8 @@ def estimate_disk(recipe: Recipe) -> DiskEstimate:
     per_document = budget.expected_tokens_per_document * token_bytes
     kept = recipe.training.keep_checkpoints + 1
     trials = 1 + sum(arm in budget.arms for arm in ("continuation", "second_round"))
-    trained = len(trial_grid(recipe)) + seeds * (
+    tuned_arms = len(trained_arms(recipe)) if recipe.tuning.arms == "each" else 1
+    trained = tuned_arms * len(trial_grid(recipe)) + seeds * (
         len(trained_arms(recipe)) + 1 + trials * len(recipe.synthesizer.learning_rates)
     )
     writers = len(written_arms(budget.arms))

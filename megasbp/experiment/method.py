@@ -9,6 +9,7 @@ from megasbp.experiment.arm_stages import (
     Chosen,
     arm_tokens,
     best_losses_stage,
+    best_setting,
     losses_stage,
     synthesis_stage,
     train_stage,
@@ -59,6 +60,7 @@ class SeedResults:
     quality: dict[str, StageResult] = field(default_factory=dict)
     packed: dict[str, StageResult] = field(default_factory=dict)
     triples: StageResult | None = None
+    arm_trials: dict[str, list[StageResult]] = field(default_factory=dict)
 
 
 class Method:
@@ -112,19 +114,20 @@ class SeedStages:
     @cached_property
     def trials(self) -> list[StageResult]:
         """The first seed's baselines at all settings of the grid; of other seeds none."""
-        if self._seed != self._method.recipe.seeds[0]:
+        if self is not self.first:
             return []
         return [train_stage(self.context, "baseline", trial) for trial in trial_grid(self._method.recipe)]
 
     @cached_property
     def chosen(self) -> Chosen:
-        """The settings with the first seed's lowest validation loss at the end of the budget."""
+        """The settings of the first seed's best baseline."""
         grid = trial_grid(self._method.recipe)
-        if len(grid) == 1:
-            return grid[0]
-        trials = self._method.seed(self._method.recipe.seeds[0]).trials
-        losses = [trial.facts["final_validation_loss"] for trial in trials]
-        return grid[losses.index(min(losses))]
+        return grid[0] if len(grid) == 1 else best_setting(grid, self.first.trials)
+
+    @property
+    def first(self) -> "SeedStages":
+        """The seed on which settings are tried."""
+        return self._method.seed(self._method.recipe.seeds[0])
 
     @cached_property
     def baseline(self) -> StageResult:
@@ -285,6 +288,8 @@ class SeedStages:
             results.trained[arm], results.losses[arm] = stages.trained, stages.losses
             results.best_losses[arm] = stages.best_losses
             results.plans[arm], results.ledgers[arm] = stages.plan, stages.ledger
+            if stages.trials:
+                results.arm_trials[arm] = stages.trials
         return results
 
 
@@ -344,8 +349,12 @@ class ArmStages:
     def ledger(self) -> dict[str, Any]:
         """Both of its ledgers."""
         recipe = self._seed.context.recipe
-        sweep_tokens = (len(trial_grid(recipe)) - 1) * self._seed.baseline.facts["input_tokens"]
-        return ledger(recipe, self.plan, arm_work(recipe, self._seed, self._arm), sweep_tokens)
+        work = arm_work(recipe, self._seed, self._arm)
+        # Tried were the settings of this arm, and of the baseline where these are used or that model is.
+        tried = self.plan.total_tokens if self._is_tuned else 0
+        if not self._is_tuned or work.pretraining_tokens:
+            tried += self._seed.baseline.facts["input_tokens"]
+        return ledger(recipe, self.plan, work, (len(trial_grid(recipe)) - 1) * tried)
 
     @cached_property
     def _steps(self) -> int | None:
@@ -356,14 +365,38 @@ class ArmStages:
             self._seed.context.recipe, self._seed.arm("sbp").ledger, EQUAL_FLOPS_ARMS[self._arm]
         )
 
+    @property
+    def _is_tuned(self) -> bool:
+        """Whether it has trials of its own."""
+        each = self._seed.context.recipe.tuning.arms == "each"
+        return each and self._arm != "baseline" and self._arm not in EQUAL_FLOPS_ARMS
+
+    @cached_property
+    def trials(self) -> list[StageResult]:
+        """Its models at all settings of the grid, where it has trials of its own; of the first seed."""
+        if not self._is_tuned or self._seed is not self._seed.first:
+            return []
+        return [self._train(trial) for trial in trial_grid(self._seed.context.recipe)]
+
+    @cached_property
+    def chosen(self) -> Chosen:
+        """The best of its trials, or the baseline's settings."""
+        if not self._is_tuned:
+            return self._seed.chosen
+        grid = trial_grid(self._seed.context.recipe)
+        return grid[0] if len(grid) == 1 else best_setting(grid, self._seed.first.arm(self._arm).trials)
+
     @cached_property
     def trained(self) -> StageResult:
         """Its model; with synthetic text only past the gates."""
+        return self._train(self.chosen)
+
+    def _train(self, chosen: Chosen) -> StageResult:
         if share_of(self._arm) in {"synthetic", "seeded"}:
             self._seed.pass_gates()
         if writer_of(self._arm) == "second":
             self._seed.pass_round_gate()
-        return train_stage(self._seed.context, self._arm, self._seed.chosen, self.shared, self._steps)
+        return train_stage(self._seed.context, self._arm, chosen, self.shared, self._steps)
 
     @cached_property
     def losses(self) -> StageResult:

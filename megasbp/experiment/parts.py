@@ -168,6 +168,8 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
                 before = (name(f"packed-{arm}"),)
             case _:
                 before = (name("synthesis-sbp"),) if arm in EQUAL_FLOPS_ARMS else (tuned,)
+        if recipe.tuning.arms == "each" and seed != first and arm not in EQUAL_FLOPS_ARMS:
+            before = (*before, f"seed-{first}/train-{arm}")
         listed.append(part(f"train-{arm}", "training", before, partial(_trained, arm)))
     listed.append(
         part(

@@ -49,7 +49,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "tokens_are": "exact" if exact else "estimated",
         "corpus_tokens": tokens,
         "batch_tokens": recipe.training.global_batch * recipe.training.sequence_length,
-        "trials": len(trial_grid(recipe)),
+        "trials": {"settings": len(trial_grid(recipe)), "arms": recipe.tuning.arms},
         "arms": arms,
         "stages": _stages(recipe, tokens),
         "disk": {

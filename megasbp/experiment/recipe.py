@@ -76,13 +76,17 @@ class BudgetConfig(Section):
 
 
 class TuningConfig(Section):
-    """Grid of the baseline; the best final validation loss of the first seed is used by every arm and seed.
+    """Grid of the optimiser; the setting with the lowest final validation loss of the first seed is taken.
 
     Attributes:
+        arms: "baseline" tries the grid on the baseline, and every arm and seed uses what is best for it, so
+            that any error of the choice speaks against the other arms. "each" gives every arm as many trials
+            of its own; what the synthesizers start from stays the baseline's.
         learning_rates: peaks tried; empty keeps `training.learning_rate`.
         weight_decays: tried with each peak; empty keeps `training.weight_decay`.
     """
 
+    arms: Literal["baseline", "each"] = "baseline"
     learning_rates: tuple[float, ...] = ()
     weight_decays: tuple[float, ...] = ()
 

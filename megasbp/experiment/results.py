@@ -158,15 +158,26 @@ def _pairing(recipe: Recipe, first: SeedResults) -> dict[str, Any]:
 
 
 def _tuning(first: SeedResults) -> dict[str, Any]:
-    trials = [
+    own = {
+        arm: {
+            "trials": _trials(trials),
+            "chosen": {name: first.trained[arm].facts[name] for name in asdict(first.chosen)},
+        }
+        for arm, trials in first.arm_trials.items()
+    }
+    of_baseline = {"trials": _trials(first.trials), "chosen": asdict(first.chosen)}
+    return of_baseline | ({"arms": own} if own else {})
+
+
+def _trials(stages: list[StageResult]) -> list[dict[str, Any]]:
+    return [
         {
             "learning_rate": trial.facts["learning_rate"],
             "weight_decay": trial.facts["weight_decay"],
             "validation_loss": trial.facts["final_validation_loss"],
         }
-        for trial in first.trials
+        for trial in stages
     ]
-    return {"trials": trials, "chosen": asdict(first.chosen)}
 
 
 def _synthesizer(first: SeedResults, kind: str) -> dict[str, Any]:

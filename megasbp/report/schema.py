@@ -91,11 +91,17 @@ class Setting(Part):
     weight_decay: Finite | None = None
 
 
-class Tuning(Part):
-    """Grid of the baseline."""
+class Grid(Part):
+    """Settings tried and the one taken."""
 
     trials: list[Trial] = []
     chosen: Setting | None = None
+
+
+class Tuning(Grid):
+    """Grid of the baseline, and of the other arms where each has trials of its own."""
+
+    arms: dict[str, Grid] = {}
 
 
 class Point(Part):
