@@ -11,6 +11,7 @@ from megasbp.experiment.clean import record_used
 from megasbp.experiment.method import Method, SeedStages
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.results import publish_results
+from megasbp.experiment.text_measures import measuring_parts
 from megasbp.launch.config import Kind
 
 REPORT = "report"
@@ -151,6 +152,8 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
         ),
         part("gates", "data", (name("pair-value"), name("quality")), lambda stages: stages.pass_gates()),
     ]
+    for one in measuring_parts(recipe):
+        listed.append(part(one.name, one.kind, tuple(map(name, one.needs)), one.make, *one.stages))
     for arm in (arm for arm in arms if arm != "baseline"):
         match share_of(arm):
             case "synthetic":

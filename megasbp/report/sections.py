@@ -11,7 +11,9 @@ from megasbp.report.charts import Line, Range, figure, histogram, interval_chart
 from megasbp.report.formats import arm_name, arms_in_order, count, gain_name, number, value_text
 from megasbp.report.glossary import GLOSSARY
 from megasbp.report.markup import Markup, element, join
+from megasbp.report.relation_tables import relation_table
 from megasbp.report.schema import Contrast, Histogram, Point, Results, Triple
+from megasbp.report.text_sections import relation_figures
 from megasbp.report.units import quantity
 from megasbp.report.verdict import verdict
 
@@ -161,6 +163,9 @@ def synthetic_text(results: Results) -> Markup | None:
         parts.append(table(text_tables.synthesis_table(results)))
     if results.packing:
         parts.append(table(text_tables.packing_table(results)))
+    if results.relation:
+        parts.append(table(relation_table(results.relation)))
+        parts.append(element("div", *relation_figures(results.relation), class_="pair"))
     if results.quality:
         parts += [table(text_tables.quality_table(results)), table(text_tables.paper_table())]
     return _section("synthetic", [element("h2", "Synthetic text"), *parts]) if parts else None

@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from megasbp.report import tables, text_tables
+from megasbp.report.relation_tables import relation_table
 from megasbp.report.schema import Results, check_results
 from megasbp.report.verdict import verdict
 from megasbp.storage import publish_bytes
@@ -77,6 +78,8 @@ def _report(results: Results) -> Group:
         shown.append(text_tables.synthesis_table(results))
     if results.packing:
         shown.append(text_tables.packing_table(results))
+    if results.relation:
+        shown.append(relation_table(results.relation))
     if results.quality:
         shown.append(text_tables.quality_table(results))
     shown += [tables.plans_table(results), tables.flops_table(results)]

@@ -4,6 +4,8 @@ import math
 from itertools import pairwise
 from typing import Any
 
+from text_fixture import text_measures
+
 # Final validation loss (nats per token), decay of the curve, test loss (nats per byte), change per seed.
 ARMS = {
     "baseline": (4.576, 3.2, 1.3142, 0.0021),
@@ -351,6 +353,7 @@ def fake_results(
             "sbp": text_quality(0.031, 0.003),
             "random_pairs": text_quality(0.034, 0.001),
         },
+        **text_measures(),
         "triples": [triple(number) for number in range(9)],
         "what_this_run_can_show": (
             "This run is far below the scale of the paper. It can show that the pipeline works and which way "

@@ -1,0 +1,24 @@
+"""The recipe's [quality] section."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class QualityConfig(BaseModel):
+    """What is measured on the synthetic text, beside what needs no setting.
+
+    Attributes:
+        documents: of each arm, the first so many accepted documents are embedded, for the relation to their
+            seeds and the shift of topics.
+        candidates: documents among which a text has to find its seed, the seed among them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    documents: int = Field(2000, ge=2)
+    candidates: int = Field(1000, ge=2)
+
+    def content(self) -> dict[str, Any]:
+        """The settings other than the defaults, JSON-serialisable: a new setting changes no old hash."""
+        return self.model_dump(mode="json", exclude_defaults=True)

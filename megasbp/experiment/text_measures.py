@@ -1,0 +1,96 @@
+"""What is measured on one seed's synthetic text: which stage is made from which."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from megasbp.experiment.arms import is_seeded, written_arms
+from megasbp.experiment.recipe import Recipe
+from megasbp.experiment.relation_stages import embed_text_stage, relation_stage
+from megasbp.experiment.stages import StageResult
+from megasbp.launch.config import Kind
+
+if TYPE_CHECKING:
+    from megasbp.experiment.method import SeedStages
+
+
+@dataclass(frozen=True)
+class MeasuringPart:
+    """A part of a recipe, as `megasbp.experiment.parts.Part`, with names below a seed's folder."""
+
+    name: str
+    kind: Kind
+    needs: tuple[str, ...]
+    stages: tuple[str, ...]
+    make: "Callable[[SeedStages], object]"
+
+
+def measuring_parts(recipe: Recipe) -> list[MeasuringPart]:
+    """The parts that make what `TextMeasures` has."""
+    written = written_arms(recipe.budget.arms)
+    seeded = [arm for arm in written if is_seeded(arm)]
+    listed = []
+    if recipe.pairing.embedder != "none" and seeded:
+        listed.append(
+            MeasuringPart(
+                "relation",
+                "inference",
+                ("pairs", *(f"synthesis-{arm}" for arm in seeded)),
+                (*(f"embed-{arm}" for arm in seeded), "relation"),
+                lambda seed: seed.measures.relation,
+            )
+        )
+    return listed
+
+
+def measured(stages: Mapping[str, StageResult]) -> dict[str, Any]:
+    """What the results say of these stages, from `TextMeasures.all`."""
+    found = {}
+    if "relation" in stages:
+        facts = stages["relation"].facts
+        found["relation"] = {"embedder": facts["embedder"], **facts["relation"]}
+    return found
+
+
+class TextMeasures:
+    """Stages that no training waits for."""
+
+    def __init__(self, seed: "SeedStages", recipe: Recipe) -> None:
+        self._seed, self._recipe = seed, recipe
+        self._written = written_arms(recipe.budget.arms)
+        self._embedded: dict[str, StageResult] = {}
+
+    def embedded(self, arm: str) -> StageResult:
+        """Vectors of an arm's text; only where the recipe names an embedder."""
+        if arm not in self._embedded:
+            embed = self._seed.embed
+            assert embed is not None
+            self._embedded[arm] = embed_text_stage(
+                self._seed.context, arm, self._synthesis(arm), embed, self._seed.embedding_model
+            )
+        return self._embedded[arm]
+
+    @cached_property
+    def relation(self) -> StageResult | None:
+        """Whether texts show their seeds; None without an embedder, or an arm whose writer reads seeds."""
+        arms = [arm for arm in self._written if is_seeded(arm)]
+        if self._seed.embed is None or not arms:
+            return None
+        return relation_stage(
+            self._seed.context,
+            self._seed.pairs,
+            self._seed.embed,
+            {arm: self._synthesis(arm) for arm in arms},
+            {arm: self.embedded(arm) for arm in arms},
+        )
+
+    def all(self) -> dict[str, StageResult]:
+        """The stages that the results are assembled from, by name."""
+        stages = {"relation": self.relation}
+        return {name: stage for name, stage in stages.items() if stage is not None}
+
+    def _synthesis(self, arm: str) -> StageResult:
+        stage = self._seed.arm(arm).synthesis
+        assert stage is not None
+        return stage

@@ -1,0 +1,26 @@
+"""What the report shows of the synthetic text beside its quality."""
+
+from fixture import fake_results
+
+from megasbp.report.page import page
+from megasbp.report.terminal import terminal_table
+
+
+def test_the_relation_stands_beside_real_text_and_chance() -> None:
+    text = terminal_table(fake_results())
+    assert "Does the text know its seed? Seeds found among 1,000 documents" in text
+    assert "Seed found first 13.30% 0.15% 30.10% 0.10% 0.10%" in " ".join(text.split())
+    assert "12.0% to 14.6%" in text
+
+
+def test_the_page_draws_the_similarity_of_each_kind_of_text_and_the_worth_by_similarity() -> None:
+    html = page(fake_results())
+    for name in ("SBP", "Random pairs", "True partner", "Any document"):
+        assert f"{name}: similarity to the seed." in html
+    assert "Worth by similarity: new target" in html
+
+
+def test_results_without_these_measures_are_drawn() -> None:
+    results = fake_results()
+    del results["relation"]
+    assert "Does the text know its seed?" not in terminal_table(results) + page(results)
