@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from megasbp.experiment.arms import is_seeded, written_arms
+from megasbp.experiment.duplicate_stages import duplicates_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.relation_stages import embed_text_stage, relation_stage
 from megasbp.experiment.stages import StageResult
@@ -41,6 +42,11 @@ def measuring_parts(recipe: Recipe) -> list[MeasuringPart]:
                 lambda seed: seed.measures.relation,
             )
         )
+    if written:
+        needs = tuple(f"synthesis-{arm}" for arm in written)
+        listed.append(
+            MeasuringPart("duplicates", "data", needs, ("duplicates",), lambda seed: seed.measures.duplicates)
+        )
     return listed
 
 
@@ -51,6 +57,14 @@ def measured(stages: Mapping[str, StageResult]) -> dict[str, Any]:
         facts = stages["relation"].facts
         found["relation"] = {"embedder": facts["embedder"], **facts["relation"]}
     return found
+
+
+def with_measures(quality: dict[str, Any], stages: Mapping[str, StageResult]) -> dict[str, Any]:
+    """Figures of quality by name of the text, with those that these stages add to them."""
+    if "duplicates" not in stages:
+        return quality
+    shares = stages["duplicates"].facts["near_duplicates_at"]
+    return {name: {**one, "near_duplicates_at": shares[name]} for name, one in quality.items()}
 
 
 class TextMeasures:
@@ -85,9 +99,16 @@ class TextMeasures:
             {arm: self.embedded(arm) for arm in arms},
         )
 
+    @cached_property
+    def duplicates(self) -> StageResult | None:
+        """Near-duplicates among the first N documents; None where no arm has synthetic text."""
+        if not self._written:
+            return None
+        return duplicates_stage(self._seed.context, {arm: self._synthesis(arm) for arm in self._written})
+
     def all(self) -> dict[str, StageResult]:
         """The stages that the results are assembled from, by name."""
-        stages = {"relation": self.relation}
+        stages = {"relation": self.relation, "duplicates": self.duplicates}
         return {name: stage for name, stage in stages.items() if stage is not None}
 
     def _synthesis(self, arm: str) -> StageResult:

@@ -43,6 +43,7 @@ QUALITY_NAMES = {
     "length_characters": "Characters per document",
     "repeated_share": "Documents that repeat a passage",
     "near_duplicate_share": "Near-duplicates within the set",
+    "near_duplicates_at": "Near-duplicates among the first",
     "distinct": "Distinct n-grams, n",
     "seed_copy": "Copied from the seed",
     "corpus_copy": "Copied from the corpus",
@@ -60,7 +61,7 @@ FIGURE_NAMES = {
 }
 # Which figures of quality are shares, by their last key or by their group.
 _SHARES = ("_share", "mean_coverage")
-_SHARE_GROUPS = ("distinct", "novel")
+_SHARE_GROUPS = ("distinct", "novel", "near_duplicates_at")
 
 
 def pair_value_table(results: Results) -> Table:
@@ -194,7 +195,8 @@ def quality_table(results: Results) -> Table:
         ["Measure", *("Real" if name == "real" else arm_name(name) for name in columns)],
         rows,
         "Real text is held-out text: what it shares with the corpus is what any new document would. Distinct "
-        "n-grams and near-duplicates depend on the size of the set.",
+        "n-grams and near-duplicates depend on the size of the set. Among the first N, real text is N of the "
+        "oracle's documents.",
     )
 
 

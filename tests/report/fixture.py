@@ -203,6 +203,7 @@ def text_quality(repeated: float, seed_copy: float | None) -> dict[str, Any]:
         "length_characters": None,
         "repeated_share": repeated,
         "near_duplicate_share": repeated / 4,
+        "near_duplicates_at": {"1000": repeated / 4},
         "distinct": {"1": 0.0262, "4": 0.8713},
         "seed_copy": None
         if seed_copy is None

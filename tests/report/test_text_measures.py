@@ -20,6 +20,11 @@ def test_the_page_draws_the_similarity_of_each_kind_of_text_and_the_worth_by_sim
     assert "Worth by similarity: new target" in html
 
 
+def test_near_duplicates_stand_beside_those_of_as_much_real_text() -> None:
+    row = "Near-duplicates among the first: 1000 0.4% 0.8% 0.9%"
+    assert row in " ".join(terminal_table(fake_results()).split())
+
+
 def test_results_without_these_measures_are_drawn() -> None:
     results = fake_results()
     del results["relation"]
