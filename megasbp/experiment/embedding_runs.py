@@ -12,6 +12,8 @@ from megasbp.storage import Manifest, hash_object
 
 # Folder of a stage of vectors that holds what the embedder has learnt from the corpus.
 FITTED = "fitted"
+# Folder of the vectors of synthetic text.
+SYNTHETIC = "synthetic"
 
 
 def embed_dataset(

@@ -152,8 +152,8 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
         ),
         part("gates", "data", (name("pair-value"), name("quality")), lambda stages: stages.pass_gates()),
     ]
-    for one in measuring_parts(recipe):
-        listed.append(part(one.name, one.kind, tuple(map(name, one.needs)), one.make, *one.stages))
+    for one in measuring_parts(recipe, seed, embed.name if embed else None):
+        listed.append(part(one.name, one.kind, one.needs, one.make, *one.stages))
     for arm in (arm for arm in arms if arm != "baseline"):
         match share_of(arm):
             case "synthetic":

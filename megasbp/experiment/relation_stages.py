@@ -10,13 +10,11 @@ import pyarrow.parquet as pq
 from megasbp.addressing import derive_key
 from megasbp.evaluation.relation import Candidates, Queries, relation
 from megasbp.experiment.context import Context, best_checkpoint, open_dataset
-from megasbp.experiment.embedding_runs import FITTED, embed_dataset, open_vectors
+from megasbp.experiment.embedding_runs import FITTED, SYNTHETIC, embed_dataset, open_vectors
 from megasbp.experiment.stages import StageResult
 from megasbp.pairing.embedding_shards import agreed_facts, forget_embedder
 from megasbp.pairing.table import read_pairs
 from megasbp.storage import read_manifest
-
-_SYNTHETIC = "synthetic"
 
 
 def embed_text_stage(
@@ -36,7 +34,7 @@ def embed_text_stage(
         assert manifest is not None
         fitted = StageResult(embed.folder / FITTED, manifest)
         checkpoint = None if baseline is None else best_checkpoint(baseline)
-        manifests = embed_dataset(context, dataset, folder / _SYNTHETIC, fitted, checkpoint, limit)
+        manifests = embed_dataset(context, dataset, folder / SYNTHETIC, fitted, checkpoint, limit)
         forget_embedder()
         return agreed_facts(manifests)
 
@@ -68,7 +66,7 @@ def relation_stage(
 
     def make(folder: Path) -> dict[str, Any]:
         seeds = {arm: _accepted_seeds(stage) for arm, stage in synthesis.items()}
-        vectors = {arm: open_vectors(stage, _SYNTHETIC) for arm, stage in embedded.items()}
+        vectors = {arm: open_vectors(stage, SYNTHETIC) for arm, stage in embedded.items()}
         units = open_vectors(embed, "unique")
         partners = _partners(read_pairs(pairs.folder / "train.parquet"))
         related = _related(partners, context.corpus.unit_parents("unique"))

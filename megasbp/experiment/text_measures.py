@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from megasbp.experiment.arms import is_seeded, written_arms
@@ -10,6 +10,7 @@ from megasbp.experiment.duplicate_stages import duplicates_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.relation_stages import embed_text_stage, relation_stage
 from megasbp.experiment.stages import StageResult
+from megasbp.experiment.topic_stages import topics_stage
 from megasbp.launch.config import Kind
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MeasuringPart:
-    """A part of a recipe, as `megasbp.experiment.parts.Part`, with names below a seed's folder."""
+    """A part of a recipe, as `experiment.parts.Part`; its own name and stages are below a seed's folder."""
 
     name: str
     kind: Kind
@@ -27,27 +28,43 @@ class MeasuringPart:
     make: "Callable[[SeedStages], object]"
 
 
-def measuring_parts(recipe: Recipe) -> list[MeasuringPart]:
-    """The parts that make what `TextMeasures` has."""
+def measuring_parts(recipe: Recipe, seed: int, embed: str | None) -> list[MeasuringPart]:
+    """The parts that make what `TextMeasures` has.
+
+    Args:
+        embed: the part that embeds the corpus; None when the recipe names no embedder.
+    """
     written = written_arms(recipe.budget.arms)
     seeded = [arm for arm in written if is_seeded(arm)]
+
+    def names(stage: str, arms: list[str]) -> tuple[str, ...]:
+        return tuple(f"seed-{seed}/{stage}-{arm}" for arm in arms)
+
+    def part(
+        name: str, kind: Kind, needs: tuple[str, ...], make: "Callable[[SeedStages], object]"
+    ) -> MeasuringPart:
+        return MeasuringPart(name, kind, needs, (name,), make)
+
     listed = []
-    if recipe.pairing.embedder != "none" and seeded:
-        listed.append(
-            MeasuringPart(
-                "relation",
-                "inference",
-                ("pairs", *(f"synthesis-{arm}" for arm in seeded)),
-                (*(f"embed-{arm}" for arm in seeded), "relation"),
-                lambda seed: seed.measures.relation,
+    if embed is not None:
+        for arm in written:
+            needs = (embed, *names("synthesis", [arm]))
+            listed.append(part(f"embed-{arm}", "inference", needs, partial(_embedded, arm)))
+        if seeded:
+            needs = (f"seed-{seed}/pairs", *names("embed", seeded))
+            listed.append(part("relation", "data", needs, lambda stages: stages.measures.relation))
+        if written:
+            listed.append(
+                part("topics", "data", names("embed", written), lambda stages: stages.measures.topics)
             )
-        )
     if written:
-        needs = tuple(f"synthesis-{arm}" for arm in written)
-        listed.append(
-            MeasuringPart("duplicates", "data", needs, ("duplicates",), lambda seed: seed.measures.duplicates)
-        )
+        needs = names("synthesis", written)
+        listed.append(part("duplicates", "data", needs, lambda stages: stages.measures.duplicates))
     return listed
+
+
+def _embedded(arm: str, stages: "SeedStages") -> object:
+    return stages.measures.embedded(arm)
 
 
 def measured(stages: Mapping[str, StageResult]) -> dict[str, Any]:
@@ -56,6 +73,8 @@ def measured(stages: Mapping[str, StageResult]) -> dict[str, Any]:
     if "relation" in stages:
         facts = stages["relation"].facts
         found["relation"] = {"embedder": facts["embedder"], **facts["relation"]}
+    if "topics" in stages:
+        found["topics"] = stages["topics"].facts["topics"]
     return found
 
 
@@ -100,6 +119,14 @@ class TextMeasures:
         )
 
     @cached_property
+    def topics(self) -> StageResult | None:
+        """The shift of topics; None without an embedder or synthetic text."""
+        if self._seed.embed is None or not self._written:
+            return None
+        embedded = {arm: self.embedded(arm) for arm in self._written}
+        return topics_stage(self._seed.context, self._seed.embed, embedded)
+
+    @cached_property
     def duplicates(self) -> StageResult | None:
         """Near-duplicates among the first N documents; None where no arm has synthetic text."""
         if not self._written:
@@ -108,7 +135,7 @@ class TextMeasures:
 
     def all(self) -> dict[str, StageResult]:
         """The stages that the results are assembled from, by name."""
-        stages = {"relation": self.relation, "duplicates": self.duplicates}
+        stages = {"relation": self.relation, "topics": self.topics, "duplicates": self.duplicates}
         return {name: stage for name, stage in stages.items() if stage is not None}
 
     def _synthesis(self, arm: str) -> StageResult:

@@ -14,6 +14,7 @@ from megasbp.report.markup import Markup, element, join
 from megasbp.report.relation_tables import relation_table
 from megasbp.report.schema import Contrast, Histogram, Point, Results, Triple
 from megasbp.report.text_sections import relation_figures
+from megasbp.report.topic_tables import shifted_topics_table, topics_table
 from megasbp.report.units import quantity
 from megasbp.report.verdict import verdict
 
@@ -166,6 +167,8 @@ def synthetic_text(results: Results) -> Markup | None:
     if results.relation:
         parts.append(table(relation_table(results.relation)))
         parts.append(element("div", *relation_figures(results.relation), class_="pair"))
+    if results.topics:
+        parts += [table(topics_table(results.topics)), table(shifted_topics_table(results.topics))]
     if results.quality:
         parts += [table(text_tables.quality_table(results)), table(text_tables.paper_table())]
     return _section("synthetic", [element("h2", "Synthetic text"), *parts]) if parts else None

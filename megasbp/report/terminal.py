@@ -12,6 +12,7 @@ from rich.text import Text
 from megasbp.report import tables, text_tables
 from megasbp.report.relation_tables import relation_table
 from megasbp.report.schema import Results, check_results
+from megasbp.report.topic_tables import topics_table
 from megasbp.report.verdict import verdict
 from megasbp.storage import publish_bytes
 
@@ -80,6 +81,8 @@ def _report(results: Results) -> Group:
         shown.append(text_tables.packing_table(results))
     if results.relation:
         shown.append(relation_table(results.relation))
+    if results.topics:
+        shown.append(topics_table(results.topics))
     if results.quality:
         shown.append(text_tables.quality_table(results))
     shown += [tables.plans_table(results), tables.flops_table(results)]

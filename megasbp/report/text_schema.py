@@ -34,3 +34,36 @@ class Relation(Part):
     candidates: Count
     chance: Chance
     kinds: dict[str, RelationKind]
+
+
+class TopicSet(Part):
+    """A set of documents beside the unique text; `divergence` is Jensen and Shannon's, in bits."""
+
+    documents: Count
+    divergence: Finite
+    lost: Count
+    over_represented: Count
+
+
+class NullDivergence(Part):
+    """The divergence of two samples of the unique text."""
+
+    mean: Finite
+    p95: Finite
+
+
+class Topic(Part):
+    """A topic by its most typical document, and its share in the unique text and in each set."""
+
+    example: str
+    shares: dict[str, Finite]
+
+
+class TopicShift(Part):
+    """How far the topics of sets lie from those of the unique text, at samples of `size` documents."""
+
+    topics: Count
+    size: Count
+    null: NullDivergence
+    sets: dict[str, TopicSet]
+    most_shifted: list[Topic]

@@ -25,7 +25,16 @@ def test_near_duplicates_stand_beside_those_of_as_much_real_text() -> None:
     assert row in " ".join(terminal_table(fake_results()).split())
 
 
+def test_topics_stand_beside_the_divergence_of_no_shift() -> None:
+    text = " ".join(terminal_table(fake_results()).split())
+    assert "SBP 2,000 0.0391 1 3" in text
+    assert "Real, held out 800 0.0127 0 0" in text
+    assert "No shift: unique text against itself – 0.0121 (95%: 0.0163)" in text
+    assert "Danube" in page(fake_results())
+
+
 def test_results_without_these_measures_are_drawn() -> None:
     results = fake_results()
-    del results["relation"]
-    assert "Does the text know its seed?" not in terminal_table(results) + page(results)
+    del results["relation"], results["topics"]
+    drawn = terminal_table(results) + page(results)
+    assert "Does the text know its seed?" not in drawn and "Topics" not in drawn

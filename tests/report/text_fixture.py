@@ -40,4 +40,14 @@ def text_measures() -> dict[str, Any]:
                 "unrelated": relation_kind(0.052, 0.001),
             },
         },
+        "topics": {
+            "topics": 64,
+            "size": 600,
+            "null": {"mean": 0.0121, "p95": 0.0163},
+            "sets": {
+                "real": {"documents": 800, "divergence": 0.0127, "lost": 0, "over_represented": 0},
+                "sbp": {"documents": 2000, "divergence": 0.0391, "lost": 1, "over_represented": 3},
+            },
+            "most_shifted": [{"example": "Danube", "shares": {"unique": 0.02, "real": 0.021, "sbp": 0.08}}],
+        },
     }
