@@ -9,6 +9,7 @@ from megasbp.experiment.arms import is_seeded, written_arms
 from megasbp.experiment.duplicate_stages import duplicates_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.relation_stages import embed_text_stage, relation_stage
+from megasbp.experiment.sharing_stages import sharing_stage
 from megasbp.experiment.stages import StageResult
 from megasbp.experiment.topic_stages import topics_stage
 from megasbp.launch.config import Kind
@@ -60,6 +61,7 @@ def measuring_parts(recipe: Recipe, seed: int, embed: str | None) -> list[Measur
     if written:
         needs = names("synthesis", written)
         listed.append(part("duplicates", "data", needs, lambda stages: stages.measures.duplicates))
+        listed.append(part("sharing", "data", needs, lambda stages: stages.measures.sharing))
     return listed
 
 
@@ -75,15 +77,25 @@ def measured(stages: Mapping[str, StageResult]) -> dict[str, Any]:
         found["relation"] = {"embedder": facts["embedder"], **facts["relation"]}
     if "topics" in stages:
         found["topics"] = stages["topics"].facts["topics"]
+    if "sharing" in stages:
+        facts = stages["sharing"].facts
+        found["contamination"] = {"tests": facts["contamination"], "before_filters": facts["before_filters"]}
     return found
 
 
 def with_measures(quality: dict[str, Any], stages: Mapping[str, StageResult]) -> dict[str, Any]:
     """Figures of quality by name of the text, with those that these stages add to them."""
-    if "duplicates" not in stages:
+    if not stages.keys() >= {"duplicates", "sharing"}:
         return quality
-    shares = stages["duplicates"].facts["near_duplicates_at"]
-    return {name: {**one, "near_duplicates_at": shares[name]} for name, one in quality.items()}
+    shares, density = stages["duplicates"].facts["near_duplicates_at"], stages["sharing"].facts["density"]
+    found = {}
+    for name, one in quality.items():
+        found[name] = {**one, "near_duplicates_at": shares[name]}
+        for source in ("seed", "corpus"):
+            copied = one[f"{source}_copy"]
+            if copied is not None:
+                found[name][f"{source}_copy"] = {**copied, "density": density[name][source]}
+    return found
 
 
 class TextMeasures:
@@ -133,9 +145,21 @@ class TextMeasures:
             return None
         return duplicates_stage(self._seed.context, {arm: self._synthesis(arm) for arm in self._written})
 
+    @cached_property
+    def sharing(self) -> StageResult | None:
+        """What it shares with the corpus and with tests; None where no arm has synthetic text."""
+        if not self._written:
+            return None
+        return sharing_stage(self._seed.context, {arm: self._synthesis(arm) for arm in self._written})
+
     def all(self) -> dict[str, StageResult]:
         """The stages that the results are assembled from, by name."""
-        stages = {"relation": self.relation, "topics": self.topics, "duplicates": self.duplicates}
+        stages = {
+            "relation": self.relation,
+            "topics": self.topics,
+            "duplicates": self.duplicates,
+            "sharing": self.sharing,
+        }
         return {name: stage for name, stage in stages.items() if stage is not None}
 
     def _synthesis(self, arm: str) -> StageResult:

@@ -8,6 +8,7 @@ from typing import Any
 from megasbp.experiment.arms import ARMS
 from megasbp.report import tables, text_tables
 from megasbp.report.charts import Line, Range, figure, histogram, interval_chart, line_chart
+from megasbp.report.contamination_table import contamination_table
 from megasbp.report.formats import arm_name, arms_in_order, count, gain_name, number, value_text
 from megasbp.report.glossary import GLOSSARY
 from megasbp.report.markup import Markup, element, join
@@ -169,6 +170,8 @@ def synthetic_text(results: Results) -> Markup | None:
         parts.append(element("div", *relation_figures(results.relation), class_="pair"))
     if results.topics:
         parts += [table(topics_table(results.topics)), table(shifted_topics_table(results.topics))]
+    if results.contamination:
+        parts.append(table(contamination_table(results.contamination)))
     if results.quality:
         parts += [table(text_tables.quality_table(results)), table(text_tables.paper_table())]
     return _section("synthetic", [element("h2", "Synthetic text"), *parts]) if parts else None

@@ -67,3 +67,21 @@ class TopicShift(Part):
     null: NullDivergence
     sets: dict[str, TopicSet]
     most_shifted: list[Topic]
+
+
+class TestText(Part):
+    """Text that models are tested on; `shares` of the unique text's and arms' documents have a shingle of it.
+
+    `short` documents have no shingle: they cannot be found.
+    """
+
+    documents: Count
+    short: Count
+    shares: dict[str, Finite | None]
+
+
+class Contamination(Part):
+    """What is shared with tests; `before_filters`: of all that an arm's writer wrote, with held-out text."""
+
+    tests: dict[str, TestText]
+    before_filters: dict[str, Finite]

@@ -40,6 +40,13 @@ def text_measures() -> dict[str, Any]:
                 "unrelated": relation_kind(0.052, 0.001),
             },
         },
+        "contamination": {
+            "tests": {
+                "test": {"documents": 1000, "short": 3, "shares": {"unique": 0.041, "sbp": 0.0}},
+                "mmlu.jsonl": {"documents": 200, "short": 77, "shares": {"unique": 0.0012, "sbp": 0.0034}},
+            },
+            "before_filters": {"sbp": 0.029},
+        },
         "topics": {
             "topics": 64,
             "size": 600,

@@ -33,8 +33,16 @@ def test_topics_stand_beside_the_divergence_of_no_shift() -> None:
     assert "Danube" in page(fake_results())
 
 
+def test_contamination_stands_beside_that_of_the_unique_text() -> None:
+    text = " ".join(terminal_table(fake_results()).split())
+    assert "mmlu.jsonl 200 77 0.12% 0.34%" in text
+    assert "Held-out text, before the filters – – – 2.90%" in text
+
+
 def test_results_without_these_measures_are_drawn() -> None:
     results = fake_results()
-    del results["relation"], results["topics"]
+    del results["relation"], results["topics"], results["contamination"]
     drawn = terminal_table(results) + page(results)
-    assert "Does the text know its seed?" not in drawn and "Topics" not in drawn
+    assert (
+        "Does the text know its seed?" not in drawn and "Topics" not in drawn and "Contamination" not in drawn
+    )
