@@ -32,6 +32,7 @@ from megasbp.experiment.synthesizer_stages import (
     random_synthesizer,
     tuned_synthesizers,
 )
+from megasbp.experiment.text_measures import TextMeasures
 from megasbp.experiment.text_stages import quality_stage
 from megasbp.experiment.triple_stages import triples_stage
 from megasbp.experiment.work import arm_work
@@ -61,6 +62,7 @@ class SeedResults:
     packed: dict[str, StageResult] = field(default_factory=dict)
     triples: StageResult | None = None
     arm_trials: dict[str, list[StageResult]] = field(default_factory=dict)
+    measures: dict[str, StageResult] = field(default_factory=dict)
 
 
 class Method:
@@ -137,8 +139,12 @@ class SeedStages:
     @cached_property
     def embed(self) -> StageResult | None:
         """The embeddings; None when the recipe names no embedder."""
-        from_checkpoint = self._method.recipe.pairing.embedder == "checkpoint"
-        return embed_stage(self.context, self.baseline if from_checkpoint else None)
+        return embed_stage(self.context, self.embedding_model)
+
+    @property
+    def embedding_model(self) -> StageResult | None:
+        """The baseline, where its checkpoint is the embedder."""
+        return self.baseline if self._method.recipe.pairing.embedder == "checkpoint" else None
 
     @cached_property
     def pairs(self) -> StageResult:
@@ -221,6 +227,11 @@ class SeedStages:
         second = "second_round" in self._method.recipe.budget.arms
         return gates_of(self.gates) + (gates_of(self.round_gate) if second else [])
 
+    @cached_property
+    def measures(self) -> TextMeasures:
+        """What is measured on the synthetic text beside its quality."""
+        return TextMeasures(self, self._method.recipe)
+
     def pass_gates(self) -> None:
         """Ends the run at a closed gate, where the recipe says so.
 
@@ -279,6 +290,7 @@ class SeedStages:
         )
         results.quality["real"] = self.real_quality
         results.triples = self.triples
+        results.measures = self.measures.all()
         for arm in trained_arms(self._method.recipe):
             stages = self.arm(arm)
             if stages.synthesis is not None and stages.quality is not None:

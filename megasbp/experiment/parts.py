@@ -11,6 +11,7 @@ from megasbp.experiment.clean import record_used
 from megasbp.experiment.method import Method, SeedStages
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.results import publish_results
+from megasbp.experiment.text_measures import measuring_parts
 from megasbp.launch.config import Kind
 
 REPORT = "report"
@@ -171,6 +172,8 @@ def _seed_parts(recipe: Recipe, seed: int) -> list[Part]:
         if recipe.tuning.arms == "each" and seed != first and arm not in EQUAL_FLOPS_ARMS:
             before = (*before, f"seed-{first}/train-{arm}")
         listed.append(part(f"train-{arm}", "training", before, partial(_trained, arm)))
+    for one in measuring_parts(recipe, seed, embed.name if embed else None):
+        listed.append(part(one.name, one.kind, one.needs, one.make, *one.stages))
     listed.append(
         part(
             "losses",

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from megasbp.corpus.config import CorpusConfig
 from megasbp.errors import InputError
+from megasbp.evaluation.quality_config import QualityConfig
 from megasbp.experiment.arms import DEFAULT_ARMS, Arm
 from megasbp.experiment.gates import GatesConfig
 from megasbp.launch.config import ClusterConfig, Kind
@@ -159,6 +160,7 @@ class Recipe(Section):
     budget: BudgetConfig
     gates: GatesConfig = GatesConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    quality: QualityConfig = QualityConfig()
     shards: ShardsConfig = INLINE
     cluster: ClusterConfig = ClusterConfig()
 
@@ -253,8 +255,9 @@ class Recipe(Section):
 
     def content(self) -> dict[str, Any]:
         """The recipe as JSON-serialisable values, without where it runs."""
-        values = self.model_dump(mode="json", exclude={"runs", "shards", "parallel", "cluster"})
-        return {**values, "training": self.training.content()}
+        values = self.model_dump(mode="json", exclude={"runs", "shards", "parallel", "cluster", "quality"})
+        quality = self.quality.content()
+        return {**values, "training": self.training.content(), **({"quality": quality} if quality else {})}
 
     @property
     def hash(self) -> str:

@@ -23,6 +23,7 @@ from megasbp.experiment.stages import StageResult
 from megasbp.experiment.statistics.intervals import arm_loss
 from megasbp.experiment.statistics.losses import HeldOutLosses
 from megasbp.experiment.synthesizer_stages import VALUE_TABLES
+from megasbp.experiment.text_measures import measured, with_measures
 from megasbp.model.flops import parameter_count
 from megasbp.storage import publish_json
 
@@ -77,7 +78,10 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "contrasts": _contrasts(held_out, at_best, key, resamples),
         "oracle_share": share_of_oracle(held_out, key, resamples),
         "data_efficiency": _data_efficiency(recipe, first, held_out, at_best, key, resamples),
-        "quality": {name: stage.facts["quality"] for name, stage in first.quality.items()},
+        "quality": with_measures(
+            {name: stage.facts["quality"] for name, stage in first.quality.items()}, first.measures
+        ),
+        **measured(first.measures),
         "triples": first.triples.facts["triples"] if first.triples else [],
         "what_this_run_can_show": _scope(recipe, first),
     }

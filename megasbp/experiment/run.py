@@ -96,6 +96,7 @@ def require_inputs(recipe: Recipe) -> None:
     """Says that a file is missing, or disk, before anything is written."""
     require_corpus(recipe)
     recipe.pairing.file()
+    recipe.quality.require_inputs()
     require_free_space(recipe.folder, estimate_disk(recipe).total)
 
 

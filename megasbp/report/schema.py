@@ -1,23 +1,16 @@
 """The shape of results.json: what the report reads and refuses; explained in docs/results-schema.md."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from megasbp.errors import InputError
+from megasbp.report.schema_parts import Count, Finite, Histogram, Interval, Part
+from megasbp.report.text_schema import Contamination, Relation, TopicShift
 from megasbp.storage import read_json
 
 SCHEMA_VERSION = 2
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
-
-
-class Part(BaseModel):
-    """A part of the results. Keys that the report does not draw may stand beside those it does."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Source(Part):
@@ -47,13 +40,6 @@ class Corpus(Part):
     near_duplicates: Count | None = None
     vocabulary_size: Count
     unit: str = "document"
-
-
-class Histogram(Part):
-    """Counts between n + 1 edges."""
-
-    edges: list[Finite]
-    counts: list[Count]
 
 
 class Pairing(Part):
@@ -135,16 +121,6 @@ class Synthesizer(Part):
     best_validation_loss: Finite | None = None
     trials: list[SynthesizerTrial] = []
     history: list[Point] = []
-
-
-class Interval(Part):
-    """An estimate with the bounds of its interval; null where there is none."""
-
-    estimate: Finite | None
-    low: Finite | None = None
-    high: Finite | None = None
-    level: Finite = 0.95
-    label: str = ""
 
 
 class SimilarityBin(Part):
@@ -373,6 +349,9 @@ class Results(Part):
     oracle_share: OracleShare | None = None
     data_efficiency: DataEfficiency | None = None
     quality: dict[str, dict[str, Any]] = {}
+    relation: Relation | None = None
+    topics: TopicShift | None = None
+    contamination: Contamination | None = None
     triples: list[Triple] = []
     what_this_run_can_show: str = ""
 

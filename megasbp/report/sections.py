@@ -8,10 +8,14 @@ from typing import Any
 from megasbp.experiment.arms import ARMS
 from megasbp.report import tables, text_tables
 from megasbp.report.charts import Line, Range, figure, histogram, interval_chart, line_chart
+from megasbp.report.contamination_table import contamination_table
 from megasbp.report.formats import arm_name, arms_in_order, count, gain_name
 from megasbp.report.glossary import GLOSSARY
 from megasbp.report.markup import Markup, element, join
+from megasbp.report.relation_tables import relation_table
 from megasbp.report.schema import Contrast, Histogram, Point, Results
+from megasbp.report.text_sections import relation_figures
+from megasbp.report.topic_tables import shifted_topics_table, topics_table
 from megasbp.report.units import quantity
 from megasbp.report.verdict import verdict
 
@@ -162,6 +166,13 @@ def synthetic_text(results: Results) -> Markup | None:
         parts.append(table(text_tables.synthesis_table(results)))
     if results.packing:
         parts.append(table(text_tables.packing_table(results)))
+    if results.relation:
+        parts.append(table(relation_table(results.relation)))
+        parts.append(element("div", *relation_figures(results.relation), class_="pair"))
+    if results.topics:
+        parts += [table(topics_table(results.topics)), table(shifted_topics_table(results.topics))]
+    if results.contamination:
+        parts.append(table(contamination_table(results.contamination)))
     if results.quality:
         parts += [table(text_tables.quality_table(results)), table(text_tables.paper_table())]
     return section("synthetic", [element("h2", "Synthetic text"), *parts]) if parts else None

@@ -4,6 +4,8 @@ import math
 from itertools import pairwise
 from typing import Any
 
+from text_fixture import text_measures
+
 # Final validation loss (nats per token), decay of the curve, test loss (nats per byte), change per seed.
 ARMS = {
     "baseline": (4.576, 3.2, 1.3142, 0.0021),
@@ -202,6 +204,7 @@ def text_quality(repeated: float, seed_copy: float | None) -> dict[str, Any]:
         "length_characters": None,
         "repeated_share": repeated,
         "near_duplicate_share": repeated / 4,
+        "near_duplicates_at": {"1000": repeated / 4},
         "distinct": {"1": 0.0262, "4": 0.8713},
         "seed_copy": None
         if seed_copy is None
@@ -352,6 +355,7 @@ def fake_results(
             "sbp": text_quality(0.031, 0.003),
             "random_pairs": text_quality(0.034, 0.001),
         },
+        **text_measures(),
         "triples": [triple(number) for number in range(9)],
         "what_this_run_can_show": (
             "This run is far below the scale of the paper. It can show that the pipeline works and which way "
