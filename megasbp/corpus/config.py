@@ -1,7 +1,7 @@
 """The recipe's [corpus] section."""
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,6 +14,7 @@ _OF_TEXT = (
     "id_field",
     "title_field",
     "metadata_fields",
+    "domain_field",
     "maximum_characters",
     "maximum_bad_share",
     "vocabulary_size",
@@ -53,6 +54,8 @@ class CorpusConfig(BaseModel):
             is named by its file and line.
         title_field: if set, a document's title becomes the first line of its text.
         metadata_fields: kept beside the text, as strings.
+        domain_field: if set, a field that names each document's domain, such as where it comes from; the
+            held-out loss is then given by domain too. It changes no text and no split.
         source: name, licence and address of the text.
         maximum_characters: longer documents are set aside.
         maximum_bad_share: more bad documents than this share stop the run.
@@ -80,6 +83,7 @@ class CorpusConfig(BaseModel):
     id_field: str = "id"
     title_field: str | None = None
     metadata_fields: tuple[str, ...] = ()
+    domain_field: str | None = None
     source: SourceConfig
     maximum_characters: int = Field(1_000_000, ge=1)
     maximum_bad_share: float = Field(0.01, ge=0, le=1)
@@ -133,6 +137,11 @@ class CorpusConfig(BaseModel):
                 raise ValueError(
                     f"corpus.{name} needs text; corpus.shards, {self.shards}, holds tokens: leave it out"
                 )
+
+    def content(self) -> dict[str, Any]:
+        """The section as JSON-serialisable values; without these settings as before there were any."""
+        unset = {name for name in ("domain_field", "unique_topics") if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=unset)
 
     def exists(self) -> bool:
         """Whether the text, or the finished shards, are there to be read."""

@@ -2,16 +2,19 @@
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from megasbp.errors import InputError
+from megasbp.evaluation.downstream.config import DownstreamConfig
 from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, multiple_arm, trained_arms
 from megasbp.experiment.gates import ClosedGate
 from megasbp.experiment.method import Method
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.results import assemble
 from megasbp.experiment.stages import MissingStage, Workspace
+from megasbp.experiment.text_measures import measuring_parts
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import publish_json
 
@@ -21,7 +24,8 @@ PARTIAL = "partial"
 def publish_partial_results(recipe: Recipe) -> tuple[Path, list[str]]:
     """Writes report/partial/results.json, of the arms and seeds whose stages are all finished.
 
-    Trains and writes nothing else, but for the gates, which are asked anew of the arms that are there.
+    Trains nothing and writes no text; what compares the texts of all arms, and the gates, are made anew for
+    the arms that are there.
 
     Returns:
         Path of the results, and what is missing in them: arms, and "seed N".
@@ -30,7 +34,7 @@ def publish_partial_results(recipe: Recipe) -> tuple[Path, list[str]]:
         InputError: not even the baseline's results, or what a pair is worth, are there.
     """
     complete, missing = complete_part(recipe)
-    method = _method(complete, makes={f"seed-{seed}/gates" for seed in complete.seeds})
+    method = _method(complete, makes=_made_anew(complete))
     try:
         results = assemble(complete, method.results())
     except MissingStage as stage:
@@ -66,7 +70,20 @@ def complete_part(recipe: Recipe) -> tuple[Recipe, list[str]]:
             "equal_flops": recipe.budget.equal_flops and all(arm in kept for arm in EQUAL_FLOPS_ARMS),
         }
     )
-    return recipe.model_copy(update={"budget": budget, "seeds": tuple(seeds)}), missing
+    changed: dict[str, Any] = {"budget": budget, "seeds": tuple(seeds)}
+    if recipe.evaluation.downstream.tasks and not all(
+        _has_tasks(method, seed, arm) for seed in seeds for arm in kept
+    ):
+        missing.append("downstream tasks")
+        changed["evaluation"] = recipe.evaluation.model_copy(update={"downstream": DownstreamConfig()})
+    return recipe.model_copy(update=changed), missing
+
+
+def _made_anew(recipe: Recipe) -> set[str]:
+    """Names of the stages that read the text of all arms."""
+    first = recipe.seeds[0]
+    measures = (stage for part in measuring_parts(recipe, first, "embed") for stage in part.stages)
+    return {*measures, *(f"seed-{seed}/gates" for seed in recipe.seeds)}
 
 
 def _is_finished(method: Method, seed: int, arm: str) -> bool:
@@ -75,6 +92,13 @@ def _is_finished(method: Method, seed: int, arm: str) -> bool:
     try:
         return bool(stages.losses and stages.best_losses and stages.plan)
     except (MissingStage, ClosedGate):
+        return False
+
+
+def _has_tasks(method: Method, seed: int, arm: str) -> bool:
+    try:
+        return bool(method.seed(seed).arm(arm).downstream)
+    except MissingStage:
         return False
 
 

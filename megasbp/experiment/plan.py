@@ -7,6 +7,7 @@ from megasbp.experiment.arms import is_seeded, written_arms
 from megasbp.experiment.budget import budget_arms, multiple_source, plan_arm, synthetic_need
 from megasbp.experiment.corpus_stages import make_corpus
 from megasbp.experiment.disk import estimate_disk
+from megasbp.experiment.downstream_cost import downstream_cost
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import MissingStage, Workspace
 from megasbp.model.flops import flops_per_token, parameter_count
@@ -51,7 +52,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "batch_tokens": recipe.training.global_batch * recipe.training.sequence_length,
         "trials": {"settings": len(trial_grid(recipe)), "arms": recipe.tuning.arms},
         "arms": arms,
-        "stages": _stages(recipe, tokens),
+        "stages": _stages(recipe, tokens) | downstream_cost(recipe),
         "disk": {
             "datasets": disk.datasets,
             "embeddings": disk.embeddings,

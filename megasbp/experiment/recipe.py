@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from megasbp.corpus.config import CorpusConfig
 from megasbp.errors import InputError
+from megasbp.evaluation.downstream.config import DownstreamConfig
 from megasbp.evaluation.quality_config import QualityConfig
 from megasbp.experiment.arms import DEFAULT_ARMS, Arm
 from megasbp.experiment.gates import GatesConfig
@@ -128,12 +129,19 @@ class EvaluationConfig(Section):
         maximum_value_pairs: test pairs on which the worth of a pair is measured.
         bootstrap_resamples: of document clusters, for every interval.
         triples: (seed, neighbour, synthetic) triples shown in the report.
+        downstream: tasks that every arm is measured on besides.
     """
 
     batch_size: int = Field(16, ge=1)
     maximum_value_pairs: int = Field(2000, ge=1)
     bootstrap_resamples: int = Field(10_000, ge=100)
     triples: int = Field(40, ge=0)
+    downstream: DownstreamConfig = DownstreamConfig()
+
+    def content(self) -> dict[str, Any]:
+        """The section as JSON-serialisable values; without tasks it is as it was before there were any."""
+        values = self.model_dump(mode="json", exclude={"downstream"})
+        return {**values, "downstream": self.downstream.content()} if self.downstream.tasks else values
 
 
 class Recipe(Section):
@@ -256,8 +264,13 @@ class Recipe(Section):
     def content(self) -> dict[str, Any]:
         """The recipe as JSON-serialisable values, without where it runs."""
         values = self.model_dump(mode="json", exclude={"runs", "shards", "parallel", "cluster", "quality"})
+        own = {
+            "corpus": self.corpus.content(),
+            "training": self.training.content(),
+            "evaluation": self.evaluation.content(),
+        }
         quality = self.quality.content()
-        return {**values, "training": self.training.content(), **({"quality": quality} if quality else {})}
+        return {**values, **own, **({"quality": quality} if quality else {})}
 
     @property
     def hash(self) -> str:

@@ -17,8 +17,10 @@ from megasbp.experiment.budget import (
 )
 from megasbp.experiment.comparisons import compare, data_efficiency_of_sbp, share_of_oracle
 from megasbp.experiment.corpus_stages import DATASETS
-from megasbp.experiment.method import SeedResults
+from megasbp.experiment.domain_stages import domain_results
+from megasbp.experiment.downstream_results import downstream_results
 from megasbp.experiment.recipe import Recipe
+from megasbp.experiment.seed_results import SeedResults
 from megasbp.experiment.stages import StageResult
 from megasbp.experiment.statistics.intervals import arm_loss
 from megasbp.experiment.statistics.losses import HeldOutLosses
@@ -76,6 +78,8 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         **({"packing": {arm: stage.facts for arm, stage in first.packed.items()}} if first.packed else {}),
         "arms": {arm: _arm(recipe, seeds, arm, held_out[arm], at_best[arm]) for arm in trained_arms(recipe)},
         "contrasts": _contrasts(held_out, at_best, key, resamples),
+        **({"downstream": downstream_results(recipe, seeds)} if first.downstream else {}),
+        **({"domains": domain_results(held_out, first.domains, key, resamples)} if first.domains else {}),
         "oracle_share": share_of_oracle(held_out, key, resamples),
         "data_efficiency": _data_efficiency(recipe, first, held_out, at_best, key, resamples),
         "quality": with_measures(

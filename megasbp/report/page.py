@@ -23,6 +23,7 @@ def page(results: dict[str, Any]) -> str:
     checked = check_results(results)
     made = [
         ("Arms", "arms", sections.arms(checked)),
+        ("Tasks", "downstream", sections.downstream(checked)),
         ("Pairs", "pairs", sections.pairs(checked)),
         ("Synthetic text", "synthetic", sections.synthetic_text(checked)),
         ("Read it", "triples", browser(checked)),

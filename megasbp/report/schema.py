@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 
 from megasbp.errors import InputError
 from megasbp.report.schema_parts import Count, Finite, Histogram, Interval, Part
+from megasbp.report.schema_tasks import Domain, Downstream
 from megasbp.report.text_schema import Contamination, Relation, TopicShift
 from megasbp.storage import read_json
 
@@ -346,6 +347,8 @@ class Results(Part):
     packing: dict[str, Packing] = {}
     arms: dict[str, Arm]
     contrasts: dict[str, Contrast] = {}
+    downstream: Downstream | None = None
+    domains: dict[str, Domain] = {}
     oracle_share: OracleShare | None = None
     data_efficiency: DataEfficiency | None = None
     quality: dict[str, dict[str, Any]] = {}

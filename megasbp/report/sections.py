@@ -9,6 +9,8 @@ from megasbp.experiment.arms import ARMS
 from megasbp.report import tables, text_tables
 from megasbp.report.charts import Line, Range, figure, histogram, interval_chart, line_chart
 from megasbp.report.contamination_table import contamination_table
+from megasbp.report.domains import domains_table
+from megasbp.report.downstream import downstream_table
 from megasbp.report.formats import arm_name, arms_in_order, count, gain_name
 from megasbp.report.glossary import GLOSSARY
 from megasbp.report.markup import Markup, element, join
@@ -88,10 +90,18 @@ def arms(results: Results) -> Markup:
         parts.append(table(tables.contrasts_table(results)))
     if results.data_efficiency:
         parts.append(table(tables.data_efficiency_table(results)))
-    equal = tables.equal_flops_table(results)
-    if equal.rows:
-        parts.append(table(equal))
+    for further in (tables.equal_flops_table(results), domains_table(results)):
+        if further.rows:
+            parts.append(table(further))
     return section("arms", parts)
+
+
+def downstream(results: Results) -> Markup | None:
+    """Every arm on downstream tasks."""
+    if results.downstream is None:
+        return None
+    title = element("h2", "Downstream tasks")
+    return section("downstream", [title, table(downstream_table(results))])
 
 
 def pairs(results: Results) -> Markup | None:
