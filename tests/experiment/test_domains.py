@@ -1,4 +1,4 @@
-"""Held-out loss by domain: the field is read once more, nothing else depends on it, sums are by hand."""
+"""Held-out loss by domain: the field is read once more, nothing else depends on it, sums are as by hand."""
 
 import json
 from pathlib import Path

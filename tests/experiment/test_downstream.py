@@ -22,6 +22,7 @@ from megasbp.experiment.plan import plan
 from megasbp.experiment.recipe import Recipe, load_recipe
 from megasbp.experiment.run import require_inputs
 from megasbp.experiment.stages import StageResult, Workspace
+from megasbp.experiment.synthesizer_stages import pair_value_stage
 from megasbp.model.flops import flops_per_token
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.toml"
@@ -150,6 +151,20 @@ def test_without_tasks_a_recipe_is_what_it_was() -> None:
     assert "downstream" not in recipe.content()["evaluation"]
     assert not [part.name for part in parts(recipe) if "downstream" in part.name]
     assert downstream_cost(recipe) == {}
+
+
+@pytest.mark.parametrize("tasks", [(), TASKS])
+def test_what_a_pair_is_worth_does_not_depend_on_tasks(tasks: tuple[str, ...], data: Path) -> None:
+    class Recorder:
+        def stage(self, name: str, *, inputs: Any, settings: dict[str, Any], make: Any) -> dict[str, Any]:
+            return settings
+
+    context: Any = SimpleNamespace(
+        recipe=recipe_with(data, tasks=tasks), corpus=None, workspace=Recorder(), seed=0, name=str
+    )
+    nothing: Any = None
+    settings: Any = pair_value_stage(context, nothing, nothing, nothing, nothing)
+    assert set(settings["evaluation"]) == {"batch_size", "maximum_value_pairs", "bootstrap_resamples"}
 
 
 def test_the_part_follows_every_training_and_the_report_waits_for_it(data: Path) -> None:
