@@ -243,7 +243,7 @@ class Recipe(Section):
     def content(self) -> dict[str, Any]:
         """The recipe as JSON-serialisable values, without where it runs."""
         values = self.model_dump(mode="json", exclude={"runs", "shards", "parallel", "cluster"})
-        return {**values, "training": self.training.content()}
+        return {**values, "training": self.training.content(), "synthesis": self.synthesis.content()}
 
     @property
     def hash(self) -> str:

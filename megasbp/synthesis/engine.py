@@ -50,10 +50,12 @@ class Completion:
     Attributes:
         tokens: int64 [n], the generated tokens without the stop token.
         finish_reason: "eos" when the stop token was drawn, "length" when a limit came first.
+        shared_tokens: of the prompt, whose keys and values were there: they were computed for another draw.
     """
 
     tokens: np.ndarray
     finish_reason: FinishReason
+    shared_tokens: int = 0
 
 
 class Engine:
