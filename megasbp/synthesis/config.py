@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 _ROWS = 8
 # Settings that came after the first corpora were written: at their defaults they change no byte, and are left
 # out of what names a stage.
-_LATER = ("backend", "vllm")
+_LATER = ("backend", "vllm", "draws_together")
 # Of vLLM: it replaces smaller temperatures silently, and refuses larger ones.
 _VLLM_TEMPERATURES = (0.01, 2.0)
 
@@ -42,6 +42,9 @@ class SynthesisConfig(BaseModel):
         backend: "own" engine, or "vllm", which promises no bytes and needs a GPU (see docs/synthesis.md); of
             the compute shape it reads `slots` alone.
         vllm: what vLLM is started with.
+        draws_together: documents written from a seed document one after the other, before the next one's
+            turn; divides shard_documents. With keys and values in pages (on a GPU), or by vLLM, its prompt is
+            read once for all of them. It changes the order of the documents and none of their bytes.
         slots: documents decoded together, a multiple of 8.
         prefill_slots: prompts read together; prefill starts when so many slots are free.
         prefill_chunk: tokens of each prompt read per step; must divide the context. Times prefill_slots it is
@@ -64,6 +67,7 @@ class SynthesisConfig(BaseModel):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     backend: Literal["own", "vllm"] = "own"
     vllm: VllmConfig = VllmConfig()
+    draws_together: int = Field(1, ge=1)
 
     slots: int = Field(64, ge=1, le=65536)
     prefill_slots: int = Field(8, ge=1)
@@ -91,6 +95,7 @@ class SynthesisConfig(BaseModel):
         What a prompt's shape may be decides nothing then; it is one that fits every context.
         """
         own = {"temperature": 1.0, "top_p": 1.0, "prefill_slots": _ROWS, "prefill_chunk": 1}
+        own |= {"draws_together": 1}
         return self.model_copy(update=own)
 
     @model_validator(mode="after")
@@ -111,6 +116,11 @@ class SynthesisConfig(BaseModel):
                 f"synthesis.prefill_slots x prefill_chunk is {self.prefill_slots} x {self.prefill_chunk}; "
                 f"allowed: multiples of {_ROWS}, such as "
                 f"{self.prefill_slots} x {-(-self.prefill_chunk // _ROWS) * _ROWS}"
+            )
+        if self.shard_documents % self.draws_together:
+            raise ValueError(
+                f"synthesis.draws_together is {self.draws_together}; allowed: divisors of "
+                f"synthesis.shard_documents ({self.shard_documents})"
             )
         lowest, highest = _VLLM_TEMPERATURES
         if self.backend == "vllm" and self.temperature and not lowest <= self.temperature <= highest:

@@ -71,7 +71,7 @@ class ShardStore:
     @property
     def prompts(self) -> Prompts:
         """What the writer is given."""
-        return Prompts(self.seed_dataset, self.tokenizer, self.context)
+        return Prompts(self.seed_dataset, self.tokenizer, self.context, self.config.draws_together)
 
     @cached_property
     def inputs(self) -> dict[str, str]:
