@@ -217,7 +217,7 @@ class Engine:
 
     def _stalled(self) -> int:
         """Slots whose prompts are not in the cache."""
-        return np.count_nonzero((self._state == PREFILLING) | (self._state == WAITING))
+        return int(((self._state == PREFILLING) | (self._state == WAITING)).sum())
 
     def _admit(self, incoming: Iterator[tuple[int, Request]]) -> bool:
         """Gives every free slot a request, as long as there are pages; False when there are no more."""
