@@ -31,10 +31,8 @@ from megasbp.experiment.stages import StageResult
 from megasbp.experiment.synthesizer_stages import synthesizer_checkpoint
 from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.storage import publishing_file
-from megasbp.synthesis.generator import load_generator
-from megasbp.synthesis.streaming import StreamingWriter
 from megasbp.synthesis.synthesize import ShardWriter, synthesize
-from megasbp.synthesis.workers import WorkersWriter
+from megasbp.synthesis.writers import shard_writer
 from megasbp.training.config import TrainingConfig
 from megasbp.training.trainer import TrainingJob, train
 
@@ -199,6 +197,7 @@ def synthesis_stage(context: Context, arm: str, writer: StageResult) -> StageRes
             "requests": result.requests,
             "drops": result.drops,
             "prefill_tokens": result.prefill_tokens,
+            "shared_tokens": result.shared_tokens,
             "generated_tokens": result.generated_tokens,
         }
 
@@ -206,7 +205,7 @@ def synthesis_stage(context: Context, arm: str, writer: StageResult) -> StageRes
         context.name(f"synthesis-{arm}"),
         inputs=inputs,
         settings={
-            "synthesis": config.model_dump(mode="json"),
+            "synthesis": config.content(),
             "need": synthetic_need(recipe),
             "context": length,
             "shingle_width": width,
@@ -218,11 +217,8 @@ def synthesis_stage(context: Context, arm: str, writer: StageResult) -> StageRes
 
 
 def _shard_writer(context: Context, checkpoint: Path) -> ShardWriter:
-    if context.shards.engine == "inline":
-        return StreamingWriter(
-            load_generator(checkpoint, context.runtime.device, context.recipe.synthesis.precision)
-        )
-    return WorkersWriter(context.shards, checkpoint, context.workspace.announce)
+    device, announce = context.runtime.device, context.workspace.announce
+    return shard_writer(context.recipe.synthesis, checkpoint, device, context.shards, announce)
 
 
 def losses_stage(context: Context, arm: str, trained: StageResult) -> StageResult:

@@ -267,6 +267,7 @@ class Recipe(Section):
         own = {
             "corpus": self.corpus.content(),
             "training": self.training.content(),
+            "synthesis": self.synthesis.content(),
             "evaluation": self.evaluation.content(),
         }
         quality = self.quality.content()

@@ -7,6 +7,7 @@ from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.model.transformer import Transformer
 from megasbp.synthesis.engine import Completion
 from megasbp.synthesis.provenance import (
+    OWN,
     compute_environment,
     engine_of,
     fingerprint_of,
@@ -31,12 +32,14 @@ def regenerate(
         checkpoint_hash: of `model`, as it was given to `synthesize`.
 
     Raises:
-        InputError: model, tokenizer, seed dataset, device, dtype, threads or torch differ from a row's.
+        InputError: another engine than our own wrote it, or model, tokenizer, seed dataset, device, dtype,
+            threads or torch differ from a row's.
     """
     if not rows:
         return []
     device = next(model.parameters()).device
     origin = {
+        "backend": OWN,
         "checkpoint": checkpoint_hash,
         "tokenizer": tokenizer.hash,
         "seed_dataset": fingerprint_of(seed_dataset),

@@ -1,7 +1,7 @@
 """Which document is written next: request r is a pure function of (seed, r)."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -41,19 +41,18 @@ class Marks:
 
 
 def locate_requests(
-    requests: np.ndarray, documents: int, seed: int, draws_per_seed: int = 1
+    requests: np.ndarray, documents: int, seed: int, together: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """The seed document and the draw of each request.
 
-    Round w asks for the next `draws_per_seed` documents of every seed, one after the other, and visits the
-    seeds in an order of its own. So a run that stops anywhere has used each seed equally often, up to one
-    round; with more draws in a round it has used fewer seeds, if it stops before the first round's end.
+    Round w asks every seed for its documents w * together and on, in an order of its own. So a run that stops
+    anywhere has used each seed document equally often, up to `together`.
 
     Args:
         requests: int64 [n], each >= 0.
         documents: number of seed documents.
         seed: of the run.
-        draws_per_seed: draws of a seed in one round.
+        together: draws of a seed document one after the other.
 
     Returns:
         Seed documents int64 [n] in [0, documents) and draws int64 [n].
@@ -63,9 +62,9 @@ def locate_requests(
     """
     if documents < 1:
         raise InputError("the seed dataset holds 0 documents; synthesis needs at least 1")
-    visits, within = np.divmod(requests, draws_per_seed)
-    order = core.epoch_order(visits, documents, derive_key(seed, "synthesis", "seed order"))
-    return order, visits // documents * draws_per_seed + within
+    turns = requests // together
+    order = core.epoch_order(turns, documents, derive_key(seed, "synthesis", "seed order"))
+    return order, turns // documents * together + requests % together
 
 
 def build_prompt(seed_tokens: np.ndarray, tokenizer: TokenMarks, context: int) -> np.ndarray:
@@ -87,19 +86,19 @@ class Prompts:
         seed_dataset: documents d1; None writes without a seed, as the model writes any document.
         tokenizer: of the marks.
         context: positions of prompt and document together.
-        draws_per_seed: see `locate_requests`.
+        draws_together: of a seed document.
     """
 
     seed_dataset: IndexedDataset | None
     tokenizer: TokenMarks
     context: int
-    draws_per_seed: int = 1
+    draws_together: int = 1
 
     def locate(self, requests: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """As `locate_requests`; without seeds the document is `NO_SEED` and each request its own draw."""
         if self.seed_dataset is None:
             return np.full(len(requests), NO_SEED, np.int64), requests
-        return locate_requests(requests, len(self.seed_dataset), seed, self.draws_per_seed)
+        return locate_requests(requests, len(self.seed_dataset), seed, self.draws_together)
 
     def seed_tokens(self, seed_document: int) -> np.ndarray:
         """Tokens of a seed document without its marks, integers [n]; none for `NO_SEED`."""
@@ -119,8 +118,12 @@ class Prompts:
 def shard_requests(
     shards: Iterable[int], shard_documents: int, seed: int, prompts: Prompts
 ) -> Iterator[Request]:
-    """The requests of the given shards, in order."""
+    """The requests of the given shards, in order. The first of a shard shares no prompt with the one before,
+    so that a shard is computed in the same way wherever it is written."""
     for shard in shards:
+        before = None
         located = prompts.locate(shard_numbers(shard, shard_documents), seed)
         for seed_document, draw in zip(*located, strict=True):
-            yield prompts.request(int(seed_document), int(draw))
+            request = prompts.request(int(seed_document), int(draw))
+            yield replace(request, same_prompt=seed_document == before and seed_document != NO_SEED)
+            before = seed_document
