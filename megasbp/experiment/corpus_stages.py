@@ -24,6 +24,7 @@ from megasbp.experiment.multiple_stages import multiple_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.shard_stages import copy_datasets, split_shards
 from megasbp.experiment.stages import StageResult, Workspace
+from megasbp.experiment.topic_split import topics_of, unique_by_topics
 from megasbp.overlap.clusters import near_duplicate_clusters
 from megasbp.overlap.shingles import word_hashes
 from megasbp.pairing.continuation import split_continuation
@@ -73,6 +74,12 @@ def split_stage(recipe: Recipe, workspace: Workspace) -> StageResult:
             validation=corpus.validation,
             test=corpus.test,
         )
+        facts: dict[str, Any] = {}
+        if corpus.unique_topics is not None:
+            trained = np.isin(splits, [SPLITS.index("unique"), SPLITS.index("oracle")])
+            texts = [document.text for row, document in enumerate(corpus_documents(recipe)) if trained[row]]
+            topics = topics_of(texts, corpus.unique_topics, corpus.seed)
+            splits, facts["unique_topics"] = unique_by_topics(splits, clusters, topics, corpus.seed)
         table = pa.table({"id": ids, "cluster": clusters, "split": splits})
         _write_table(folder / "documents.parquet", table)
         counts = Counter(SPLITS[code] for code in splits.tolist())
@@ -83,6 +90,7 @@ def split_stage(recipe: Recipe, workspace: Workspace) -> StageResult:
             "near_duplicates": int((sizes - 1).sum()),
             "splits": dict(sorted(counts.items())),
             "quarantine": quarantine.summary(),
+            **facts,
         }
 
     return workspace.stage(
@@ -267,7 +275,7 @@ _NOT_READING = {
 
 def _reading_settings(recipe: Recipe) -> dict[str, Any]:
     """What decides which documents of which text there are and where they go (not where the files lie)."""
-    return recipe.corpus.model_dump(mode="json", exclude=_NOT_READING)
+    return {name: value for name, value in recipe.corpus.content().items() if name not in _NOT_READING}
 
 
 def _write_dataset(

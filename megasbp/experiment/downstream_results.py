@@ -6,8 +6,8 @@ import numpy as np
 
 from megasbp.addressing import derive_key
 from megasbp.evaluation.downstream.scores import TaskScores, read_scores
-from megasbp.experiment.method import SeedResults
 from megasbp.experiment.recipe import Recipe
+from megasbp.experiment.seed_results import SeedResults
 from megasbp.experiment.statistics.intervals import Estimate, arm_loss, contrast
 from megasbp.experiment.statistics.losses import HeldOutLosses
 from megasbp.experiment.statistics.readings import reading

@@ -50,7 +50,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "tokens_are": "exact" if exact else "estimated",
         "corpus_tokens": tokens,
         "batch_tokens": recipe.training.global_batch * recipe.training.sequence_length,
-        "trials": len(trial_grid(recipe)),
+        "trials": {"settings": len(trial_grid(recipe)), "arms": recipe.tuning.arms},
         "arms": arms,
         "stages": _stages(recipe, tokens) | downstream_cost(recipe),
         "disk": {
@@ -95,6 +95,8 @@ def _stages(recipe: Recipe, tokens: dict[str, int]) -> dict[str, dict[str, float
         # A part is at most once the beginning of a pair and once its end.
         parts = 2 * tokens["unique"] * recipe.synthesizer.maximum_epochs
         tuned += parts * len(recipe.synthesizer.learning_rates)
+    if "second_round" in recipe.budget.arms:
+        tuned += pair_tokens * recipe.synthesizer.maximum_epochs * len(recipe.synthesizer.learning_rates)
     need = synthetic_need(recipe)
     generation = need * (2 * seeded * training + (len(written) - seeded) * without_seeds) / 3
     return {

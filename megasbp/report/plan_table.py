@@ -41,4 +41,7 @@ def print_plan(plan: dict[str, Any], console: Console | None = None) -> None:
     console.print(stages)
     disk = plan["disk"]
     parts = ", ".join(f"{name} {quantity(disk[name])}B" for name in disk if name != "total")
-    console.print(f"disk: at most {quantity(disk['total'])}B ({parts}); baseline trials: {plan['trials']}")
+    tried = "each arm" if plan["trials"]["arms"] == "each" else "the baseline"
+    console.print(
+        f"disk: at most {quantity(disk['total'])}B ({parts}); trials of {tried}: {plan['trials']['settings']}"
+    )

@@ -6,8 +6,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from megasbp.errors import InputError
-from megasbp.report.schema_parts import Count, Finite, Interval, Part
+from megasbp.report.schema_parts import Count, Finite, Histogram, Interval, Part
 from megasbp.report.schema_tasks import Domain, Downstream
+from megasbp.report.text_schema import Contamination, Relation, TopicShift
 from megasbp.storage import read_json
 
 SCHEMA_VERSION = 2
@@ -40,13 +41,6 @@ class Corpus(Part):
     near_duplicates: Count | None = None
     vocabulary_size: Count
     unit: str = "document"
-
-
-class Histogram(Part):
-    """Counts between n + 1 edges."""
-
-    edges: list[Finite]
-    counts: list[Count]
 
 
 class Pairing(Part):
@@ -84,11 +78,17 @@ class Setting(Part):
     weight_decay: Finite | None = None
 
 
-class Tuning(Part):
-    """Grid of the baseline."""
+class Grid(Part):
+    """Settings tried and the one taken."""
 
     trials: list[Trial] = []
     chosen: Setting | None = None
+
+
+class Tuning(Grid):
+    """Grid of the baseline, and of the other arms where each has trials of its own."""
+
+    arms: dict[str, Grid] = {}
 
 
 class Point(Part):
@@ -307,6 +307,13 @@ class DataEfficiency(Multiplier):
     best_validation: Multiplier | None = None
 
 
+class Copied(Part):
+    """Stretches (first character, end) of a synthetic text that also stand in its seed, and in the corpus."""
+
+    seed: list[tuple[int, int]] = []
+    corpus: list[tuple[int, int]] = []
+
+
 class Triple(Part):
     """A seed document, its most similar true neighbour, and a document synthesised from it."""
 
@@ -314,6 +321,7 @@ class Triple(Part):
     seed: str
     neighbour: str
     synthetic: str
+    copied: Copied = Copied()
     similarity: Finite | None = None
     arm: str = ""
     filters: dict[str, bool | Finite | str] = {}
@@ -344,6 +352,9 @@ class Results(Part):
     oracle_share: OracleShare | None = None
     data_efficiency: DataEfficiency | None = None
     quality: dict[str, dict[str, Any]] = {}
+    relation: Relation | None = None
+    topics: TopicShift | None = None
+    contamination: Contamination | None = None
     triples: list[Triple] = []
     what_this_run_can_show: str = ""
 

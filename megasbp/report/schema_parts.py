@@ -1,4 +1,4 @@
-"""What every part of results.json is made of."""
+"""What the parts of results.json are made of."""
 
 from typing import Annotated
 
@@ -12,6 +12,13 @@ class Part(BaseModel):
     """A part of the results. Keys that the report does not draw may stand beside those it does."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Histogram(Part):
+    """Counts between n + 1 edges."""
+
+    edges: list[Finite]
+    counts: list[Count]
 
 
 class Interval(Part):

@@ -105,7 +105,7 @@ def test_a_field_that_names_no_domains_is_refused(
 
 
 def test_shards_have_no_domains(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="corpus.domain_field says how text is read"):
+    with pytest.raises(InputError, match="corpus.domain_field needs text"):
         load_recipe(
             DEMO,
             [
