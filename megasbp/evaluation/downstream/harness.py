@@ -100,7 +100,7 @@ class Harness:
                     loaded = manager.load([wanted])["tasks"]
             except OSError as error:
                 raise InputError(
-                    f"task {name}: its data could not be read ({error}); lm-eval fetches that of its own tasks: "
+                    f"task {name}: its data could not be read ({error}); lm-eval fetches that of its own: "
                     "go on where there is a network, or leave the task out"
                 ) from None
             for task in loaded.values():
