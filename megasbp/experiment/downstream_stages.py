@@ -67,7 +67,7 @@ def require_downstream(recipe: Recipe) -> None:
         task, shots = check_files(name, config.data), config.shots_of(name)
         if shots >= len(task.rows):
             raise InputError(
-                f"evaluation.downstream.shots asks for {shots} solved examples of {name}, {task.files[0].name} "
+                f"evaluation.downstream.shots asks for {shots} examples of {name}, {task.files[0].name} "
                 f"has {len(task.rows)} documents; set it to at most {len(task.rows) - 1}"
             )
 
