@@ -82,7 +82,7 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "quality": with_measures(
             {name: stage.facts["quality"] for name, stage in first.quality.items()}, first.measures
         ),
-        **measured(first.measures),
+        **measured(recipe, first.context.seed, first.measures),
         "triples": triples(first.context, first.pairs, first.synthesis["sbp"], recipe.evaluation.triples)
         if "sbp" in first.synthesis
         else [],

@@ -11,6 +11,7 @@ from megasbp.report.charts import Line, Range, figure, histogram, interval_chart
 from megasbp.report.contamination_table import contamination_table
 from megasbp.report.formats import arm_name, arms_in_order, count, gain_name, number, value_text
 from megasbp.report.glossary import GLOSSARY
+from megasbp.report.judge_table import judge_table
 from megasbp.report.markup import Markup, element, join
 from megasbp.report.relation_tables import relation_table
 from megasbp.report.schema import Contrast, Histogram, Point, Results, Triple
@@ -172,6 +173,8 @@ def synthetic_text(results: Results) -> Markup | None:
         parts += [table(topics_table(results.topics)), table(shifted_topics_table(results.topics))]
     if results.contamination:
         parts.append(table(contamination_table(results.contamination)))
+    if results.judge:
+        parts.append(table(judge_table(results.judge)))
     if results.quality:
         parts += [table(text_tables.quality_table(results)), table(text_tables.paper_table())]
     return _section("synthetic", [element("h2", "Synthetic text"), *parts]) if parts else None
