@@ -18,6 +18,8 @@ from megasbp.experiment.context import Context, document_text, open_dataset
 from megasbp.experiment.stages import StageResult
 from megasbp.pairing.table import read_pairs
 
+# Real text that is judged beside the arms'.
+REAL = ("real", "unrelated")
 # Text of a document by its number, and that of its seed.
 Texts = Callable[[int], tuple[str, str | None]]
 
@@ -25,18 +27,19 @@ Texts = Callable[[int], tuple[str, str | None]]
 def judge_stage(context: Context, name: str, source: StageResult) -> StageResult:
     """What the judge says of an arm's accepted text, or of real text.
 
-    Real text is held-out text for the question of facts, and true pairs for that of relevance: its rates are
-    at least the judge's own errors, and say what the other rates mean.
+    Real text says what the rates mean. "real" is held-out text for the question of facts, and true pairs for
+    that of relevance: its rates are at least the judge's errors. "unrelated" is random pairs, of which a
+    judge that reads well calls nearly all irrelevant.
 
     Args:
-        name: an arm, or "real".
-        source: the arm's synthesis; for "real" the pair tables.
+        name: an arm, or one of `REAL`.
+        source: the arm's synthesis; for real text the pair tables.
 
     Files: QUESTION.jsonl, an answer a line. Facts: "rates", question -> as `judging.rate`, and "versions".
     """
     config, corpus = context.recipe.quality.judge, context.corpus
     assert config is not None
-    questions = [question for question in QUESTIONS if not question.reads_seed or _has_seeds(name)]
+    questions = _questions(name)
 
     def make(folder: Path) -> dict[str, Any]:
         judge: Judge = _open(context, config)
@@ -70,7 +73,7 @@ def judge_facts(config: JudgeConfig, seed: int, stages: dict[str, StageResult]) 
 
     Args:
         seed: the run's.
-        stages: "real" | arm -> its finished stage.
+        stages: of `REAL` or an arm -> its finished stage.
     """
     return {
         "kind": config.kind,
@@ -94,8 +97,11 @@ def judge_facts(config: JudgeConfig, seed: int, stages: dict[str, StageResult]) 
     }
 
 
-def _has_seeds(name: str) -> bool:
-    return name == "real" or is_seeded(name)
+def _questions(name: str) -> list[Question]:
+    if name == "unrelated":
+        return [IRRELEVANT]
+    has_seeds = name in REAL or is_seeded(name)
+    return [question for question in QUESTIONS if has_seeds or not question.reads_seed]
 
 
 def _open(context: Context, config: JudgeConfig) -> Judge:
@@ -111,7 +117,7 @@ def _sample(context: Context, count: int, name: str, question: Question) -> np.n
     """Numbers of the documents that are judged, ascending: the same in arms of as many documents."""
     config = context.recipe.quality.judge
     assert config is not None
-    key = derive_key(context.seed, "judge", "real" if name == "real" else "synthetic", question.name)
+    key = derive_key(context.seed, "judge", "real" if name in REAL else "synthetic", question.name)
     return np.sort(core.permute(count, key, np.arange(min(count, config.documents))))
 
 
@@ -126,7 +132,7 @@ def _texts(context: Context, name: str, source: StageResult, question: Question)
     """How many documents there are, and the texts of each that the question reads."""
     corpus = context.corpus
     tokenizer, units = corpus.open_tokenizer(), corpus.open_units("unique")
-    if name != "real":
+    if name not in REAL:
         dataset = open_dataset(source.folder / "synthetic", tokenizer)
         table = pq.read_table(source.folder / "provenance.parquet", columns=["seed_doc", "accepted"])
         seeds = table.filter(table["accepted"])["seed_doc"].to_numpy()
@@ -137,7 +143,7 @@ def _texts(context: Context, name: str, source: StageResult, question: Question)
     if question is NOT_FACTUAL:
         held_out = corpus.open("validation")
         return len(held_out), lambda document: (document_text(held_out, document, tokenizer), None)
-    pairs = read_pairs(source.folder / "train.parquet")
+    pairs = read_pairs(source.folder / ("train.parquet" if name == "real" else "train.random.parquet"))
     first, second = pairs["seed_doc"].to_numpy(), pairs["target_doc"].to_numpy()
     return len(first), lambda pair: (
         document_text(units, int(second[pair]), tokenizer),

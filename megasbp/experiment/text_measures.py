@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from megasbp.experiment.arms import is_seeded, written_arms
 from megasbp.experiment.duplicate_stages import duplicates_stage
-from megasbp.experiment.judge_stages import judge_facts, judge_stage
+from megasbp.experiment.judge_stages import REAL, judge_facts, judge_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.relation_stages import embed_text_stage, relation_stage
 from megasbp.experiment.sharing_stages import sharing_stage
@@ -67,7 +67,7 @@ def measuring_parts(recipe: Recipe, seed: int, embed: str | None) -> list[Measur
         listed.append(part("duplicates", "data", needs, lambda stages: stages.measures.duplicates))
         listed.append(part("sharing", "data", needs, lambda stages: stages.measures.sharing))
         if recipe.quality.judge is not None:
-            stages = names("judge", ["real", *written])
+            stages = names("judge", [*REAL, *written])
             needs = (f"seed-{seed}/pairs", *needs)
             listed.append(
                 MeasuringPart("judge", "inference", needs, stages, lambda seed: seed.measures.judged)
@@ -167,10 +167,10 @@ class TextMeasures:
 
     @cached_property
     def judged(self) -> dict[str, StageResult]:
-        """What the recipe's judge says, of "real" text and of each arm's; empty without a judge."""
+        """What the recipe's judge says of real text and of each arm's; empty without a judge."""
         if self._recipe.quality.judge is None or not self._written:
             return {}
-        context, sources = self._seed.context, {"real": self._seed.pairs}
+        context, sources = self._seed.context, dict.fromkeys(REAL, self._seed.pairs)
         sources |= {arm: self._synthesis(arm) for arm in self._written}
         return {name: judge_stage(context, name, source) for name, source in sources.items()}
 

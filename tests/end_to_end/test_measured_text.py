@@ -84,12 +84,12 @@ def test_a_judge_that_fails_on_the_way_is_asked_again_and_only_for_what_is_missi
     assert len(stub.requests) == 9
     with serving(completion("It is.\nyes")) as stub:
         method, found = judged(stub.url)
-    # Two questions of real, sbp and random_pairs, one of self_samples.
-    assert len(stub.requests) == 7 * 6 - 8
+    # Two questions of real, sbp and random_pairs, one of self_samples and of unrelated pairs.
+    assert len(stub.requests) == 8 * 6 - 8
     Judge.model_validate(found)
     rates = {name: one["rates"] for name, one in found["questions"].items()}
     assert set(rates["not_factual"]) == {"real", "sbp", "random_pairs", "self_samples"}
-    assert set(rates["irrelevant"]) == {"real", "sbp", "random_pairs"}
+    assert set(rates["irrelevant"]) == {"real", "unrelated", "sbp", "random_pairs"}
     # The first eight answers were no: six of the first question, two of the second.
     assert rates["not_factual"]["real"]["estimate"] == 0
     assert rates["irrelevant"]["real"]["estimate"] == pytest.approx(4 / 6)

@@ -44,6 +44,7 @@ def test_a_judges_rates_stand_beside_the_papers_with_who_judged() -> None:
     assert "What a judge says: a-judge" in text
     assert "Not factual SBP 62.0% 57.0% to 67.0% 200 7" in text
     assert "Irrelevant to its seed The paper: 6B at 1T tokens 6.0%" in text
+    assert "Irrelevant to its seed Real, random pairs 93.0%" in text
     html = page(fake_results())
     assert "a-judge-2 fp_1" in html and "irrelevant fedcba987654" in html
 

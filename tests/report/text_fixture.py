@@ -65,7 +65,10 @@ def text_measures() -> dict[str, Any]:
                 },
                 "irrelevant": {
                     "prompt_hash": "fedcba9876543210",
-                    "rates": {"sbp": {**interval(0.44, 0.05), "documents": 200, "unparsable": 0}},
+                    "rates": {
+                        "sbp": {**interval(0.44, 0.05), "documents": 200, "unparsable": 0},
+                        "unrelated": {**interval(0.93, 0.03), "documents": 200, "unparsable": 0},
+                    },
                 },
             },
         },
