@@ -23,12 +23,10 @@ from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset, without_suffix
 from megasbp.errors import InputError, ShardError
 from megasbp.overlap.ngram_index import NgramIndex
-from megasbp.shards.config import ShardsConfig
+from megasbp.shards.config import INLINE, ShardsConfig
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.synthesis.generator import load_generator
-from megasbp.synthesis.streaming import StreamingWriter
 from megasbp.synthesis.synthesize import ShardWriter, synthesize
-from megasbp.synthesis.workers import WorkersWriter
+from megasbp.synthesis.writers import shard_writer
 from megasbp.training.checkpoint_files import read_state, require_whole
 
 EXPLANATION = """\
@@ -48,10 +46,14 @@ same. More --tokens later go on from there too.
 Settings are those of a recipe's [synthesis] section: given as key=value, or by --recipe, of which the
 synthesizer's context is taken too. `auto` precision is bf16 on a GPU, fp32 on a CPU.
 
+With backend=vllm a shard is one call of vLLM, on a GPU. Filters, shards and provenance are the same, but no
+bytes are promised: its documents cannot be written again from their rows. See docs/synthesis.md.
+
 examples:
   on this machine              OUTPUT --checkpoint STEP --tokenizer t.json --seeds unique --tokens 5e6
   eight GPUs of this host      ... --engine local --gpus 1 shard_documents=65536 slots=512
   a Ray cluster                ... --engine ray --address auto --gpus 1
+  by vLLM                      ... backend=vllm slots=256 shard_documents=16384
 
 exit status: 0 all is well, 2 something is wrong (one line on standard error says what, and the mend),
 1 a worker failed or died again and again
@@ -165,13 +167,13 @@ def open_dataset(path: Path, tokenizer: Tokenizer) -> IndexedDataset:
 
 def writer(options: argparse.Namespace, config: SynthesisConfig) -> ShardWriter:
     """Who writes the shards: this process, or workers."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     if options.engine == "inline":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        return StreamingWriter(load_generator(options.checkpoint, device, config.precision))
+        return shard_writer(config, options.checkpoint, device, INLINE)
     shards = ShardsConfig(
         engine=options.engine, address=options.address, workers=options.workers, gpus=options.gpus
     )
-    return WorkersWriter(shards, options.checkpoint)
+    return shard_writer(config, options.checkpoint, device, shards)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

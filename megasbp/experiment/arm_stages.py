@@ -31,10 +31,8 @@ from megasbp.experiment.stages import StageResult
 from megasbp.experiment.synthesizer_stages import synthesizer_checkpoint
 from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.storage import publishing_file
-from megasbp.synthesis.generator import load_generator
-from megasbp.synthesis.streaming import StreamingWriter
 from megasbp.synthesis.synthesize import ShardWriter, synthesize
-from megasbp.synthesis.workers import WorkersWriter
+from megasbp.synthesis.writers import shard_writer
 from megasbp.training.config import TrainingConfig
 from megasbp.training.trainer import TrainingJob, train
 
@@ -48,17 +46,23 @@ LOSS_FILES = ("nats.npy", "tokens.npy")
 
 @dataclass(frozen=True)
 class Chosen:
-    """The optimiser settings that every arm uses."""
+    """The optimiser settings of an arm."""
 
     learning_rate: float
     weight_decay: float
 
 
 def trial_grid(recipe: Recipe) -> list[Chosen]:
-    """The settings tried for the baseline; a single one when nothing is tuned."""
+    """The settings tried; a single one when nothing is tuned."""
     rates = recipe.tuning.learning_rates or (recipe.training.learning_rate,)
     decays = recipe.tuning.weight_decays or (recipe.training.weight_decay,)
     return [Chosen(rate, decay) for rate in rates for decay in decays]
+
+
+def best_setting(grid: list[Chosen], trials: list[StageResult]) -> Chosen:
+    """The setting with the lowest validation loss at the end of the budget; the first of equals."""
+    losses = [trial.facts["final_validation_loss"] for trial in trials]
+    return grid[losses.index(min(losses))]
 
 
 def source_tokens(corpus: Corpus) -> dict[str, int]:
@@ -193,6 +197,7 @@ def synthesis_stage(context: Context, arm: str, writer: StageResult) -> StageRes
             "requests": result.requests,
             "drops": result.drops,
             "prefill_tokens": result.prefill_tokens,
+            "shared_tokens": result.shared_tokens,
             "generated_tokens": result.generated_tokens,
         }
 
@@ -200,7 +205,7 @@ def synthesis_stage(context: Context, arm: str, writer: StageResult) -> StageRes
         context.name(f"synthesis-{arm}"),
         inputs=inputs,
         settings={
-            "synthesis": config.model_dump(mode="json"),
+            "synthesis": config.content(),
             "need": synthetic_need(recipe),
             "context": length,
             "shingle_width": width,
@@ -212,11 +217,8 @@ def synthesis_stage(context: Context, arm: str, writer: StageResult) -> StageRes
 
 
 def _shard_writer(context: Context, checkpoint: Path) -> ShardWriter:
-    if context.shards.engine == "inline":
-        return StreamingWriter(
-            load_generator(checkpoint, context.runtime.device, context.recipe.synthesis.precision)
-        )
-    return WorkersWriter(context.shards, checkpoint, context.workspace.announce)
+    device, announce = context.runtime.device, context.workspace.announce
+    return shard_writer(context.recipe.synthesis, checkpoint, device, context.shards, announce)
 
 
 def losses_stage(context: Context, arm: str, trained: StageResult) -> StageResult:

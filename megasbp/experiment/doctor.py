@@ -49,6 +49,7 @@ def doctor() -> int:
     _check_packages(findings)
     _check_extension(findings)
     _check_kernels(findings)
+    findings.fact("synthesis", f"own engine; vllm {_version('vllm')}")
     torch = _load_torch(findings)
     if torch is not None:
         _check_gpus(findings, torch)
@@ -147,8 +148,12 @@ def _check_kernels(findings: _Findings) -> None:
         findings.problem("kernels", "none", mend)
         return
     findings.fact("kernels", f"PyTorch on every device: {', '.join(names)}")
-    triton = metadata.version("triton") if util.find_spec("triton") else "not installed"
-    findings.fact("triton", f"{triton}; on a GPU it computes: {', '.join(on_gpus)}")
+    findings.fact("triton", f"{_version('triton')}; on a GPU it computes: {', '.join(on_gpus)}")
+
+
+def _version(package: str) -> str:
+    """Of a package whose module has the same name; "not installed" without it."""
+    return metadata.version(package) if util.find_spec(package) else "not installed"
 
 
 def _load_torch(findings: _Findings) -> ModuleType | None:

@@ -1,19 +1,18 @@
 """What is measured on one seed's synthetic text: which stage is made from which."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from megasbp.experiment.arms import is_seeded, written_arms
 from megasbp.experiment.duplicate_stages import duplicates_stage
 from megasbp.experiment.judge_stages import REAL, judge_facts, judge_stage
+from megasbp.experiment.part import Part, below, seed_part
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.relation_stages import embed_text_stage, relation_stage
 from megasbp.experiment.sharing_stages import sharing_stage
 from megasbp.experiment.stages import StageResult
 from megasbp.experiment.topic_stages import topics_stage
-from megasbp.launch.config import Kind
 
 if TYPE_CHECKING:
     from megasbp.experiment.method import SeedStages
@@ -22,18 +21,7 @@ if TYPE_CHECKING:
 JUDGE = "judge/"
 
 
-@dataclass(frozen=True)
-class MeasuringPart:
-    """A part of a recipe, as `experiment.parts.Part`; its own name and stages are below a seed's folder."""
-
-    name: str
-    kind: Kind
-    needs: tuple[str, ...]
-    stages: tuple[str, ...]
-    make: "Callable[[SeedStages], object]"
-
-
-def measuring_parts(recipe: Recipe, seed: int, embed: str | None) -> list[MeasuringPart]:
+def measuring_parts(recipe: Recipe, seed: int, embed: str | None) -> list[Part]:
     """The parts that make what `TextMeasures` has.
 
     Args:
@@ -42,35 +30,30 @@ def measuring_parts(recipe: Recipe, seed: int, embed: str | None) -> list[Measur
     written = written_arms(recipe.budget.arms)
     seeded = [arm for arm in written if is_seeded(arm)]
 
-    def names(stage: str, arms: list[str]) -> tuple[str, ...]:
-        return tuple(f"seed-{seed}/{stage}-{arm}" for arm in arms)
-
-    def part(
-        name: str, kind: Kind, needs: tuple[str, ...], make: "Callable[[SeedStages], object]"
-    ) -> MeasuringPart:
-        return MeasuringPart(name, kind, needs, (name,), make)
+    def own(stage: str, arms: list[str]) -> tuple[str, ...]:
+        return below(seed, *(f"{stage}-{arm}" for arm in arms))
 
     listed = []
     if embed is not None:
         for arm in written:
-            needs = (embed, *names("synthesis", [arm]))
-            listed.append(part(f"embed-{arm}", "inference", needs, partial(_embedded, arm)))
+            needs = (embed, *own("synthesis", [arm]))
+            listed.append(seed_part(seed, f"embed-{arm}", "inference", needs, partial(_embedded, arm)))
         if seeded:
-            needs = (f"seed-{seed}/pairs", *names("embed", seeded))
-            listed.append(part("relation", "data", needs, lambda stages: stages.measures.relation))
+            needs = (*below(seed, "pairs"), *own("embed", seeded))
+            listed.append(seed_part(seed, "relation", "data", needs, lambda stages: stages.measures.relation))
         if written:
-            listed.append(
-                part("topics", "data", names("embed", written), lambda stages: stages.measures.topics)
-            )
+            needs = own("embed", written)
+            listed.append(seed_part(seed, "topics", "data", needs, lambda stages: stages.measures.topics))
     if written:
-        needs = names("synthesis", written)
-        listed.append(part("duplicates", "data", needs, lambda stages: stages.measures.duplicates))
-        listed.append(part("sharing", "data", needs, lambda stages: stages.measures.sharing))
+        needs = own("synthesis", written)
+        listed += [
+            seed_part(seed, "duplicates", "data", needs, lambda stages: stages.measures.duplicates),
+            seed_part(seed, "sharing", "data", needs, lambda stages: stages.measures.sharing),
+        ]
         if recipe.quality.judge is not None:
-            stages = names("judge", [*REAL, *written])
-            needs = (f"seed-{seed}/pairs", *needs)
+            needs, stages = (*below(seed, "pairs"), *needs), (f"judge-{name}" for name in (*REAL, *written))
             listed.append(
-                MeasuringPart("judge", "inference", needs, stages, lambda seed: seed.measures.judged)
+                seed_part(seed, "judge", "inference", needs, lambda seed: seed.measures.judged, *stages)
             )
     return listed
 

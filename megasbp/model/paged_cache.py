@@ -3,7 +3,7 @@
 For a GPU: a decode step reads the tokens that are there, not the capacity.
 """
 
-import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +12,13 @@ from megasbp.kernels.attention import SegmentBounds, attention_within
 from megasbp.kernels.paged_attention import paged_attention, write_pages
 from megasbp.model.cache import check_range
 from megasbp.model.config import ModelConfig
+from megasbp.model.page_pool import PagePool
 
 PAGE_TOKENS = 64
 
 
 class PagedCache:
-    """Pages of 64 tokens, handed to slots by `reserve` and taken back by `release`.
+    """Pages of 64 tokens, handed to slots by `reserve` and taken back by `release`; slots may share pages.
 
     Args:
         config: of the model.
@@ -43,7 +44,7 @@ class PagedCache:
             raise ValueError(
                 f"slots is {slots} and capacity is {capacity}; allowed: 1 or more, multiples of {PAGE_TOKENS}"
             )
-        self.slots, self.capacity = slots, capacity
+        self.slots, self.capacity, self.page_tokens = slots, capacity, PAGE_TOKENS
         pages = -(-(slots * capacity if tokens is None else tokens) // PAGE_TOKENS)
         if pages * PAGE_TOKENS < capacity:
             raise ValueError(f"tokens is {tokens}; allowed: {capacity} or more, those of one slot")
@@ -51,7 +52,7 @@ class PagedCache:
         self._keys = torch.zeros(shape, dtype=dtype, device=device)
         self._values = torch.zeros(shape, dtype=dtype, device=device)
         # The host hands out; the device's table follows it, a row at a time.
-        self._free = list(range(pages))
+        self._pool = PagePool(pages)
         self._pages: list[list[int]] = [[] for _ in range(slots)]
         self._table = torch.zeros(slots, capacity // PAGE_TOKENS, dtype=torch.int32, device=device)
 
@@ -60,21 +61,51 @@ class PagedCache:
         """Memory of keys and values in bytes."""
         return self._keys.nbytes + self._values.nbytes
 
-    def reserve(self, slot: int, tokens: int) -> bool:
-        """Gives an empty slot pages for so many tokens; False, and nothing changes, if they are too few."""
+    def reserve(self, slot: int, tokens: int, shared: Sequence[int] = ()) -> bool:
+        """Gives an empty slot pages for so many tokens; False, and nothing changes, if they are too few.
+
+        Args:
+            shared: pages in use that are the slot's first ones too; it must not write in them while another
+                one reads there.
+        """
         needed = -(-tokens // PAGE_TOKENS)
-        if needed > len(self._free):
+        own = self._pool.take(needed - len(shared))
+        if own is None:
             return False
-        pages = [heapq.heappop(self._free) for _ in range(needed)]
-        self._pages[slot] = pages
-        self._table[slot, :needed] = torch.tensor(pages, dtype=torch.int32, device=self._table.device)
+        self._pool.share(shared)
+        self._pages[slot] = [*shared, *own]
+        self._table[slot, :needed] = torch.tensor(
+            self._pages[slot], dtype=torch.int32, device=self._table.device
+        )
         return True
 
     def release(self, slot: int) -> None:
         """Takes a slot's pages back. Its row of the table stays, and is read as what is masked."""
-        for page in self._pages[slot]:
-            heapq.heappush(self._free, page)
+        self._pool.give_back(self._pages[slot])
         self._pages[slot] = []
+
+    def pages(self, slot: int, tokens: int) -> list[int]:
+        """Pages that hold the first tokens of a slot."""
+        return self._pages[slot][: -(-tokens // PAGE_TOKENS)]
+
+    def hold(self, pages: Sequence[int]) -> None:
+        """Keeps pages when their slots are released, until `drop`."""
+        self._pool.share(pages)
+
+    def drop(self, pages: Sequence[int]) -> None:
+        """Ends a `hold`."""
+        self._pool.give_back(pages)
+
+    def users(self, page: int) -> int:
+        """Slots and holds that have a page."""
+        return self._pool.users(page)
+
+    def copy_page(self, page: int, slot: int, place: int) -> None:
+        """Copies a page, of all layers, to a slot's page at a place among its own, if that is another one."""
+        target = self._pages[slot][place]
+        if target != page:
+            for memory in (self._keys, self._values):
+                memory[:, target] = memory[:, page]
 
     def lanes(self, slots: torch.Tensor, positions: torch.Tensor, valid: torch.Tensor) -> "PagedLanes":
         """See `cache.Cache`; of valid places the slots hold the pages."""

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 
 from megasbp.errors import InputError
 from megasbp.report.schema_parts import Count, Finite, Histogram, Interval, Part
+from megasbp.report.schema_tasks import Domain, Downstream
 from megasbp.report.text_schema import Contamination, Judge, Relation, TopicShift
 from megasbp.storage import read_json
 
@@ -77,11 +78,17 @@ class Setting(Part):
     weight_decay: Finite | None = None
 
 
-class Tuning(Part):
-    """Grid of the baseline."""
+class Grid(Part):
+    """Settings tried and the one taken."""
 
     trials: list[Trial] = []
     chosen: Setting | None = None
+
+
+class Tuning(Grid):
+    """Grid of the baseline, and of the other arms where each has trials of its own."""
+
+    arms: dict[str, Grid] = {}
 
 
 class Point(Part):
@@ -300,6 +307,13 @@ class DataEfficiency(Multiplier):
     best_validation: Multiplier | None = None
 
 
+class Copied(Part):
+    """Stretches (first character, end) of a synthetic text that also stand in its seed, and in the corpus."""
+
+    seed: list[tuple[int, int]] = []
+    corpus: list[tuple[int, int]] = []
+
+
 class Triple(Part):
     """A seed document, its most similar true neighbour, and a document synthesised from it."""
 
@@ -307,6 +321,7 @@ class Triple(Part):
     seed: str
     neighbour: str
     synthetic: str
+    copied: Copied = Copied()
     similarity: Finite | None = None
     arm: str = ""
     filters: dict[str, bool | Finite | str] = {}
@@ -332,6 +347,8 @@ class Results(Part):
     packing: dict[str, Packing] = {}
     arms: dict[str, Arm]
     contrasts: dict[str, Contrast] = {}
+    downstream: Downstream | None = None
+    domains: dict[str, Domain] = {}
     oracle_share: OracleShare | None = None
     data_efficiency: DataEfficiency | None = None
     quality: dict[str, dict[str, Any]] = {}

@@ -11,6 +11,8 @@ from rich.text import Text
 
 from megasbp.report import tables, text_tables
 from megasbp.report.contamination_table import contamination_table
+from megasbp.report.domains import domains_table
+from megasbp.report.downstream import downstream_table
 from megasbp.report.judge_table import judge_table
 from megasbp.report.relation_tables import relation_table
 from megasbp.report.schema import Results, check_results
@@ -74,6 +76,8 @@ def _report(results: Results) -> Group:
         tables.contrasts_table(results),
         tables.data_efficiency_table(results),
         tables.equal_flops_table(results),
+        domains_table(results),
+        downstream_table(results),
     ]
     if results.pair_value and results.pair_value.tables:
         shown.append(text_tables.pair_value_table(results))

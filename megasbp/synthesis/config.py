@@ -1,10 +1,29 @@
 """The recipe's [synthesis] section: sampler, compute shape of the engine, filters."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _ROWS = 8
+# Settings that came after the first corpora were written: at their defaults they change no byte, and are left
+# out of what names a stage.
+_LATER = ("backend", "vllm", "draws_together")
+# Of vLLM: it replaces smaller temperatures silently, and refuses larger ones.
+_VLLM_TEMPERATURES = (0.01, 2.0)
+
+
+class VllmConfig(BaseModel):
+    """What vLLM is started with, beside what [synthesis] says; read with `backend = "vllm"` only.
+
+    Attributes:
+        tensor_parallel: GPUs that hold one model together.
+        memory_share: of a GPU's memory that vLLM may use for weights and keys and values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tensor_parallel: int = Field(1, ge=1)
+    memory_share: float = Field(0.9, gt=0, le=1)
 
 
 class SynthesisConfig(BaseModel):
@@ -20,6 +39,12 @@ class SynthesisConfig(BaseModel):
         maximum_tokens: tokens after which a document ends with "length"; the context may end it earlier.
         precision: type of activations and matrix products, "bf16" or "fp32"; "auto" is bf16 on a GPU that
             multiplies it, and fp32 elsewhere.
+        backend: "own" engine, or "vllm", which promises no bytes and needs a GPU (see docs/synthesis.md); of
+            the compute shape it reads `slots` alone.
+        vllm: what vLLM is started with.
+        draws_together: documents written from a seed document one after the other, before the next one's
+            turn; divides shard_documents. With keys and values in pages (on a GPU), or by vLLM, its prompt is
+            read once for all of them. It changes the order of the documents and none of their bytes.
         slots: documents decoded together, a multiple of 8.
         prefill_slots: prompts read together; prefill starts when so many slots are free.
         prefill_chunk: tokens of each prompt read per step; must divide the context. Times prefill_slots it is
@@ -40,6 +65,9 @@ class SynthesisConfig(BaseModel):
     top_p: float = Field(0.9, gt=0, le=1)
     maximum_tokens: int = Field(256, ge=1)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    backend: Literal["own", "vllm"] = "own"
+    vllm: VllmConfig = VllmConfig()
+    draws_together: int = Field(1, ge=1)
 
     slots: int = Field(64, ge=1, le=65536)
     prefill_slots: int = Field(8, ge=1)
@@ -54,12 +82,20 @@ class SynthesisConfig(BaseModel):
     drop_duplicates: bool = True
     minimum_acceptance: float = Field(0.05, ge=0, le=1)
 
+    def content(self) -> dict[str, Any]:
+        """The settings as JSON-serialisable values: what a corpus depends on."""
+        values = self.model_dump(mode="json")
+        defaults = SynthesisConfig().model_dump(mode="json")
+        unchanged = {name for name in _LATER if values[name] == defaults[name]}
+        return {name: value for name, value in values.items() if name not in unchanged}
+
     def without_seeds(self) -> "SynthesisConfig":
         """For a writer that is given bos alone: the model's own distribution, and nothing to prefill.
 
         What a prompt's shape may be decides nothing then; it is one that fits every context.
         """
         own = {"temperature": 1.0, "top_p": 1.0, "prefill_slots": _ROWS, "prefill_chunk": 1}
+        own |= {"draws_together": 1}
         return self.model_copy(update=own)
 
     @model_validator(mode="after")
@@ -80,6 +116,17 @@ class SynthesisConfig(BaseModel):
                 f"synthesis.prefill_slots x prefill_chunk is {self.prefill_slots} x {self.prefill_chunk}; "
                 f"allowed: multiples of {_ROWS}, such as "
                 f"{self.prefill_slots} x {-(-self.prefill_chunk // _ROWS) * _ROWS}"
+            )
+        if self.shard_documents % self.draws_together:
+            raise ValueError(
+                f"synthesis.draws_together is {self.draws_together}; allowed: divisors of "
+                f"synthesis.shard_documents ({self.shard_documents})"
+            )
+        lowest, highest = _VLLM_TEMPERATURES
+        if self.backend == "vllm" and self.temperature and not lowest <= self.temperature <= highest:
+            raise ValueError(
+                f'synthesis.temperature is {self.temperature} and synthesis.backend is "vllm"; '
+                f"allowed there: 0, and {lowest} to {highest}"
             )
         if self.minimum_tokens >= self.maximum_tokens:
             raise ValueError(

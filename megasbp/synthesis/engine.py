@@ -22,10 +22,11 @@ from megasbp.model.cache import Cache, KeyValueCache
 from megasbp.model.paged_cache import PAGE_TOKENS, PagedCache
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import computes_bfloat16
+from megasbp.synthesis.shared_prompts import SharedPrompts
 
 FinishReason = Literal["eos", "length"]
 
-FREE, PREFILLING, DECODING = 0, 1, 2
+FREE, PREFILLING, WAITING, DECODING = range(4)
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,13 @@ class Request:
         seed_document: index of the seed document, part of the address of the noise.
         draw: which of the documents drawn for this seed, the other part.
         prompt: int64 [P], P >= 1, tokens the model is conditioned on.
+        same_prompt: it is that of the request before, and may be read once for both.
     """
 
     seed_document: int
     draw: int
     prompt: np.ndarray
+    same_prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,12 @@ class Completion:
     Attributes:
         tokens: int64 [n], the generated tokens without the stop token.
         finish_reason: "eos" when the stop token was drawn, "length" when a limit came first.
+        shared_tokens: of the prompt, whose keys and values were there: they were computed for another draw.
     """
 
     tokens: np.ndarray
     finish_reason: FinishReason
+    shared_tokens: int = 0
 
 
 class Engine:
@@ -73,6 +78,8 @@ class Engine:
             else in slots of the whole capacity. None: on a GPU, where the capacity is one of whole pages.
         cache_tokens: with pages, of all slots together; fewer than slots * capacity save memory, and a
             request waits until there are enough.
+        share_prompts: with pages, equal prompts in a row are read once (`Request.same_prompt`); no bit of a
+            document changes.
 
     Raises:
         InputError: the sizes do not agree; the message names the allowed values.
@@ -92,6 +99,7 @@ class Engine:
         prefill_slots: int | None = None,
         paged: bool | None = None,
         cache_tokens: int | None = None,
+        share_prompts: bool = True,
     ) -> None:
         if prefill_slots is None:
             prefill_slots = max(1, min(8, slots // 4))
@@ -124,6 +132,7 @@ class Engine:
         sizes = (model.config, slots, capacity, model.compute_dtype, self.device)
         self._pages = PagedCache(*sizes, cache_tokens) if paged else None
         self._cache: Cache = self._pages or KeyValueCache(*sizes)
+        self._prompts_read = SharedPrompts(self._pages) if self._pages and share_prompts else None
         self._reset(maximum_tokens=0)
 
     def generate(
@@ -156,6 +165,7 @@ class Engine:
 
         Raises:
             InputError: a prompt is empty or leaves no room in the context; maximum_tokens is below 1.
+            ValueError: a request's `same_prompt` is not true.
         """
         if maximum_tokens < 1:
             raise InputError(f"maximum_tokens is {maximum_tokens}; allowed: 1 or more")
@@ -165,9 +175,13 @@ class Engine:
         while True:
             exhausted = exhausted or not self._admit(incoming)
             # A part-filled prefill step wastes its padding, an idle slot its share of the decode step: wait
-            # for a full one unless nobody else will come or nothing else can be done.
+            # for a full one unless nobody else will come or nothing else can be done, or many slots wait for
+            # few prompts that they share.
             while self._waiting and (
-                len(self._waiting) >= self.prefill_slots or exhausted or not self._decoding.any()
+                len(self._waiting) >= self.prefill_slots
+                or self._stalled() >= max(self.prefill_slots, self.slots // 4)
+                or exhausted
+                or not self._decoding.any()
             ):
                 self._prefill()
             if self._decoding.any():
@@ -181,10 +195,13 @@ class Engine:
         if self._pages is not None:
             for slot in range(slots):
                 self._pages.release(slot)
+        if self._prompts_read is not None:
+            self._prompts_read.reset()
         self._state = np.full(slots, FREE, np.int8)
         self._waiting: deque[int] = deque()  # slots whose prompts are not yet in the cache, oldest first
         self._prompts: list[np.ndarray] = [np.empty(0, np.int64)] * slots
         self._prefilled = np.zeros(slots, np.int64)
+        self._shared = np.zeros(slots, np.int64)  # tokens of the prompt that another slot reads or has read
         self._request = np.zeros(slots, np.int64)
         # What the next decode step feeds: the last token of each slot and where it stands.
         self._token = np.zeros(slots, np.int64)
@@ -197,6 +214,10 @@ class Engine:
     @property
     def _decoding(self) -> np.ndarray:
         return self._state == DECODING
+
+    def _stalled(self) -> int:
+        """Slots whose prompts are not in the cache."""
+        return int(((self._state == PREFILLING) | (self._state == WAITING)).sum())
 
     def _admit(self, incoming: Iterator[tuple[int, Request]]) -> bool:
         """Gives every free slot a request, as long as there are pages; False when there are no more."""
@@ -212,7 +233,7 @@ class Engine:
                     f"{self.capacity - 1}, so that the context of {self.capacity} has room for an answer"
                 )
             limit = min(self._generated.shape[1], self.capacity - length)
-            if self._pages is not None and not self._pages.reserve(slot, length + limit):
+            if not self._reserve(slot, request, length + limit):
                 self._next = taken
                 return True
             self._next = None
@@ -224,12 +245,29 @@ class Engine:
             self._address[slot] = (request.seed_document, request.draw, 0)
             self._length[slot] = 0
             self._limit[slot] = limit
-            if length == 1:
-                self._state[slot] = DECODING
-            else:
-                self._state[slot] = PREFILLING
+            self._state[slot] = self._first_state(slot, request)
+            if self._state[slot] == PREFILLING:
                 self._waiting.append(slot)
         return True
+
+    def _reserve(self, slot: int, request: Request, tokens: int) -> bool:
+        """Pages for a request, if there are any; False when they are too few."""
+        self._shared[slot] = 0
+        if self._pages is None:
+            return True
+        to_read = len(request.prompt) - 1
+        if self._prompts_read is None or not to_read:
+            return self._pages.reserve(slot, tokens)
+        if not request.same_prompt:
+            return self._prompts_read.reserve_first(slot, request.prompt, tokens)
+        self._shared[slot] = to_read
+        return self._prompts_read.reserve_next(slot, request.prompt, tokens)
+
+    def _first_state(self, slot: int, request: Request) -> int:
+        if self._shared[slot]:
+            assert self._prompts_read is not None
+            return WAITING if self._prompts_read.waits(slot) else DECODING
+        return PREFILLING if len(request.prompt) > 1 else DECODING
 
     def _prefill(self) -> None:
         """Reads one chunk of the prompts that have waited longest."""
@@ -259,6 +297,8 @@ class Engine:
         for slot in group:
             if self._prefilled[slot] == len(self._prompts[slot]) - 1:
                 self._state[slot] = DECODING
+                if self._prompts_read is not None:
+                    self._state[self._prompts_read.finish_reading(slot)] = DECODING
             else:
                 unfinished.append(slot)
         self._waiting.extendleft(reversed(unfinished))
@@ -289,7 +329,8 @@ class Engine:
                 self._pages.release(slot)
             kept = self._length[slot] - stopped[slot]
             reason: FinishReason = "eos" if stopped[slot] else "length"
-            yield int(self._request[slot]), Completion(self._generated[slot, :kept].copy(), reason)
+            tokens, shared = self._generated[slot, :kept].copy(), int(self._shared[slot])
+            yield int(self._request[slot]), Completion(tokens, reason, shared)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         # A copy: numpy's state changes while the device may still be reading.

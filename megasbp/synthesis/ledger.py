@@ -32,7 +32,8 @@ class Ledger:
         requests: documents generated.
         documents: documents accepted.
         tokens: tokens of the accepted documents as stored, bos and eos included.
-        prompt_tokens: tokens of all prompts.
+        prompt_tokens: tokens of all prompts that were computed.
+        shared_tokens: tokens of prompts that were not, since another draw had the same.
         generated_tokens: tokens drawn for all requests, stop tokens included.
         drops: filter -> documents that it was the first to drop.
     """
@@ -42,6 +43,7 @@ class Ledger:
         self.documents = 0
         self.tokens = 0
         self.prompt_tokens = 0
+        self.shared_tokens = 0
         self.generated_tokens = 0
         self.drops = dict.fromkeys(FILTERS, 0)
         self._config = config
@@ -65,7 +67,9 @@ class Ledger:
         self.requests += len(shard)
         self.documents += int(accepted.sum())
         self.tokens += int((length[accepted] + MARKS).sum())
-        self.prompt_tokens += int(shard["prompt_tokens"].to_numpy().sum(dtype=np.int64))
+        shared = int(shard["shared_tokens"].to_numpy().sum(dtype=np.int64))
+        self.prompt_tokens += int(shard["prompt_tokens"].to_numpy().sum(dtype=np.int64)) - shared
+        self.shared_tokens += shared
         self.generated_tokens += drawn_tokens(shard)
         for name in FILTERS:
             self.drops[name] += int((first == name).sum())

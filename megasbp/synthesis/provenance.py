@@ -14,6 +14,9 @@ from megasbp.errors import InputError
 from megasbp.synthesis.engine import Completion, Engine
 from megasbp.synthesis.filters import ALONE, Measurements
 
+# Our own engine, as an `Origin` names it.
+OWN = "own"
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -31,6 +34,8 @@ class Origin:
         dtype: compute dtype, such as "float32".
         threads: CPU threads of torch.
         torch: its version.
+        backend: "own", or "vllm VERSION SETTINGS", whose bytes are not promised: there `prefill_slots` and
+            `prefill_chunk` are 0, since vLLM chooses its shapes as it goes.
     """
 
     checkpoint: str
@@ -48,6 +53,7 @@ class Origin:
     dtype: str
     threads: int
     torch: str
+    backend: str = OWN
 
 
 def fingerprint_of(seed_dataset: IndexedDataset | None) -> str:
@@ -56,13 +62,14 @@ def fingerprint_of(seed_dataset: IndexedDataset | None) -> str:
 
 
 def compute_environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """The part of an `Origin` that the machine decides: device, dtype, threads, torch."""
+    """The part of an `Origin` that the machine decides: device, dtype, threads, torch; and our own engine."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "device": name,
         "dtype": str(dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "backend": OWN,
     }
 
 
@@ -80,6 +87,7 @@ SHARD_SCHEMA = pa.schema(
         pa.field("draw", pa.int64()),
         *_ORIGIN,
         pa.field("prompt_tokens", pa.int32()),
+        pa.field("shared_tokens", pa.int32()),
         pa.field("length", pa.int32()),
         pa.field("finish_reason", pa.string()),
         pa.field("text_hash", pa.uint64()),
@@ -87,6 +95,9 @@ SHARD_SCHEMA = pa.schema(
         *(pa.field(f"drop_{name}", pa.bool_()) for name in ALONE),
     ]
 )
+
+# What rows that were written before these columns say: column -> value.
+_BEFORE: dict[str, Any] = {"backend": OWN, "shared_tokens": 0}
 
 # Rows of the finished corpus. `document` is the place in the synthetic dataset, -1 for a dropped one.
 PROVENANCE_SCHEMA = pa.schema(
@@ -120,6 +131,7 @@ def shard_columns(
         "seed_doc": seed_documents,
         "draw": draws,
         "prompt_tokens": np.array(prompt_tokens, np.int32),
+        "shared_tokens": np.array([completion.shared_tokens for completion in completions], np.int32),
         "length": np.array([len(completion.tokens) for completion in completions], np.int32),
         "finish_reason": np.array([completion.finish_reason for completion in completions]),
         "text_hash": np.array([text_hash(completion.tokens) for completion in completions], np.uint64),
@@ -143,6 +155,15 @@ def shard_table(
     )
 
 
+def with_all_columns(table: pa.Table) -> pa.Table:
+    """The rows of a shard in the columns of `SHARD_SCHEMA`, if it was written before some of them too."""
+    for name, value in _BEFORE.items():
+        if name not in table.column_names:
+            item = SHARD_SCHEMA.field(name)
+            table = table.append_column(item, pa.repeat(pa.scalar(value, item.type), len(table)))
+    return table.select(SHARD_SCHEMA.names)
+
+
 def require_same_origin(row: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Refuses to write a document again where its bytes are not promised.
 
@@ -150,9 +171,9 @@ def require_same_origin(row: Mapping[str, Any], expected: Mapping[str, Any]) -> 
         InputError: an entry of `expected` differs from the row's; the message names both values.
     """
     for name, value in expected.items():
-        if row[name] != value:
+        if (recorded := row.get(name, _BEFORE.get(name))) != value:
             raise InputError(
-                f"provenance of request {row['request']}: {name} was {row[name]}, here it is {value}; "
+                f"provenance of request {row['request']}: {name} was {recorded}, here it is {value}; "
                 "a document is written again bit for bit only where this is the same"
             )
 

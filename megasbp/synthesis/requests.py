@@ -1,7 +1,7 @@
 """Which document is written next: request r is a pure function of (seed, r)."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -40,16 +40,19 @@ class Marks:
     hash: str
 
 
-def locate_requests(requests: np.ndarray, documents: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def locate_requests(
+    requests: np.ndarray, documents: int, seed: int, together: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """The seed document and the draw of each request.
 
-    Draw w asks for the w-th document of every seed, in an order of its own. So a run that stops anywhere has
-    used each seed document equally often, up to one.
+    Round w asks every seed for its documents w * together and on, in an order of its own. So a run that stops
+    anywhere has used each seed document equally often, up to `together`.
 
     Args:
         requests: int64 [n], each >= 0.
         documents: number of seed documents.
         seed: of the run.
+        together: draws of a seed document one after the other.
 
     Returns:
         Seed documents int64 [n] in [0, documents) and draws int64 [n].
@@ -59,8 +62,9 @@ def locate_requests(requests: np.ndarray, documents: int, seed: int) -> tuple[np
     """
     if documents < 1:
         raise InputError("the seed dataset holds 0 documents; synthesis needs at least 1")
-    order = core.epoch_order(requests, documents, derive_key(seed, "synthesis", "seed order"))
-    return order, requests // documents
+    turns = requests // together
+    order = core.epoch_order(turns, documents, derive_key(seed, "synthesis", "seed order"))
+    return order, turns // documents * together + requests % together
 
 
 def build_prompt(seed_tokens: np.ndarray, tokenizer: TokenMarks, context: int) -> np.ndarray:
@@ -82,17 +86,19 @@ class Prompts:
         seed_dataset: documents d1; None writes without a seed, as the model writes any document.
         tokenizer: of the marks.
         context: positions of prompt and document together.
+        draws_together: of a seed document.
     """
 
     seed_dataset: IndexedDataset | None
     tokenizer: TokenMarks
     context: int
+    draws_together: int = 1
 
     def locate(self, requests: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """As `locate_requests`; without seeds the document is `NO_SEED` and each request its own draw."""
         if self.seed_dataset is None:
             return np.full(len(requests), NO_SEED, np.int64), requests
-        return locate_requests(requests, len(self.seed_dataset), seed)
+        return locate_requests(requests, len(self.seed_dataset), seed, self.draws_together)
 
     def seed_tokens(self, seed_document: int) -> np.ndarray:
         """Tokens of a seed document without its marks, integers [n]; none for `NO_SEED`."""
@@ -112,8 +118,12 @@ class Prompts:
 def shard_requests(
     shards: Iterable[int], shard_documents: int, seed: int, prompts: Prompts
 ) -> Iterator[Request]:
-    """The requests of the given shards, in order."""
+    """The requests of the given shards, in order. The first of a shard shares no prompt with the one before,
+    so that a shard is computed in the same way wherever it is written."""
     for shard in shards:
+        before = None
         located = prompts.locate(shard_numbers(shard, shard_documents), seed)
         for seed_document, draw in zip(*located, strict=True):
-            yield prompts.request(int(seed_document), int(draw))
+            request = prompts.request(int(seed_document), int(draw))
+            yield replace(request, same_prompt=seed_document == before and seed_document != NO_SEED)
+            before = seed_document

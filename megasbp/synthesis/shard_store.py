@@ -7,7 +7,7 @@ order.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from megasbp.addressing import derive_key
 from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megasbp.errors import InputError
-from megasbp.model.transformer import Transformer
 from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.shards.publication import shard_folder
 from megasbp.storage import Manifest, publish_manifest, publishing_folder, read_manifest
@@ -29,10 +28,10 @@ from megasbp.synthesis.engine import Completion, Request
 from megasbp.synthesis.filters import measure, verdicts
 from megasbp.synthesis.provenance import (
     Origin,
-    compute_environment,
     fingerprint_of,
     shard_columns,
     shard_table,
+    with_all_columns,
 )
 from megasbp.synthesis.requests import Marks, Prompts, TokenMarks, shard_numbers, shard_requests
 
@@ -72,7 +71,7 @@ class ShardStore:
     @property
     def prompts(self) -> Prompts:
         """What the writer is given."""
-        return Prompts(self.seed_dataset, self.tokenizer, self.context)
+        return Prompts(self.seed_dataset, self.tokenizer, self.context, self.config.draws_together)
 
     @cached_property
     def inputs(self) -> dict[str, str]:
@@ -92,7 +91,8 @@ class ShardStore:
         What the machine decides (threads, versions) is recorded in the rows, not required to be the same: a
         run may go on elsewhere.
         """
-        settings = self.config.model_dump(mode="json", exclude=_NOT_OF_A_SHARD)
+        content = self.config.content()
+        settings: dict[str, Any] = {name: content[name] for name in content if name not in _NOT_OF_A_SHARD}
         marks = Marks(self.tokenizer.bos, self.tokenizer.eos, self.tokenizer.sep, self.tokenizer.hash)
         settings |= {
             "checkpoint_hash": self.checkpoint_hash,
@@ -109,21 +109,32 @@ class ShardStore:
         """Hash of everything the shards depend on."""
         return Manifest(STAGE, self.inputs, self.settings).key
 
-    def origin(self, model: Transformer) -> Origin:
-        """What a row of provenance says about the generator, where `model` computes."""
+    @property
+    def noise_key(self) -> int:
+        """Key of the draws, in [0, 2**64)."""
+        return derive_key(self.seed, "synthesis", "draws")
+
+    def origin(self, environment: Mapping[str, Any]) -> Origin:
+        """What a row of provenance says about the generator.
+
+        Args:
+            environment: `provenance.compute_environment`, or what else the writer says of itself.
+        """
+        shape = {
+            "slots": self.config.slots,
+            "prefill_slots": self.config.prefill_slots,
+            "prefill_chunk": self.config.prefill_chunk,
+        }
         return Origin(
             checkpoint=self.checkpoint_hash,
             tokenizer=self.tokenizer.hash,
             seed_dataset=fingerprint_of(self.seed_dataset),
-            noise_key=derive_key(self.seed, "synthesis", "draws"),
+            noise_key=self.noise_key,
             temperature=self.config.temperature,
             top_p=self.config.top_p,
             maximum_tokens=self.config.maximum_tokens,
             capacity=self.context,
-            slots=self.config.slots,
-            prefill_slots=self.config.prefill_slots,
-            prefill_chunk=self.config.prefill_chunk,
-            **compute_environment(next(model.parameters()).device, model.compute_dtype),
+            **(shape | dict(environment)),
         )
 
     def requests(self, shards: Iterable[int]) -> Iterator[Request]:
@@ -201,7 +212,7 @@ class ShardStore:
 
     def table(self, shard: int) -> pa.Table:
         """Provenance of a published shard (`SHARD_SCHEMA`)."""
-        return pq.read_table(self.path(shard) / _PROVENANCE)
+        return with_all_columns(pq.read_table(self.path(shard) / _PROVENANCE))
 
     def documents(self, shard: int) -> IndexedDataset:
         """Documents of a published shard that no filter of `filters.verdicts` drops, in request order."""

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from megasbp.model.transformer import Transformer
 from megasbp.synthesis.engine import Completion
 from megasbp.synthesis.progress import Meter
-from megasbp.synthesis.provenance import engine_of
+from megasbp.synthesis.provenance import Origin, compute_environment, engine_of
 from megasbp.synthesis.shard_store import ShardStore
 
 
@@ -24,7 +24,7 @@ class StreamingWriter:
 
     def write_until_enough(self, store: ShardStore, take: Callable[[int], bool], meter: Meter) -> int:
         """See `synthesize.ShardWriter`."""
-        origin = store.origin(self._model)
+        origin = self._origin(store)
         written = self._missing_shards(store, meter)
         for shard in itertools.count():
             if not store.has(shard):
@@ -34,10 +34,14 @@ class StreamingWriter:
                 return shard + 1
         raise AssertionError("there is no last shard")
 
+    def _origin(self, store: ShardStore) -> Origin:
+        device = next(self._model.parameters()).device
+        return store.origin(compute_environment(device, self._model.compute_dtype))
+
     def _missing_shards(self, store: ShardStore, meter: Meter) -> Generator[list[Completion], None, None]:
         """Yields the documents of each shard that is missing, in order."""
         size = store.config.shard_documents
-        engine = engine_of(asdict(store.origin(self._model)), self._model, store.tokenizer.eos)
+        engine = engine_of(asdict(self._origin(store)), self._model, store.tokenizer.eos)
         missing = (shard for shard in itertools.count() if not store.has(shard))
         completions: dict[int, Completion] = {}
         finished: Counter[int] = Counter()

@@ -40,9 +40,10 @@ class SynthesisResult:
         tokens: their tokens, bos and eos included.
         requests: documents generated.
         drops: filter -> documents that it was the first to drop.
-        prefill_tokens: tokens of all prompts.
+        prefill_tokens: tokens of all prompts that were computed.
         generated_tokens: tokens drawn for all requests, dropped ones and stop tokens included.
         shards: number of shards that the corpus is made of.
+        shared_tokens: tokens of prompts that were not computed, since another draw had the same.
     """
 
     dataset_prefix: Path
@@ -54,6 +55,7 @@ class SynthesisResult:
     prefill_tokens: int
     generated_tokens: int
     shards: int
+    shared_tokens: int = 0
 
 
 class ShardWriter(Protocol):
@@ -168,6 +170,7 @@ def _publish_corpus(folder: Path, store: ShardStore, shards: int, key: str) -> S
         "requests": ledger.requests,
         "drops": ledger.drops,
         "prefill_tokens": ledger.prompt_tokens,
+        "shared_tokens": ledger.shared_tokens,
         "generated_tokens": ledger.generated_tokens,
         "shards": shards,
     }

@@ -2,11 +2,11 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,13 +18,14 @@ from megasbp.shards.engine import run_shards
 from megasbp.shards.progress import print_line
 from megasbp.storage import Manifest
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.synthesis.engine import Engine
+from megasbp.synthesis.engine import Completion, Request
 from megasbp.synthesis.generator import load_generator
 from megasbp.synthesis.ledger import MARKS, drawn_tokens
 from megasbp.synthesis.progress import Meter
-from megasbp.synthesis.provenance import Origin, engine_of
+from megasbp.synthesis.provenance import Origin, compute_environment, engine_of
 from megasbp.synthesis.requests import Marks
 from megasbp.synthesis.shard_store import ShardStore
+from megasbp.synthesis.vllm_writer import exported_model, remove_exported, vllm_engine
 
 # Of the shards that seem to be needed, this share is written before it is looked again.
 _CAUTION = 0.9
@@ -58,6 +59,8 @@ class WorkersWriter:
         }
         if store.seed_dataset is not None:
             paths["seed_dataset"] = store.seed_dataset.prefix
+        if store.config.backend == "vllm":
+            paths["exported"] = exported_model(store, self._checkpoint)
         taken = 0
         enough = False
         waiting: set[int] = set()
@@ -86,6 +89,7 @@ class WorkersWriter:
                 finished=finished,
             )
         shutil.rmtree(indexes)
+        remove_exported(store)
         return taken
 
 
@@ -112,10 +116,16 @@ def write_shard(shard: int, folder: Path, **arguments: Any) -> None:
     store.write(shard, completions, opened.origin, folder)
 
 
+class _Engine(Protocol):
+    """Our own or vLLM."""
+
+    def generate(self, requests: Sequence[Request], maximum_tokens: int) -> list[Completion]: ...
+
+
 @dataclass(frozen=True)
 class _Opened:
     store: ShardStore
-    engine: Engine
+    engine: _Engine
     origin: Origin
 
 
@@ -123,7 +133,7 @@ class _Opened:
 def _open(arguments: str) -> _Opened:
     """What a worker keeps from one shard to the next."""
     given = json.loads(arguments)
-    checkpoint = Path(given.pop("checkpoint"))
+    checkpoint, exported = Path(given.pop("checkpoint")), given.pop("exported", None)
     # Without seed documents the settings say what else the seed dataset does.
     seeds = IndexedDataset(Path(given.pop("seed_dataset"))) if "seed_dataset" in given else None
     dtype = np.dtype(given.pop("dtype")) if seeds is None else seeds.dtype
@@ -139,8 +149,11 @@ def _open(arguments: str) -> _Opened:
         held_out_index=NgramIndex.load(Path(given.pop("held_out_index"))),
         config=SynthesisConfig(**given),
     )
+    if exported is not None:
+        vllm = vllm_engine(Path(exported), store)
+        return _Opened(store, vllm, store.origin(vllm.environment))
     # A worker that asked for no GPU sees none.
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_generator(checkpoint, device, store.config.precision)
-    origin = store.origin(model)
+    origin = store.origin(compute_environment(torch.device(device), model.compute_dtype))
     return _Opened(store, engine_of(asdict(origin), model, store.tokenizer.eos), origin)

@@ -86,3 +86,9 @@ def test_gpu_without_bf16_is_a_problem(capsys, monkeypatch):
     _, problems = run_doctor(capsys)
 
     assert len(problems) == 1 and "training.precision=fp32" in problems[0]
+
+
+def test_the_engines_of_synthesis_are_named(capsys):
+    module.doctor()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["synthesis"]]
+    assert "own engine; vllm" in line

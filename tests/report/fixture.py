@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
+from fake_tasks import fake_domains, fake_downstream
 from text_fixture import text_measures
 
 # Final validation loss (nats per token), decay of the curve, test loss (nats per byte), change per seed.
@@ -186,7 +187,8 @@ def triple(number: int) -> dict[str, Any]:
         "seed_title": f"River {number}",
         "seed": f"River {number} is a river. {PROSE}",
         "neighbour": f"Lake {number} is a lake fed by River {number}. {PROSE}",
-        "synthetic": f"The valley of River {number} is a protected area. {PROSE}",
+        "synthetic": f"The valley of River {number} is a protected area. {PROSE}{' It is long.' * number}",
+        "copied": {"seed": [[49, 70]], "corpus": [[0, 20], [60, 90]]},
         "similarity": round(0.55 + 0.011 * number, 4),
         "arm": "sbp",
         "filters": {"length": True, "repetition": accepted, "seed copy": 0.021},
@@ -347,6 +349,8 @@ def fake_results(
             ),
             "oracle vs baseline": contrast("oracle", "baseline", 0.0313, 0.0051, 2e-5, seeds, "descriptive"),
         },
+        "downstream": fake_downstream(),
+        "domains": fake_domains(),
         "oracle_share": {**share, "level": 0.95, "label": label(seeds)},
         "data_efficiency": multiplier(1.31) | {"best_validation": multiplier(1.24)},
         "quality": {

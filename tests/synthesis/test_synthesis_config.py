@@ -15,6 +15,7 @@ from megasbp.synthesis.config import SynthesisConfig
         ({"slots": 12}, r"slots is 12; allowed: multiples of 8, such as 16"),
         ({"prefill_slots": 3, "prefill_chunk": 12}, r"is 3 x 12; allowed: multiples of 8, such as 3 x 16"),
         ({"maximum_tokens": 16, "minimum_tokens": 16}, "minimum_tokens is 16; allowed: 0 to 15"),
+        ({"shard_documents": 100, "draws_together": 8}, r"is 8; allowed: divisors .*shard_documents \(100\)"),
         ({"slotz": 4}, "not permitted"),
     ],
 )
