@@ -4,12 +4,13 @@ python tools/benchmark.py generate configs/demo.toml --checkpoint FOLDER/checkpo
 
 Both sides draw documents at temperature 1 from the whole vocabulary until the end-of-document token or the
 limit, 64 at a time; ours takes the next request when a document ends, transformers' `generate` waits for the
-longest of a batch. Tokens that were kept count, not padding. Without --checkpoint weights are random, and
-every document has the limit's length. On a GPU the serial roofline is printed: to read weights and cache,
-then to multiply.
+longest of a batch. A third side is ours in batch-invariant mode: what that costs. Tokens that were kept
+count, not padding. Without --checkpoint weights are random, and every document has the limit's length. On a
+GPU the serial roofline is printed: to read weights and cache, then to multiply.
 """
 
 import argparse
+import copy
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from benchmarks.kernel_timing import copy_rate, product_rate
 from benchmarks.measuring import OURS, Measure, Side, interleave, not_installed
 from megasbp.experiment.recipe import Recipe, load_recipe
+from megasbp.model.batch_invariant import make_batch_invariant
 from megasbp.model.config import ModelConfig
 from megasbp.model.flops import parameter_count
 from megasbp.model.hugging_face import export_hugging_face
@@ -32,6 +34,7 @@ from megasbp.training.checkpoint import checkpoint_tensors, load_tensors
 
 PACKAGES = ("megasbp", "torch", "triton", "transformers")
 _THEIRS = "transformers"
+_INVARIANT = f"{OURS}, batch invariant"
 _TARGET_RATIO = 2.0
 _TARGET_SHARE = 0.8
 _STOP = 1
@@ -51,21 +54,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace, folder: Path) -> list[Measure]:
-    """Tokens a second of both sides."""
+    """Tokens a second of all sides."""
     recipe = load_recipe(options.recipe, options.overrides)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _model(recipe, options.checkpoint, device)
     requests = _requests(options, recipe.model.vocabulary_size)
-    ours = _engine(model, options)
+    ours, invariant = _engine(model, options), _engine(_invariant(model), options)
     missing = not_installed("transformers", "transformers")
     calls: dict[str, Callable[[], float]] = {
-        OURS: lambda: _rate(lambda: _our_tokens(ours, requests, options.maximum_tokens))
+        OURS: lambda: _rate(lambda: _our_tokens(ours, requests, options.maximum_tokens)),
+        _INVARIANT: lambda: _rate(lambda: _our_tokens(invariant, requests, options.maximum_tokens)),
     }
     if not missing:
         theirs = _exported(model, folder / "exported", device)
         calls[_THEIRS] = lambda: _rate(lambda: _their_tokens(theirs, requests, options))
     values = interleave(calls, options.repeats)
-    sides = {OURS: Side(values[OURS]), _THEIRS: Side(values.get(_THEIRS, []), missing)}
+    sides = {
+        OURS: Side(values[OURS]),
+        _INVARIANT: Side(values[_INVARIANT]),
+        _THEIRS: Side(values.get(_THEIRS, []), missing),
+    }
     measure = Measure("generation", "tokens/s", True, sides)
     if device.type == "cuda":
         roofline = _roofline(recipe.model, options, device)
@@ -84,6 +92,13 @@ def _model(recipe: Recipe, checkpoint: Path | None, device: torch.device) -> Tra
         load_tensors(checkpoint, checkpoint_tensors(model), ALONE)
     model.compute_dtype = torch.bfloat16 if computes_bfloat16(device) else torch.float32
     return model.to(device).eval()
+
+
+def _invariant(model: Transformer) -> Transformer:
+    """The same weights, in batch-invariant mode."""
+    copied = copy.deepcopy(model)
+    make_batch_invariant(copied)
+    return copied
 
 
 def _requests(options: argparse.Namespace, vocabulary: int) -> list[Request]:

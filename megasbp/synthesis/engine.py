@@ -18,6 +18,7 @@ import torch
 
 from megasbp.errors import InputError
 from megasbp.kernels.sample import sample
+from megasbp.model.batch_invariant import is_batch_invariant
 from megasbp.model.cache import Cache, KeyValueCache
 from megasbp.model.paged_cache import PAGE_TOKENS, PagedCache
 from megasbp.model.transformer import Transformer
@@ -129,8 +130,14 @@ class Engine:
         self._all_slots = torch.arange(slots, device=self.device)
         if paged is None:
             paged = self.device.type == "cuda" and capacity % PAGE_TOKENS == 0
+        invariant = is_batch_invariant(model)
+        if invariant and not paged and self.device.type != "cpu":
+            raise InputError(
+                f"context is {capacity}; allowed on a GPU with synthesis.batch_invariant: multiples of "
+                f"{PAGE_TOKENS}, the tokens of a page"
+            )
         sizes = (model.config, slots, capacity, model.compute_dtype, self.device)
-        self._pages = PagedCache(*sizes, cache_tokens) if paged else None
+        self._pages = PagedCache(*sizes, cache_tokens, invariant) if paged else None
         self._cache: Cache = self._pages or KeyValueCache(*sizes)
         self._prompts_read = SharedPrompts(self._pages) if self._pages and share_prompts else None
         self._reset(maximum_tokens=0)

@@ -35,7 +35,6 @@ def regenerate(
         InputError: another engine than our own wrote it, or model, tokenizer, seed dataset, device, dtype,
             threads or torch differ from the row's.
     """
-    device = next(model.parameters()).device
     require_same_origin(
         row,
         {
@@ -43,7 +42,7 @@ def regenerate(
             "checkpoint": checkpoint_hash,
             "tokenizer": tokenizer.hash,
             "seed_dataset": fingerprint_of(seed_dataset),
-            **compute_environment(device, model.compute_dtype),
+            **compute_environment(model),
         },
     )
     request = Prompts(seed_dataset, tokenizer, row["capacity"]).request(row["seed_doc"], row["draw"])

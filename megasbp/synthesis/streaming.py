@@ -35,8 +35,7 @@ class StreamingWriter:
         raise AssertionError("there is no last shard")
 
     def _origin(self, store: ShardStore) -> Origin:
-        device = next(self._model.parameters()).device
-        return store.origin(compute_environment(device, self._model.compute_dtype))
+        return store.origin(compute_environment(self._model))
 
     def _missing_shards(self, store: ShardStore, meter: Meter) -> Generator[list[Completion], None, None]:
         """Yields the documents of each shard that is missing, in order."""

@@ -154,6 +154,6 @@ def _open(arguments: str) -> _Opened:
         return _Opened(store, vllm, store.origin(vllm.environment))
     # A worker that asked for no GPU sees none.
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_generator(checkpoint, device, store.config.precision)
-    origin = store.origin(compute_environment(torch.device(device), model.compute_dtype))
+    model = load_generator(checkpoint, device, store.config.precision, store.config.batch_invariant)
+    origin = store.origin(compute_environment(model))
     return _Opened(store, engine_of(asdict(origin), model, store.tokenizer.eos), origin)
