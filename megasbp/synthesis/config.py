@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 _ROWS = 8
 # Settings that came after the first corpora were written: at their defaults they change no byte, and are left
 # out of what names a stage.
-_LATER = ("backend", "vllm", "draws_together", "batch_invariant")
+_LATER = ("backend", "vllm", "draws_together", "batch_invariant", "cuda_graphs")
 # Of vLLM: it replaces smaller temperatures silently, and refuses larger ones.
 _VLLM_TEMPERATURES = (0.01, 2.0)
 
@@ -47,6 +47,8 @@ class SynthesisConfig(BaseModel):
             read once for all of them. It changes the order of the documents and none of their bytes.
         batch_invariant: a document has the same bytes at any compute shape of the second group too: then the
             multiples of 8 are not asked for. It costs speed (docs/synthesis.md).
+        cuda_graphs: decode steps as a CUDA graph: "on", "off", or "auto": on a GPU with triton. It has not
+            run on a GPU yet, so it is off.
         slots: documents decoded together, a multiple of 8.
         prefill_slots: prompts read together; prefill starts when so many slots are free.
         prefill_chunk: tokens of each prompt read per step; must divide the context. Times prefill_slots it is
@@ -71,6 +73,7 @@ class SynthesisConfig(BaseModel):
     vllm: VllmConfig = VllmConfig()
     draws_together: int = Field(1, ge=1)
     batch_invariant: bool = False
+    cuda_graphs: Literal["auto", "on", "off"] = "off"
 
     slots: int = Field(64, ge=1, le=65536)
     prefill_slots: int = Field(8, ge=1)
@@ -125,9 +128,10 @@ class SynthesisConfig(BaseModel):
                 f"synthesis.draws_together is {self.draws_together}; allowed: divisors of "
                 f"synthesis.shard_documents ({self.shard_documents})"
             )
-        if self.backend == "vllm" and self.batch_invariant:
+        if self.backend == "vllm" and (self.batch_invariant or self.cuda_graphs != "off"):
+            name = "batch_invariant" if self.batch_invariant else "cuda_graphs"
             raise ValueError(
-                'synthesis.batch_invariant is of our own engine, and synthesis.backend is "vllm"; '
+                f'synthesis.{name} is of our own engine, and synthesis.backend is "vllm"; '
                 "leave one of them out"
             )
         lowest, highest = _VLLM_TEMPERATURES

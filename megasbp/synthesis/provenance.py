@@ -13,7 +13,9 @@ from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.errors import InputError
 from megasbp.model.batch_invariant import is_batch_invariant
 from megasbp.model.transformer import Transformer
-from megasbp.synthesis.engine import Completion, Engine
+from megasbp.synthesis.decode_graph import Graphs
+from megasbp.synthesis.engine import Engine
+from megasbp.synthesis.exchange import Completion
 from megasbp.synthesis.filters import ALONE, Measurements
 
 # Our own engine, as an `Origin` names it.
@@ -189,7 +191,9 @@ def require_same_origin(row: Mapping[str, Any], expected: Mapping[str, Any]) -> 
             )
 
 
-def engine_of(row: Mapping[str, Any], model: Transformer, stop_token: int) -> Engine:
+def engine_of(
+    row: Mapping[str, Any], model: Transformer, stop_token: int, cuda_graphs: Graphs = "off"
+) -> Engine:
     """An engine of the compute shape that a row records."""
     return Engine(
         model,
@@ -201,4 +205,5 @@ def engine_of(row: Mapping[str, Any], model: Transformer, stop_token: int) -> En
         temperature=row["temperature"],
         top_p=row["top_p"],
         key=row["noise_key"],
+        cuda_graphs=cuda_graphs,
     )

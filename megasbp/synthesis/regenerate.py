@@ -5,7 +5,7 @@ from typing import Any
 
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.model.transformer import Transformer
-from megasbp.synthesis.engine import Completion
+from megasbp.synthesis.exchange import Completion
 from megasbp.synthesis.provenance import (
     OWN,
     compute_environment,

@@ -15,7 +15,7 @@ from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import computes_bfloat16
 from megasbp.synthesis import engine as engine_module
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.synthesis.engine import Request
+from megasbp.synthesis.exchange import Request
 from megasbp.synthesis.regenerate import regenerate
 
 CONTEXT = 512
