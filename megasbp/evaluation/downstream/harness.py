@@ -100,8 +100,8 @@ class Harness:
                     loaded = manager.load([wanted])["tasks"]
             except OSError as error:
                 raise InputError(
-                    f"task {name}: its data could not be read ({error}); lm-eval fetches that of its own: "
-                    "go on where there is a network, or leave the task out"
+                    f"task {name}: its data could not be read ({error}); lm-eval fetches that of its own "
+                    "tasks: go on where there is a network, or leave the task out"
                 ) from None
             for task in loaded.values():
                 task.set_config(key="num_fewshot", value=self._config.shots_of(name))
