@@ -2,14 +2,17 @@
 
 python tools/benchmark.py generate configs/demo.toml --checkpoint FOLDER/checkpoints/step-N
 
-Both sides draw documents at temperature 1 from the whole vocabulary until the end-of-document token or the
+All sides draw documents at temperature 1 from the whole vocabulary until the end-of-document token or the
 limit, 64 at a time; ours takes the next request when a document ends, transformers' `generate` waits for the
-longest of a batch. Tokens that were kept count, not padding. Without --checkpoint weights are random, and
-every document has the limit's length. On a GPU the serial roofline is printed: to read weights and cache,
-then to multiply.
+longest of a batch. Further sides are ours in batch-invariant mode (what that costs) and, on a GPU, ours with
+CUDA graphs. Each of our sides has a cache of its own: where they do not fit, name fewer (--sides). Tokens
+that were kept count, not padding. Without --checkpoint weights are random, and every document has the limit's
+length. On a GPU the serial roofline is printed: to read weights and cache, then to multiply.
 """
 
 import argparse
+import copy
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,17 +24,22 @@ import torch
 from benchmarks.kernel_timing import copy_rate, product_rate
 from benchmarks.measuring import OURS, Measure, Side, interleave, not_installed
 from megasbp.experiment.recipe import Recipe, load_recipe
+from megasbp.model.batch_invariant import make_batch_invariant
 from megasbp.model.config import ModelConfig
 from megasbp.model.flops import parameter_count
 from megasbp.model.hugging_face import export_hugging_face
 from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import ALONE, computes_bfloat16
-from megasbp.synthesis.engine import Engine, Request
+from megasbp.synthesis.decode_graph import Graphs
+from megasbp.synthesis.engine import Engine
+from megasbp.synthesis.exchange import Request
 from megasbp.training.checkpoint import checkpoint_tensors, load_tensors
 
 PACKAGES = ("megasbp", "torch", "triton", "transformers")
 _THEIRS = "transformers"
+_INVARIANT, _GRAPHED = f"{OURS}, batch invariant", f"{OURS}, CUDA graphs"
+_SIDES = ("invariant", "graphs", "transformers")
 _TARGET_RATIO = 2.0
 _TARGET_SHARE = 0.8
 _STOP = 1
@@ -47,25 +55,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=64, help="documents at a time (%(default)s)")
     parser.add_argument("--prompt-tokens", type=int, default=64, help="longest prompt (%(default)s)")
     parser.add_argument("--maximum-tokens", type=int, default=128, help="of a document (%(default)s)")
+    parser.add_argument("--sides", nargs="*", choices=_SIDES, default=_SIDES, help="beside ours (all)")
     parser.add_argument("--repeats", type=int, default=2, help="of every side, in turn (%(default)s)")
 
 
 def measure(options: argparse.Namespace, folder: Path) -> list[Measure]:
-    """Tokens a second of both sides."""
+    """Tokens a second of all sides."""
     recipe = load_recipe(options.recipe, options.overrides)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _model(recipe, options.checkpoint, device)
     requests = _requests(options, recipe.model.vocabulary_size)
-    ours = _engine(model, options)
-    missing = not_installed("transformers", "transformers")
     calls: dict[str, Callable[[], float]] = {
-        OURS: lambda: _rate(lambda: _our_tokens(ours, requests, options.maximum_tokens))
+        name: functools.partial(_our_rate, engine, requests, options.maximum_tokens)
+        for name, engine in _engines(model, options, device).items()
     }
+    missing = not_installed("transformers", "transformers") if "transformers" in options.sides else "left out"
     if not missing:
         theirs = _exported(model, folder / "exported", device)
         calls[_THEIRS] = lambda: _rate(lambda: _their_tokens(theirs, requests, options))
     values = interleave(calls, options.repeats)
-    sides = {OURS: Side(values[OURS]), _THEIRS: Side(values.get(_THEIRS, []), missing)}
+    sides = {name: Side(values[name]) for name in calls} | {_THEIRS: Side(values.get(_THEIRS, []), missing)}
     measure = Measure("generation", "tokens/s", True, sides)
     if device.type == "cuda":
         roofline = _roofline(recipe.model, options, device)
@@ -86,6 +95,13 @@ def _model(recipe: Recipe, checkpoint: Path | None, device: torch.device) -> Tra
     return model.to(device).eval()
 
 
+def _invariant(model: Transformer) -> Transformer:
+    """The same weights, in batch-invariant mode."""
+    copied = copy.deepcopy(model)
+    make_batch_invariant(copied)
+    return copied
+
+
 def _requests(options: argparse.Namespace, vocabulary: int) -> list[Request]:
     generator = np.random.default_rng(0)
     lengths = generator.integers(1, options.prompt_tokens + 1, options.documents)
@@ -94,17 +110,32 @@ def _requests(options: argparse.Namespace, vocabulary: int) -> list[Request]:
     ]
 
 
-def _engine(model: Transformer, options: argparse.Namespace) -> Engine:
+def _engines(model: Transformer, options: argparse.Namespace, device: torch.device) -> dict[str, Engine]:
+    """Our sides, the first of which is compared."""
+    engines = {OURS: _engine(model, options)}
+    if "invariant" in options.sides:
+        engines[_INVARIANT] = _engine(_invariant(model), options)
+    if "graphs" in options.sides and device.type == "cuda":
+        engines[_GRAPHED] = _engine(model, options, cuda_graphs="on")
+    return engines
+
+
+def _engine(model: Transformer, options: argparse.Namespace, cuda_graphs: Graphs = "off") -> Engine:
     chunk = 64
     capacity = -(-(options.prompt_tokens + options.maximum_tokens) // chunk) * chunk
     sampler: dict[str, Any] = {"stop_token": options.stop_token, "temperature": 1.0, "top_p": 1.0, "key": 0}
-    return Engine(model, slots=options.batch, capacity=capacity, prefill_chunk=chunk, **sampler)
+    shape: dict[str, Any] = {"slots": options.batch, "capacity": capacity, "prefill_chunk": chunk}
+    return Engine(model, **shape, **sampler, cuda_graphs=cuda_graphs)
 
 
 def _rate(run: Callable[[], int]) -> float:
     start = time.perf_counter()
     tokens = run()
     return tokens / (time.perf_counter() - start)
+
+
+def _our_rate(engine: Engine, requests: list[Request], limit: int) -> float:
+    return _rate(lambda: _our_tokens(engine, requests, limit))
 
 
 def _our_tokens(engine: Engine, requests: list[Request], limit: int) -> int:

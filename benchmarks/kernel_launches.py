@@ -12,6 +12,7 @@ from megasbp.kernels.gpu import (
     attention,
     attention_backward,
     cross_entropy,
+    invariant_linear,
     paged_attention,
     qk_norm_rope,
     rms_norm,
@@ -148,6 +149,11 @@ def _write_pages(rows: int, device: str) -> Callable[..., Any]:
     return lambda: paged_attention.write(*pages, *new, slots)
 
 
+def _invariant_linear(rows: int, device: str) -> Callable[..., Any]:
+    x, weight = _random(device, 32 * rows, WIDTH), _random(device, FEED_FORWARD, WIDTH)
+    return lambda *config: invariant_linear.product(x, weight, torch.bfloat16, *config)
+
+
 def _sample(rows: int, device: str) -> Callable[..., Any]:
     logits, _ = _logits(device, 32 * rows)
     address = torch.arange(3 * len(logits), device=device).view(-1, 3)
@@ -199,5 +205,6 @@ LAUNCHES = (
     Launch("cross_entropy gradient", _cross_entropy_gradient, cross_entropy.CANDIDATES),
     Launch("paged_attention", _paged_attention, paged_attention.CANDIDATES),
     Launch("write_pages", _write_pages),
+    Launch("invariant_linear", _invariant_linear, invariant_linear.CANDIDATES),
     Launch("sample", _sample, sample.CANDIDATES),
 )

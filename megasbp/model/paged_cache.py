@@ -26,6 +26,8 @@ class PagedCache:
         capacity: C, positions of each at most, a multiple of the page's tokens.
         dtype: the model's compute type.
         tokens: of all slots together; None for slots * capacity.
+        single_queries: attends the tokens of a prompt as those of decoding, one by one: slower, and a token's
+            bits do not depend on those that are read with it.
 
     Raises:
         ValueError: slots, capacity or tokens cannot be.
@@ -39,12 +41,14 @@ class PagedCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         tokens: int | None = None,
+        single_queries: bool = False,
     ) -> None:
         if slots < 1 or capacity < 1 or capacity % PAGE_TOKENS:
             raise ValueError(
                 f"slots is {slots} and capacity is {capacity}; allowed: 1 or more, multiples of {PAGE_TOKENS}"
             )
         self.slots, self.capacity, self.page_tokens = slots, capacity, PAGE_TOKENS
+        self._single_queries = single_queries
         pages = -(-(slots * capacity if tokens is None else tokens) // PAGE_TOKENS)
         if pages * PAGE_TOKENS < capacity:
             raise ValueError(f"tokens is {tokens}; allowed: {capacity} or more, those of one slot")
@@ -126,11 +130,14 @@ class PagedCache:
         k_NTKE: torch.Tensor,
         v_NTKE: torch.Tensor,
     ) -> torch.Tensor:
-        """See `cache.Cache`. One token a lane is attended in the pages; more are, in a copy of them."""
+        """See `cache.Cache`. Single queries are attended in the pages; a chunk's are, in a copy of them."""
         keys, values = self._keys[layer], self._values[layer]
         write_pages(keys, values, k_NTKE.flatten(0, 1), v_NTKE.flatten(0, 1), lanes.places)
-        if q_NTHE.shape[1] == 1:
-            return paged_attention(q_NTHE[:, 0], keys, values, lanes.table, lanes.ends[:, 0])[:, None]
+        tokens = q_NTHE.shape[1]
+        if tokens == 1 or self._single_queries:
+            table = lanes.table.repeat_interleave(tokens, 0)
+            mixed = paged_attention(q_NTHE.flatten(0, 1), keys, values, table, lanes.ends.flatten())
+            return mixed.unflatten(0, (-1, tokens))
         # Of places that nobody reads there may be those of others.
         whole_keys, whole_values = (pages[lanes.table.long()].flatten(1, 2) for pages in (keys, values))
         return attention_within(q_NTHE, whole_keys, whole_values, lanes.runs(self.capacity))

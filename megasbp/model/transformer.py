@@ -125,6 +125,7 @@ class Transformer(nn.Module):
             the weights have this type; norms, softmax and logits are fp32 inside.
         loss: as `linear_cross_entropy`.
         z_loss: weight of the squared logarithm of the softmax's sum, in a loss that has gradients.
+        wide_product: as `products.wide_product`, of logits without gradients.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -137,6 +138,7 @@ class Transformer(nn.Module):
         self.output = None if config.tied else Linear(config.width, config.vocabulary_size)
         self.loss: Loss = linear_cross_entropy
         self.z_loss = 0.0
+        self.wide_product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = wide_product
 
     @property
     def output_weight(self) -> torch.Tensor:
@@ -205,7 +207,7 @@ class Transformer(nn.Module):
         if torch.is_grad_enabled():
             return functional.linear(hidden.to(torch.float32), weight.to(torch.float32))
         # A GPU reads half the bytes.
-        return wide_product(hidden.flatten(0, -2), weight.t()).unflatten(0, hidden.shape[:-1])
+        return self.wide_product(hidden.flatten(0, -2), weight.t()).unflatten(0, hidden.shape[:-1])
 
     @torch.no_grad()
     def decode(

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 _ROWS = 8
 # Settings that came after the first corpora were written: at their defaults they change no byte, and are left
 # out of what names a stage.
-_LATER = ("backend", "vllm", "draws_together")
+_LATER = ("backend", "vllm", "draws_together", "batch_invariant", "cuda_graphs")
 # Of vLLM: it replaces smaller temperatures silently, and refuses larger ones.
 _VLLM_TEMPERATURES = (0.01, 2.0)
 
@@ -45,6 +45,10 @@ class SynthesisConfig(BaseModel):
         draws_together: documents written from a seed document one after the other, before the next one's
             turn; divides shard_documents. With keys and values in pages (on a GPU), or by vLLM, its prompt is
             read once for all of them. It changes the order of the documents and none of their bytes.
+        batch_invariant: a document has the same bytes at any compute shape of the second group too: then the
+            multiples of 8 are not asked for. It costs speed (docs/synthesis.md).
+        cuda_graphs: decode steps as a CUDA graph: "on", "off", or "auto": on a GPU with triton. It has not
+            run on a GPU yet, so it is off.
         slots: documents decoded together, a multiple of 8.
         prefill_slots: prompts read together; prefill starts when so many slots are free.
         prefill_chunk: tokens of each prompt read per step; must divide the context. Times prefill_slots it is
@@ -68,6 +72,8 @@ class SynthesisConfig(BaseModel):
     backend: Literal["own", "vllm"] = "own"
     vllm: VllmConfig = VllmConfig()
     draws_together: int = Field(1, ge=1)
+    batch_invariant: bool = False
+    cuda_graphs: Literal["auto", "on", "off"] = "off"
 
     slots: int = Field(64, ge=1, le=65536)
     prefill_slots: int = Field(8, ge=1)
@@ -106,12 +112,12 @@ class SynthesisConfig(BaseModel):
                 f"allowed: 1 to synthesis.slots ({self.slots})"
             )
         # Matrix products of other numbers of rows were seen to give a row other bits beside other rows.
-        if self.slots % _ROWS:
+        if self.slots % _ROWS and not self.batch_invariant:
             raise ValueError(
                 f"synthesis.slots is {self.slots}; allowed: multiples of {_ROWS}, such as "
                 f"{-(-self.slots // _ROWS) * _ROWS}"
             )
-        if self.prefill_slots * self.prefill_chunk % _ROWS:
+        if self.prefill_slots * self.prefill_chunk % _ROWS and not self.batch_invariant:
             raise ValueError(
                 f"synthesis.prefill_slots x prefill_chunk is {self.prefill_slots} x {self.prefill_chunk}; "
                 f"allowed: multiples of {_ROWS}, such as "
@@ -121,6 +127,12 @@ class SynthesisConfig(BaseModel):
             raise ValueError(
                 f"synthesis.draws_together is {self.draws_together}; allowed: divisors of "
                 f"synthesis.shard_documents ({self.shard_documents})"
+            )
+        if self.backend == "vllm" and (self.batch_invariant or self.cuda_graphs != "off"):
+            name = "batch_invariant" if self.batch_invariant else "cuda_graphs"
+            raise ValueError(
+                f'synthesis.{name} is of our own engine, and synthesis.backend is "vllm"; '
+                "leave one of them out"
             )
         lowest, highest = _VLLM_TEMPERATURES
         if self.backend == "vllm" and self.temperature and not lowest <= self.temperature <= highest:

@@ -10,55 +10,22 @@ and nothing else.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 
 from megasbp.errors import InputError
 from megasbp.kernels.sample import sample
+from megasbp.model.batch_invariant import is_batch_invariant
 from megasbp.model.cache import Cache, KeyValueCache
 from megasbp.model.paged_cache import PAGE_TOKENS, PagedCache
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import computes_bfloat16
+from megasbp.synthesis.decode_graph import GraphedStep, Graphs, Step, capture_cuda_graph, uses_graphs
+from megasbp.synthesis.exchange import Completion, FinishReason, Request
 from megasbp.synthesis.shared_prompts import SharedPrompts
 
-FinishReason = Literal["eos", "length"]
-
 FREE, PREFILLING, WAITING, DECODING = range(4)
-
-
-@dataclass(frozen=True)
-class Request:
-    """One document to be written.
-
-    Attributes:
-        seed_document: index of the seed document, part of the address of the noise.
-        draw: which of the documents drawn for this seed, the other part.
-        prompt: int64 [P], P >= 1, tokens the model is conditioned on.
-        same_prompt: it is that of the request before, and may be read once for both.
-    """
-
-    seed_document: int
-    draw: int
-    prompt: np.ndarray
-    same_prompt: bool = False
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One written document.
-
-    Attributes:
-        tokens: int64 [n], the generated tokens without the stop token.
-        finish_reason: "eos" when the stop token was drawn, "length" when a limit came first.
-        shared_tokens: of the prompt, whose keys and values were there: they were computed for another draw.
-    """
-
-    tokens: np.ndarray
-    finish_reason: FinishReason
-    shared_tokens: int = 0
 
 
 class Engine:
@@ -80,6 +47,7 @@ class Engine:
             request waits until there are enough.
         share_prompts: with pages, equal prompts in a row are read once (`Request.same_prompt`); no bit of a
             document changes.
+        cuda_graphs: decode steps as a CUDA graph: "on", "off", or "auto": on a GPU with triton.
 
     Raises:
         InputError: the sizes do not agree; the message names the allowed values.
@@ -100,6 +68,7 @@ class Engine:
         paged: bool | None = None,
         cache_tokens: int | None = None,
         share_prompts: bool = True,
+        cuda_graphs: Graphs = "off",
     ) -> None:
         if prefill_slots is None:
             prefill_slots = max(1, min(8, slots // 4))
@@ -129,10 +98,19 @@ class Engine:
         self._all_slots = torch.arange(slots, device=self.device)
         if paged is None:
             paged = self.device.type == "cuda" and capacity % PAGE_TOKENS == 0
+        invariant = is_batch_invariant(model)
+        if invariant and not paged and self.device.type != "cpu":
+            raise InputError(
+                f"context is {capacity}; allowed on a GPU with synthesis.batch_invariant: multiples of "
+                f"{PAGE_TOKENS}, the tokens of a page"
+            )
         sizes = (model.config, slots, capacity, model.compute_dtype, self.device)
-        self._pages = PagedCache(*sizes, cache_tokens) if paged else None
+        self._pages = PagedCache(*sizes, cache_tokens, invariant) if paged else None
         self._cache: Cache = self._pages or KeyValueCache(*sizes)
         self._prompts_read = SharedPrompts(self._pages) if self._pages and share_prompts else None
+        self._step: Step = self._draw
+        if uses_graphs(cuda_graphs, self.device, model.compute_dtype):
+            self._step = GraphedStep(self._draw, capture_cuda_graph)
         self._reset(maximum_tokens=0)
 
     def generate(
@@ -306,16 +284,13 @@ class Engine:
     def _decode(self) -> Iterator[tuple[int, Completion]]:
         """Feeds every decoding slot its last token and draws the next; yields what finished."""
         active = self._decoding
-        hidden = self.model.decode(
-            self._tensor(self._token[:, None]),
-            self._tensor(np.where(active, self._position, 0)[:, None]),
-            self._cache,
-            self._all_slots,
-            self._tensor(active[:, None]),
+        inputs = (
+            self._token[:, None],
+            np.where(active, self._position, 0)[:, None],
+            active[:, None],
+            self._address,
         )
-        logits = self.model.logits(hidden)[:, 0]
-        address = self._tensor(self._address)
-        drawn = sample(logits, self.temperature, self.top_p, self.key, address).cpu().numpy()
+        drawn = self._step(*map(self._tensor, inputs)).cpu().numpy()
         rows = np.flatnonzero(active)
         self._generated[rows, self._length[rows]] = drawn[rows]
         self._length[rows] += 1
@@ -331,6 +306,20 @@ class Engine:
             reason: FinishReason = "eos" if stopped[slot] else "length"
             tokens, shared = self._generated[slot, :kept].copy(), int(self._shared[slot])
             yield int(self._request[slot]), Completion(tokens, reason, shared)
+
+    def _draw(
+        self, tokens: torch.Tensor, positions: torch.Tensor, active: torch.Tensor, address: torch.Tensor
+    ) -> torch.Tensor:
+        """The next token of every slot, int64 [slots]; what is not active means nothing.
+
+        Args:
+            tokens, positions: int64 [slots, 1].
+            active: bool [slots, 1].
+            address: int64 [slots, 3], of the noise.
+        """
+        hidden = self.model.decode(tokens, positions, self._cache, self._all_slots, active)
+        logits = self.model.logits(hidden)[:, 0]
+        return sample(logits, self.temperature, self.top_p, self.key, address)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         # A copy: numpy's state changes while the device may still be reading.

@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 
+from megasbp.model.batch_invariant import make_batch_invariant
 from megasbp.model.layers import Embedding, Linear
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import computes_bfloat16
@@ -13,11 +14,14 @@ from megasbp.training.checkpoint import load_model
 Precision = Literal["auto", "bf16", "fp32"]
 
 
-def load_generator(checkpoint: Path, device: torch.device | str, precision: Precision) -> Transformer:
+def load_generator(
+    checkpoint: Path, device: torch.device | str, precision: Precision, batch_invariant: bool = False
+) -> Transformer:
     """A checkpoint's model for the engine, in eval mode.
 
     Args:
         precision: "auto" is bf16 on a GPU that multiplies it, and fp32 elsewhere.
+        batch_invariant: see `batch_invariant.make_batch_invariant`.
 
     Raises:
         InputError: the checkpoint is missing, partial or damaged.
@@ -28,6 +32,8 @@ def load_generator(checkpoint: Path, device: torch.device | str, precision: Prec
     if precision == "bf16":
         model.compute_dtype = torch.bfloat16
         narrow_weights(model, torch.bfloat16)
+    if batch_invariant:
+        make_batch_invariant(model)
     return model
 
 

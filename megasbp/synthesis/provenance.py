@@ -11,7 +11,11 @@ import torch
 
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.errors import InputError
-from megasbp.synthesis.engine import Completion, Engine
+from megasbp.model.batch_invariant import is_batch_invariant
+from megasbp.model.transformer import Transformer
+from megasbp.synthesis.decode_graph import Graphs
+from megasbp.synthesis.engine import Engine
+from megasbp.synthesis.exchange import Completion
 from megasbp.synthesis.filters import ALONE, Measurements
 
 # Our own engine, as an `Origin` names it.
@@ -36,6 +40,7 @@ class Origin:
         torch: its version.
         backend: "own", or "vllm VERSION SETTINGS", whose bytes are not promised: there `prefill_slots` and
             `prefill_chunk` are 0, since vLLM chooses its shapes as it goes.
+        batch_invariant: of our own engine; the bytes do not depend on the compute shape then.
     """
 
     checkpoint: str
@@ -54,6 +59,7 @@ class Origin:
     threads: int
     torch: str
     backend: str = OWN
+    batch_invariant: bool = False
 
 
 def fingerprint_of(seed_dataset: IndexedDataset | None) -> str:
@@ -61,19 +67,26 @@ def fingerprint_of(seed_dataset: IndexedDataset | None) -> str:
     return "" if seed_dataset is None else seed_dataset.fingerprint
 
 
-def compute_environment(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """The part of an `Origin` that the machine decides: device, dtype, threads, torch; and our own engine."""
+def compute_environment(model: Transformer) -> dict[str, Any]:
+    """The part of an `Origin` that the machine and our own engine decide."""
+    device = next(model.parameters()).device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "device": name,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": str(model.compute_dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "backend": OWN,
+        "batch_invariant": is_batch_invariant(model),
     }
 
 
-_TYPES: dict[Any, pa.DataType] = {str: pa.string(), float: pa.float64(), int: pa.int64()}
+_TYPES: dict[Any, pa.DataType] = {
+    str: pa.string(),
+    float: pa.float64(),
+    int: pa.int64(),
+    bool: pa.bool_(),
+}
 _ORIGIN = [
     pa.field(item.name, pa.uint64() if item.name == "noise_key" else _TYPES[item.type])
     for item in fields(Origin)
@@ -97,7 +110,7 @@ SHARD_SCHEMA = pa.schema(
 )
 
 # What rows that were written before these columns say: column -> value.
-_BEFORE: dict[str, Any] = {"backend": OWN, "shared_tokens": 0}
+_BEFORE: dict[str, Any] = {"backend": OWN, "batch_invariant": False, "shared_tokens": 0}
 
 # Rows of the finished corpus. `document` is the place in the synthetic dataset, -1 for a dropped one.
 PROVENANCE_SCHEMA = pa.schema(
@@ -178,7 +191,9 @@ def require_same_origin(row: Mapping[str, Any], expected: Mapping[str, Any]) -> 
             )
 
 
-def engine_of(row: Mapping[str, Any], model: Any, stop_token: int) -> Engine:
+def engine_of(
+    row: Mapping[str, Any], model: Transformer, stop_token: int, cuda_graphs: Graphs = "off"
+) -> Engine:
     """An engine of the compute shape that a row records."""
     return Engine(
         model,
@@ -190,4 +205,5 @@ def engine_of(row: Mapping[str, Any], model: Any, stop_token: int) -> Engine:
         temperature=row["temperature"],
         top_p=row["top_p"],
         key=row["noise_key"],
+        cuda_graphs=cuda_graphs,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.model.transformer import Transformer
-from megasbp.synthesis.engine import Completion
+from megasbp.synthesis.exchange import Completion
 from megasbp.synthesis.provenance import (
     OWN,
     compute_environment,
@@ -37,13 +37,12 @@ def regenerate(
     """
     if not rows:
         return []
-    device = next(model.parameters()).device
     origin = {
         "backend": OWN,
         "checkpoint": checkpoint_hash,
         "tokenizer": tokenizer.hash,
         "seed_dataset": fingerprint_of(seed_dataset),
-        **compute_environment(device, model.compute_dtype),
+        **compute_environment(model),
     }
     for row in rows:
         require_same_origin(row, origin)

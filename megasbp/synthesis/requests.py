@@ -11,7 +11,7 @@ from megasbp.addressing import derive_key
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.errors import InputError
 from megasbp.overlap.documents import content_tokens
-from megasbp.synthesis.engine import Request
+from megasbp.synthesis.exchange import Request
 
 # Stands in provenance where the writer was given no seed document.
 NO_SEED = -1

@@ -24,7 +24,7 @@ from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.shards.publication import shard_folder
 from megasbp.storage import Manifest, publish_manifest, publishing_folder, read_manifest
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.synthesis.engine import Completion, Request
+from megasbp.synthesis.exchange import Completion, Request
 from megasbp.synthesis.filters import measure, verdicts
 from megasbp.synthesis.provenance import (
     Origin,

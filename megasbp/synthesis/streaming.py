@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from dataclasses import asdict
 
 from megasbp.model.transformer import Transformer
-from megasbp.synthesis.engine import Completion
+from megasbp.synthesis.exchange import Completion
 from megasbp.synthesis.progress import Meter
 from megasbp.synthesis.provenance import Origin, compute_environment, engine_of
 from megasbp.synthesis.shard_store import ShardStore
@@ -35,13 +35,13 @@ class StreamingWriter:
         raise AssertionError("there is no last shard")
 
     def _origin(self, store: ShardStore) -> Origin:
-        device = next(self._model.parameters()).device
-        return store.origin(compute_environment(device, self._model.compute_dtype))
+        return store.origin(compute_environment(self._model))
 
     def _missing_shards(self, store: ShardStore, meter: Meter) -> Generator[list[Completion], None, None]:
         """Yields the documents of each shard that is missing, in order."""
         size = store.config.shard_documents
-        engine = engine_of(asdict(self._origin(store)), self._model, store.tokenizer.eos)
+        origin, graphs = asdict(self._origin(store)), store.config.cuda_graphs
+        engine = engine_of(origin, self._model, store.tokenizer.eos, graphs)
         missing = (shard for shard in itertools.count() if not store.has(shard))
         completions: dict[int, Completion] = {}
         finished: Counter[int] = Counter()

@@ -17,7 +17,7 @@ import torch
 from megasbp.addressing import derive_key
 from megasbp.errors import InputError
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.synthesis.engine import Completion, FinishReason, Request
+from megasbp.synthesis.exchange import Completion, FinishReason, Request
 
 _FINISH_REASONS: dict[str, FinishReason] = {"stop": "eos", "length": "length"}
 

@@ -18,7 +18,7 @@ from megasbp.shards.engine import run_shards
 from megasbp.shards.progress import print_line
 from megasbp.storage import Manifest
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.synthesis.engine import Completion, Request
+from megasbp.synthesis.exchange import Completion, Request
 from megasbp.synthesis.generator import load_generator
 from megasbp.synthesis.ledger import MARKS, drawn_tokens
 from megasbp.synthesis.progress import Meter
@@ -154,6 +154,7 @@ def _open(arguments: str) -> _Opened:
         return _Opened(store, vllm, store.origin(vllm.environment))
     # A worker that asked for no GPU sees none.
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_generator(checkpoint, device, store.config.precision)
-    origin = store.origin(compute_environment(torch.device(device), model.compute_dtype))
-    return _Opened(store, engine_of(asdict(origin), model, store.tokenizer.eos), origin)
+    model = load_generator(checkpoint, device, store.config.precision, store.config.batch_invariant)
+    origin = store.origin(compute_environment(model))
+    engine = engine_of(asdict(origin), model, store.tokenizer.eos, store.config.cuda_graphs)
+    return _Opened(store, engine, origin)

@@ -39,4 +39,5 @@ def shard_writer(
         return WorkersWriter(shards, checkpoint, announce)
     if config.backend == "vllm":
         return VllmWriter(checkpoint)
-    return StreamingWriter(load_generator(checkpoint, device, config.precision))
+    model = load_generator(checkpoint, device, config.precision, config.batch_invariant)
+    return StreamingWriter(model)

@@ -11,7 +11,8 @@ from commands import environment
 
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset
-from megasbp.synthesis.engine import Engine, Request
+from megasbp.synthesis.engine import Engine
+from megasbp.synthesis.exchange import Request
 from megasbp.synthesis.requests import build_prompt
 from megasbp.training.checkpoint import load_model
 from megasbp.training.checkpoint_files import newest_checkpoint

@@ -12,7 +12,8 @@ from megasbp.model.config import ModelConfig
 from megasbp.model.transformer import Transformer
 from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.synthesis.engine import Engine, Request
+from megasbp.synthesis.engine import Engine
+from megasbp.synthesis.exchange import Request
 from megasbp.synthesis.streaming import StreamingWriter
 from megasbp.synthesis.synthesize import SynthesisResult, synthesize
 

@@ -10,7 +10,7 @@ from megasbp.errors import InputError
 from megasbp.kernels.sample import sample
 from megasbp.parallel.runtime import computes_bfloat16
 from megasbp.synthesis import engine as engine_module
-from megasbp.synthesis.engine import Request
+from megasbp.synthesis.exchange import Request
 
 MAXIMUM = 24
 

@@ -6,7 +6,7 @@ import pytest
 
 from megasbp.errors import InputError
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.synthesis.engine import Completion
+from megasbp.synthesis.exchange import Completion
 from megasbp.synthesis.filters import Measurements, verdicts
 from megasbp.synthesis.ledger import Ledger
 from megasbp.synthesis.progress import SynthesisProgress

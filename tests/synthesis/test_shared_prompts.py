@@ -16,7 +16,8 @@ from megasbp.model import paged_cache
 from megasbp.model.page_pool import PagePool
 from megasbp.synthesis import engine as engine_module
 from megasbp.synthesis import provenance
-from megasbp.synthesis.engine import Engine, Request
+from megasbp.synthesis.engine import Engine
+from megasbp.synthesis.exchange import Request
 from megasbp.synthesis.requests import locate_requests
 
 MAXIMUM = 24
