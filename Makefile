@@ -41,14 +41,17 @@ lint: environment ## formatting, lint, types, order of imports
 	$(RUN) -m mypy
 	$(RUN) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
+# Tests share the cores, a file a worker; the slow ones run alone, because many of them start ranks or measure times.
+PARALLEL = -n auto --dist loadgroup --no-loadscope-reorder
 test: lint ## lint, and the tests without the slow ones
-	$(RUN) -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" $(PARALLEL)
 
 peers: environment ## add what the slow tests and the benchmarks compare with
 	@$(PYTHON) tools/environment.py --venv "$(VENV)" --torch-index "$(TORCH_INDEX)" --peers
 
 test-all: peers lint ## lint, and every test
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" $(PARALLEL)
+	$(RUN) -m pytest -m slow
 
 bench: peers ## measure beside the tools people use; results in benchmarks/results
 	@$(RUN) tools/fetch_demo_corpus.py corpora/demo

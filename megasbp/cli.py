@@ -150,8 +150,15 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--json", action="store_true", help="of --dry-run: print JSON instead of tables")
     train.set_defaults(verb=_train)
 
-    report = verbs.add_parser("report", help="draw the table and the page again from a run's results.json")
-    report.add_argument("run", type=Path, help="the run's folder, e.g. runs/demo")
+    report = verbs.add_parser(
+        "report",
+        help="draw the table and the page of a finished run again, or of what is complete of a recipe",
+        description="Of a run's folder: draws the table and the page again from its results.json. Of a "
+        "recipe that is still running or was stopped: the results of those arms and seeds that are complete, "
+        "in report/partial below the run's folder; nothing is trained for it.",
+    )
+    report.add_argument("run", type=Path, help="a run's folder, e.g. runs/demo, or a recipe")
+    _add_overrides(report)
     report.set_defaults(verb=_report)
 
     clean = verbs.add_parser("clean", help="remove what a run's current results do not need")
@@ -330,15 +337,28 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    _draw(options.run)
+    if options.run.suffix != ".toml":
+        if options.overrides:
+            raise InputError(f"{options.overrides[0]}: settings go with a recipe, and {options.run} is a run")
+        _draw(options.run)
+        return 0
+    from megasbp.experiment.partial import publish_partial_results
+    from megasbp.experiment.recipe import load_recipe
+
+    path, missing = publish_partial_results(load_recipe(options.run, options.overrides))
+    _draw_results(path)
+    print(f"missing: {', '.join(missing) or 'nothing'}")
     return 0
 
 
 def _draw(run: Path) -> None:
     """Prints the table of a run's results and writes its page."""
+    _draw_results(run / "report" / "results.json")
+
+
+def _draw_results(path: Path) -> None:
     from megasbp.report.write import write_report
 
-    path = run / "report" / "results.json"
     print(write_report(path))
     print(f"report: {path.parent / 'report.html'}")
 

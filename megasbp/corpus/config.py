@@ -1,19 +1,20 @@
 """The recipe's [corpus] section."""
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from megasbp.corpus.files import corpus_files
 from megasbp.corpus.tokenizer import SMALLEST_VOCABULARY
 
-# Settings that are of no use where the text has become tokens already.
+# Settings that need text: they are of no use where it has become tokens already.
 _OF_TEXT = (
     "text_field",
     "id_field",
     "title_field",
     "metadata_fields",
+    "domain_field",
     "maximum_characters",
     "maximum_bad_share",
     "vocabulary_size",
@@ -21,6 +22,7 @@ _OF_TEXT = (
     "bos_token",
     "eos_token",
     "sep_token",
+    "unique_topics",
 )
 
 
@@ -52,6 +54,8 @@ class CorpusConfig(BaseModel):
             is named by its file and line.
         title_field: if set, a document's title becomes the first line of its text.
         metadata_fields: kept beside the text, as strings.
+        domain_field: if set, a field that names each document's domain, such as where it comes from; the
+            held-out loss is then given by domain too. It changes no text and no split.
         source: name, licence and address of the text.
         maximum_characters: longer documents are set aside.
         maximum_bad_share: more bad documents than this share stop the run.
@@ -62,6 +66,9 @@ class CorpusConfig(BaseModel):
         seed: of the split and of the search for duplicates.
         unique: documents of the corpus that all arms share.
         oracle: documents of the oracle's corpus, which holds `unique`.
+        unique_topics: if set, the unique documents are not drawn at random from the oracle's but are whole
+            topics: of so many k-means clusters, in a keyed order, as many as give `unique` documents. They
+            have more neighbours, as those of a larger corpus do. Held-out documents stay of all topics.
         validation, test: held-out documents.
         duplicate_threshold: Jaccard similarity of shingles from which documents count as near-duplicates and
             never go to different splits.
@@ -76,6 +83,7 @@ class CorpusConfig(BaseModel):
     id_field: str = "id"
     title_field: str | None = None
     metadata_fields: tuple[str, ...] = ()
+    domain_field: str | None = None
     source: SourceConfig
     maximum_characters: int = Field(1_000_000, ge=1)
     maximum_bad_share: float = Field(0.01, ge=0, le=1)
@@ -87,6 +95,7 @@ class CorpusConfig(BaseModel):
     seed: int = 0
     unique: int = Field(ge=1)
     oracle: int = Field(ge=1)
+    unique_topics: int | None = Field(None, ge=2)
     validation: int = Field(ge=1)
     test: int = Field(ge=1)
     duplicate_threshold: float = Field(0.5, ge=0.05, le=1)
@@ -126,9 +135,13 @@ class CorpusConfig(BaseModel):
         for name in _OF_TEXT:
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(
-                    f"corpus.{name} says how text is read or tokenised; corpus.shards, {self.shards}, holds "
-                    "tokens: leave it out"
+                    f"corpus.{name} needs text; corpus.shards, {self.shards}, holds tokens: leave it out"
                 )
+
+    def content(self) -> dict[str, Any]:
+        """The section as JSON-serialisable values; without these settings as before there were any."""
+        unset = {name for name in ("domain_field", "unique_topics") if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=unset)
 
     def exists(self) -> bool:
         """Whether the text, or the finished shards, are there to be read."""

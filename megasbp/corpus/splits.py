@@ -52,7 +52,7 @@ def assign_splits(
     codes = np.zeros(len(clusters), np.int8)
     short = {}
     for name, room in wanted.items():
-        taken, left = _that_fit(sizes, waiting, room)
+        taken, left = fitting_clusters(sizes, waiting, room)
         codes[waiting[taken]] = SPLITS.index(name)
         if left:
             short[name] = left
@@ -73,7 +73,7 @@ def visiting_order(labels: np.ndarray, seed: int) -> np.ndarray:
     return labels[np.argsort(keys, kind="stable")]
 
 
-def _that_fit(sizes: np.ndarray, clusters: np.ndarray, room: int) -> tuple[np.ndarray, int]:
+def fitting_clusters(sizes: np.ndarray, clusters: np.ndarray, room: int) -> tuple[np.ndarray, int]:
     """Which of the clusters, visited in this order, find room for all their documents.
 
     Room only shrinks: what does not fit once is passed over for good, and what comes before it fits together.

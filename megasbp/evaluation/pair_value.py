@@ -7,6 +7,7 @@ import numpy as np
 
 from megasbp.addressing import derive_key
 from megasbp.errors import InputError
+from megasbp.evaluation.resampling import resampled_ratios
 
 # Contrast -> (loss that is larger when the claim holds, loss that is smaller).
 CONTRASTS = {
@@ -18,7 +19,6 @@ CONTRASTS = {
     "untuned": ("none", "true"),
 }
 _REQUIRED = ("true", "random")
-_DRAWS_AT_ONCE = 1 << 20
 
 
 def pair_value(
@@ -117,7 +117,7 @@ def _summary(
     saved = np.stack(
         [np.bincount(members, weights=values[high] - values[low]) for high, low in contrasts.values()]
     )
-    replicates = _bootstrap(saved, units, resamples, key) if len(units) > 1 else None
+    replicates = resampled_ratios(saved, units, resamples, key) if len(units) > 1 else None
     table: dict[str, Any] = {}
     for row, name in enumerate(contrasts):
         low = high = None
@@ -131,21 +131,6 @@ def _summary(
         "losses": {name: float(value.sum() / tokens.sum()) for name, value in values.items()},
         "contrasts": table,
     }
-
-
-def _bootstrap(saved: np.ndarray, units: np.ndarray, resamples: int, key: int) -> np.ndarray:
-    """float64 [contrasts, resamples]: nats saved per token when the C clusters are drawn C times."""
-    count = len(units)
-    generator = np.random.Generator(np.random.Philox(key=key))
-    columns = np.concatenate([saved, units[None, :]])
-    totals = np.empty((len(columns), resamples))
-    step = max(1, _DRAWS_AT_ONCE // count)
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        drawn = generator.integers(count, size=(size, count))
-        # Summed by numpy and not by BLAS, whose order of summation depends on the number of threads.
-        totals[:, start : start + size] = columns[:, drawn].sum(axis=-1)
-    return totals[:-1] / totals[-1]
 
 
 def _bins(similarity: np.ndarray, edges: Sequence[float] | None) -> list[tuple[float, float, np.ndarray]]:

@@ -46,17 +46,23 @@ LOSS_FILES = ("nats.npy", "tokens.npy")
 
 @dataclass(frozen=True)
 class Chosen:
-    """The optimiser settings that every arm uses."""
+    """The optimiser settings of an arm."""
 
     learning_rate: float
     weight_decay: float
 
 
 def trial_grid(recipe: Recipe) -> list[Chosen]:
-    """The settings tried for the baseline; a single one when nothing is tuned."""
+    """The settings tried; a single one when nothing is tuned."""
     rates = recipe.tuning.learning_rates or (recipe.training.learning_rate,)
     decays = recipe.tuning.weight_decays or (recipe.training.weight_decay,)
     return [Chosen(rate, decay) for rate in rates for decay in decays]
+
+
+def best_setting(grid: list[Chosen], trials: list[StageResult]) -> Chosen:
+    """The setting with the lowest validation loss at the end of the budget; the first of equals."""
+    losses = [trial.facts["final_validation_loss"] for trial in trials]
+    return grid[losses.index(min(losses))]
 
 
 def source_tokens(corpus: Corpus) -> dict[str, int]:

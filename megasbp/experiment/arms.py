@@ -15,11 +15,12 @@ Arm = Literal[
     "continuation",
     "in_context",
     "seed_packing",
+    "second_round",
     "oracle",
 ]
-# Who wrote an arm's synthetic text: a synthesizer, by the pairs it was tuned on, or the untuned baseline,
-# which is given no seed document.
-Writer = Literal["true", "random", "continuation", "untuned"]
+# Who wrote an arm's synthetic text: a synthesizer, by the pairs it was tuned on; one tuned on true pairs from
+# the model of sbp instead of the baseline; or the untuned baseline, which is given no seed document.
+Writer = Literal["true", "random", "continuation", "second", "untuned"]
 # What fills the share of an arm that is not plain unique text: synthetic documents, rows of a real document
 # with one of its neighbours, or rows of a synthetic document with its seed.
 Share = Literal["synthetic", "neighbours", "seeded"]
@@ -128,6 +129,14 @@ ARMS: dict[str, ArmKind] = {
         Comparison("seed_packing", "sbp"),
         share="seeded",
     ),
+    "second_round": ArmKind(
+        "Second round",
+        "as SBP, but the synthesizer was tuned from the model of SBP, and wrote anew",
+        "what another round of the method adds",
+        Comparison("second_round", "sbp"),
+        share="synthetic",
+        writer="second",
+    ),
     "oracle": ArmKind(
         "Oracle",
         "more unique text instead of repetition",
@@ -157,6 +166,11 @@ def writer_of(arm: str) -> Writer | None:
 def written_arms(arms: Iterable[str]) -> list[str]:
     """Those for which synthetic text is written, in the order given."""
     return [arm for arm in arms if writer_of(arm) is not None]
+
+
+def first_written_arms(arms: Iterable[str]) -> list[str]:
+    """Of these, those whose text is there before any arm with synthetic text is trained."""
+    return [arm for arm in written_arms(arms) if writer_of(arm) != "second"]
 
 
 def is_seeded(arm: str) -> bool:

@@ -24,6 +24,7 @@ from megasbp.experiment.multiple_stages import multiple_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.shard_stages import copy_datasets, split_shards
 from megasbp.experiment.stages import StageResult, Workspace
+from megasbp.experiment.topic_split import topics_of, unique_by_topics
 from megasbp.overlap.clusters import near_duplicate_clusters
 from megasbp.overlap.shingles import word_hashes
 from megasbp.pairing.continuation import split_continuation
@@ -55,7 +56,7 @@ def split_stage(recipe: Recipe, workspace: Workspace) -> StageResult:
         ids: list[str] = []
 
         def words() -> Iterator[np.ndarray]:
-            for document in _documents(recipe, quarantine):
+            for document in corpus_documents(recipe, quarantine):
                 ids.append(document.id)
                 yield word_hashes(document.text)
 
@@ -73,6 +74,12 @@ def split_stage(recipe: Recipe, workspace: Workspace) -> StageResult:
             validation=corpus.validation,
             test=corpus.test,
         )
+        facts: dict[str, Any] = {}
+        if corpus.unique_topics is not None:
+            trained = np.isin(splits, [SPLITS.index("unique"), SPLITS.index("oracle")])
+            texts = [document.text for row, document in enumerate(corpus_documents(recipe)) if trained[row]]
+            topics = topics_of(texts, corpus.unique_topics, corpus.seed)
+            splits, facts["unique_topics"] = unique_by_topics(splits, clusters, topics, corpus.seed)
         table = pa.table({"id": ids, "cluster": clusters, "split": splits})
         _write_table(folder / "documents.parquet", table)
         counts = Counter(SPLITS[code] for code in splits.tolist())
@@ -83,6 +90,7 @@ def split_stage(recipe: Recipe, workspace: Workspace) -> StageResult:
             "near_duplicates": int((sizes - 1).sum()),
             "splits": dict(sorted(counts.items())),
             "quarantine": quarantine.summary(),
+            **facts,
         }
 
     return workspace.stage(
@@ -103,7 +111,7 @@ def tokenizer_stage(recipe: Recipe, workspace: Workspace, split: StageResult) ->
         if tokenizer is None:
             unique = pq.read_table(split.folder / "documents.parquet", columns=["split"])["split"].to_numpy()
             wanted = unique == SPLITS.index("unique")
-            texts = (document.text for row, document in enumerate(_documents(recipe)) if wanted[row])
+            texts = (document.text for row, document in enumerate(corpus_documents(recipe)) if wanted[row])
             assert corpus.vocabulary_size is not None
             tokenizer = Tokenizer.train(texts, corpus.vocabulary_size)
         if tokenizer.vocabulary_size > recipe.model.vocabulary_size:
@@ -235,14 +243,17 @@ def require_corpus(recipe: Recipe) -> None:
         PreprocessedCorpus.open(recipe.corpus.shards)
 
 
-def _documents(recipe: Recipe, quarantine: Quarantine | None = None) -> Iterator[Document]:
+def corpus_documents(
+    recipe: Recipe, quarantine: Quarantine | None = None, fields: tuple[str, ...] = ()
+) -> Iterator[Document]:
+    """The corpus's good documents in reading order, with `fields` among their metadata."""
     corpus = recipe.corpus
     return read_documents(
         corpus.files(),
         text_field=corpus.text_field,
         id_field=corpus.id_field,
         title_field=corpus.title_field,
-        metadata_fields=corpus.metadata_fields,
+        metadata_fields=(*corpus.metadata_fields, *fields),
         maximum_characters=corpus.maximum_characters,
         quarantine=quarantine,
     )
@@ -255,6 +266,7 @@ _NOT_READING = {
     "tokenizer",
     "vocabulary_size",
     "source",
+    "domain_field",
     "bos_token",
     "eos_token",
     "sep_token",
@@ -263,7 +275,7 @@ _NOT_READING = {
 
 def _reading_settings(recipe: Recipe) -> dict[str, Any]:
     """What decides which documents of which text there are and where they go (not where the files lie)."""
-    return recipe.corpus.model_dump(mode="json", exclude=_NOT_READING)
+    return {name: value for name, value in recipe.corpus.content().items() if name not in _NOT_READING}
 
 
 def _write_dataset(
@@ -272,7 +284,7 @@ def _write_dataset(
     wanted = np.isin(codes, [SPLITS.index(split) for split in DATASETS[name]])
     rows: dict[str, list[Any]] = {"id": [], "title": [], "cluster": [], "bytes": []}
     chosen = (
-        (document, int(clusters[row])) for row, document in enumerate(_documents(recipe)) if wanted[row]
+        (document, int(clusters[row])) for row, document in enumerate(corpus_documents(recipe)) if wanted[row]
     )
     with IndexedDatasetWriter(
         prefix, token_dtype(tokenizer), metadata=_dataset_metadata(recipe, tokenizer)

@@ -38,8 +38,9 @@ def estimate_disk(recipe: Recipe) -> DiskEstimate:
     documents = corpus.unique + corpus.oracle + corpus.validation + corpus.test + multiples
     per_document = budget.expected_tokens_per_document * token_bytes
     kept = recipe.training.keep_checkpoints + 1
-    trials = 1 + ("continuation" in budget.arms)
-    trained = len(trial_grid(recipe)) + seeds * (
+    trials = 1 + sum(arm in budget.arms for arm in ("continuation", "second_round"))
+    tuned_arms = len(trained_arms(recipe)) if recipe.tuning.arms == "each" else 1
+    trained = tuned_arms * len(trial_grid(recipe)) + seeds * (
         len(trained_arms(recipe)) + 1 + trials * len(recipe.synthesizer.learning_rates)
     )
     writers = len(written_arms(budget.arms))

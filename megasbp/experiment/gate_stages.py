@@ -1,4 +1,4 @@
-"""The stage that asks the gates of one seed."""
+"""The stages that ask the gates of one seed."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from megasbp.experiment.context import Context
-from megasbp.experiment.gates import Gate, baseline_gate, copying_gate, describe, pair_value_gate
+from megasbp.experiment.gates import (
+    Gate,
+    baseline_gate,
+    copying_gate,
+    describe,
+    pair_value_gate,
+    round_gate,
+)
 from megasbp.experiment.stages import StageResult
 
 
@@ -44,7 +51,43 @@ def gates_stage(
             **{f"quality/{name}": stage for name, stage in quality.items()},
         },
         # What a closed gate does is no part of what was found.
-        settings=config.model_dump(mode="json", exclude={"closed"}),
+        settings=config.model_dump(mode="json", exclude={"closed", "maximum_diversity_loss"}),
+        make=make,
+    )
+
+
+def round_gate_stage(
+    context: Context, synthesizers: Mapping[str, StageResult], quality: Mapping[str, StageResult]
+) -> StageResult:
+    """Asks whether a second round pays, and says what it found.
+
+    Args:
+        synthesizers, quality: of "first" and "second".
+
+    Facts: "gates", as `gates_of` reads them.
+    """
+    limit = context.recipe.gates.maximum_diversity_loss
+
+    def make(folder: Path) -> dict[str, Any]:
+        first, second = (
+            {
+                "pair_loss": synthesizers[name].facts["best_validation_loss"],
+                "distinct": quality[name].facts["quality"]["distinct"]["4"],
+            }
+            for name in ("first", "second")
+        )
+        gate = round_gate(first, second, limit)
+        context.workspace.announce(f"{context.name('gate-second_round')}: {describe(gate)}")
+        return {"gates": [asdict(gate)]}
+
+    return context.workspace.stage(
+        context.name("gate-second_round"),
+        inputs={
+            f"{kind}/{name}": stage
+            for kind, stages in (("synthesizer", synthesizers), ("quality", quality))
+            for name, stage in stages.items()
+        },
+        settings={"maximum_diversity_loss": limit},
         make=make,
     )
 

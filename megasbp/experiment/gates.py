@@ -27,6 +27,8 @@ class GatesConfig(BaseModel):
         saturated_below: a baseline is saturated when the last quarter of its budget lowers its validation
             loss by less than this, in nats per token. The learning rate's decay lowers it too, so this errs
             towards "not saturated".
+        maximum_diversity_loss: share of its distinct runs of four tokens that the text of a second round may
+            have lost beside the first one's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +36,7 @@ class GatesConfig(BaseModel):
     closed: Literal["warn", "stop"] = "warn"
     maximum_excess_copy: float = Field(0.05, ge=0, le=1)
     saturated_below: float = Field(0.01, gt=0)
+    maximum_diversity_loss: float = Field(0.05, ge=0, lt=1)
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Gate:
     """One gate as it was found.
 
     Attributes:
-        name: "pair value", "copying" or "baseline".
+        name: "pair value", "copying", "baseline" or "second round".
         open: whether it is passed.
         finding: what was measured, in a sentence without a full stop.
         mend: what to do when it is closed; None when it is open.
@@ -120,6 +123,27 @@ def baseline_gate(history: Sequence[Mapping[str, Any]], saturated_below: float) 
     fall = before[-1]["validation_loss"] - last["validation_loss"]
     finding = f"the last quarter of the budget lowered the baseline's loss by {fall:.4f} nats per token"
     return _gate("baseline", fall < saturated_below, finding, mend)
+
+
+def round_gate(first: Mapping[str, float], second: Mapping[str, float], limit: float) -> Gate:
+    """Open when a second round has the better synthesizer, and text as diverse: the rule that stops.
+
+    Args:
+        first, second: of each round "pair_loss", nats per token of held-out targets given their seeds, and
+            "distinct", distinct runs of four tokens per run, of texts of one size.
+        limit: share of `distinct` that may be lost.
+    """
+    lost = 1 - second["distinct"] / first["distinct"]
+    finding = (
+        f"held-out pair loss {first['pair_loss']:.4f} in the first round, {second['pair_loss']:.4f} in the "
+        f"second; distinct runs of four tokens {first['distinct']:.1%}, {second['distinct']:.1%}"
+    )
+    mend = (
+        "another round does not pay: leave second_round out of budget.arms, or raise synthesis.temperature "
+        "if only diversity was lost"
+    )
+    is_open = second["pair_loss"] < first["pair_loss"] and lost <= limit
+    return _gate("second round", is_open, finding, mend)
 
 
 def describe(gate: Gate) -> str:

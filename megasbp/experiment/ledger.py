@@ -51,11 +51,14 @@ class Work:
         pretraining_tokens: of the model that writes or embeds; 0 where none does.
         search: None where no pair is found by similarity.
         writing: None where nothing is written.
+        first_round_flops: what an earlier round took, its arm included, without the pretraining; 0 where
+            there was none.
     """
 
     pretraining_tokens: int = 0
     search: Search | None = None
     writing: Writing | None = None
+    first_round_flops: float = 0.0
 
 
 def equal_steps(recipe: Recipe, spent: dict, reading: str) -> int:
@@ -97,6 +100,8 @@ def ledger(recipe: Recipe, plan: ArmPlan, work: Work, sweep_tokens: int) -> dict
         if work.writing.prefill_tokens:
             flops["prefill"] = writing / 3 * work.writing.prefill_tokens
         flops["decoding"] = writing / 3 * work.writing.generated_tokens
+    if work.first_round_flops:
+        flops["first round"] = work.first_round_flops
     total = sum(flops.values())
     return {
         "matched_tokens": plan.total_tokens,

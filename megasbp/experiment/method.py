@@ -1,29 +1,25 @@
 """The method: which stage is made from which. Asking for a stage makes those before it that are missing."""
 
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from megasbp.experiment.arm_method import ArmStages
 from megasbp.experiment.arm_stages import (
     Chosen,
-    arm_tokens,
-    best_losses_stage,
-    losses_stage,
-    synthesis_stage,
+    best_setting,
     train_stage,
     trial_grid,
 )
-from megasbp.experiment.arms import Writer, share_of, writer_of, written_arms
-from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, ArmPlan, plan_arm, trained_arms
+from megasbp.experiment.arms import Writer, first_written_arms
+from megasbp.experiment.budget import trained_arms
 from megasbp.experiment.context import Context, Corpus
 from megasbp.experiment.corpus_stages import continuation_corpus, make_corpus
-from megasbp.experiment.gate_stages import gates_of, gates_stage
-from megasbp.experiment.gates import require_open
-from megasbp.experiment.ledger import equal_steps, ledger
-from megasbp.experiment.packing_stages import packed_neighbours, packed_with_seeds
+from megasbp.experiment.domain_stages import domains_stage
+from megasbp.experiment.gate_stages import gates_of, gates_stage, round_gate_stage
+from megasbp.experiment.gates import Gate, require_open
 from megasbp.experiment.pair_stages import continuation_context, embed_stage, pairs_stage
 from megasbp.experiment.recipe import Recipe
+from megasbp.experiment.seed_results import SeedResults
 from megasbp.experiment.stages import StageResult, Workspace
 from megasbp.experiment.synthesizer_stages import (
     best_synthesizer,
@@ -31,32 +27,10 @@ from megasbp.experiment.synthesizer_stages import (
     random_synthesizer,
     tuned_synthesizers,
 )
+from megasbp.experiment.text_measures import TextMeasures
 from megasbp.experiment.text_stages import quality_stage
-from megasbp.experiment.work import arm_work
+from megasbp.experiment.triple_stages import triples_stage
 from megasbp.parallel.runtime import Runtime
-
-
-@dataclass
-class SeedResults:
-    """The finished stages of one seed that the results are assembled from."""
-
-    context: Context
-    chosen: Chosen
-    trials: list[StageResult]
-    embed: StageResult | None
-    pairs: StageResult
-    synthesizers: dict[str, StageResult]
-    synthesizer_trials: dict[str, list[StageResult]]
-    pair_value: StageResult
-    gates: StageResult
-    synthesis: dict[str, StageResult] = field(default_factory=dict)
-    trained: dict[str, StageResult] = field(default_factory=dict)
-    losses: dict[str, StageResult] = field(default_factory=dict)
-    best_losses: dict[str, StageResult] = field(default_factory=dict)
-    plans: dict[str, ArmPlan] = field(default_factory=dict)
-    ledgers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    quality: dict[str, StageResult] = field(default_factory=dict)
-    packed: dict[str, StageResult] = field(default_factory=dict)
 
 
 class Method:
@@ -77,6 +51,11 @@ class Method:
     def corpus(self) -> Corpus:
         """Split, tokenizer, datasets and units: the same for every seed."""
         return make_corpus(self.recipe, self.workspace)
+
+    @cached_property
+    def domains(self) -> StageResult | None:
+        """The domains of the test documents, where the recipe names a field of them."""
+        return domains_stage(self.recipe, self.workspace, self.corpus.split)
 
     @cached_property
     def continuation_corpus(self) -> Corpus:
@@ -110,19 +89,20 @@ class SeedStages:
     @cached_property
     def trials(self) -> list[StageResult]:
         """The first seed's baselines at all settings of the grid; of other seeds none."""
-        if self._seed != self._method.recipe.seeds[0]:
+        if self is not self.first:
             return []
         return [train_stage(self.context, "baseline", trial) for trial in trial_grid(self._method.recipe)]
 
     @cached_property
     def chosen(self) -> Chosen:
-        """The settings with the first seed's lowest validation loss at the end of the budget."""
+        """The settings of the first seed's best baseline."""
         grid = trial_grid(self._method.recipe)
-        if len(grid) == 1:
-            return grid[0]
-        trials = self._method.seed(self._method.recipe.seeds[0]).trials
-        losses = [trial.facts["final_validation_loss"] for trial in trials]
-        return grid[losses.index(min(losses))]
+        return grid[0] if len(grid) == 1 else best_setting(grid, self.first.trials)
+
+    @property
+    def first(self) -> "SeedStages":
+        """The seed on which settings are tried."""
+        return self._method.seed(self._method.recipe.seeds[0])
 
     @cached_property
     def baseline(self) -> StageResult:
@@ -132,8 +112,12 @@ class SeedStages:
     @cached_property
     def embed(self) -> StageResult | None:
         """The embeddings; None when the recipe names no embedder."""
-        from_checkpoint = self._method.recipe.pairing.embedder == "checkpoint"
-        return embed_stage(self.context, self.baseline if from_checkpoint else None)
+        return embed_stage(self.context, self.embedding_model)
+
+    @property
+    def embedding_model(self) -> StageResult | None:
+        """The baseline, where its checkpoint is the embedder."""
+        return self.baseline if self._method.recipe.pairing.embedder == "checkpoint" else None
 
     @cached_property
     def pairs(self) -> StageResult:
@@ -166,9 +150,16 @@ class SeedStages:
         pairs = self.continuation_pairs
         return tuned_synthesizers(self.continuation_context, pairs, self.baseline, "synthesizer-continuation")
 
+    @cached_property
+    def second_synthesizers(self) -> list[StageResult]:
+        """Tuned on true pairs from the model of SBP, one for each learning rate."""
+        return tuned_synthesizers(self.context, self.pairs, self.arm("sbp").trained, "synthesizer-second")
+
     def synthesizer(self, kind: str) -> StageResult:
-        """The one that writes: of kind "true" or "continuation", the best, or "random"."""
+        """The one that writes: of kind "true", "continuation" or "second", the best, or "random"."""
         match kind:
+            case "second":
+                return best_synthesizer(self.second_synthesizers)
             case "random":
                 return self.random_synthesizer
             case "continuation":
@@ -190,11 +181,29 @@ class SeedStages:
     def gates(self) -> StageResult:
         """Whether arms with synthetic text are worth training."""
         quality = {"real": self.real_quality}
-        for arm in written_arms(self._method.recipe.budget.arms):
-            stage = self.arm(arm).quality
-            assert stage is not None
-            quality[arm] = stage
+        for arm in first_written_arms(self._method.recipe.budget.arms):
+            quality[arm] = self.arm(arm).quality_of_text
         return gates_stage(self.context, self.baseline, self.pair_value, quality)
+
+    @cached_property
+    def round_gate(self) -> StageResult:
+        """Whether a second round is worth training an arm on."""
+        synthesizers = {"first": self.synthesizer("true"), "second": self.synthesizer("second")}
+        quality = {
+            name: self.arm(arm).quality_of_text
+            for name, arm in (("first", "sbp"), ("second", "second_round"))
+        }
+        return round_gate_stage(self.context, synthesizers, quality)
+
+    def found_gates(self) -> list[Gate]:
+        """Every gate of this seed."""
+        second = "second_round" in self._method.recipe.budget.arms
+        return gates_of(self.gates) + (gates_of(self.round_gate) if second else [])
+
+    @cached_property
+    def measures(self) -> TextMeasures:
+        """What is measured on the synthetic text beside its quality."""
+        return TextMeasures(self, self._method.recipe)
 
     def pass_gates(self) -> None:
         """Ends the run at a closed gate, where the recipe says so.
@@ -204,12 +213,31 @@ class SeedStages:
         """
         require_open(gates_of(self.gates), self._method.recipe.gates, self.context.name("gates"))
 
+    def pass_round_gate(self) -> None:
+        """As `pass_gates`, before the arm of the second round.
+
+        Raises:
+            ClosedGate: it does.
+        """
+        gates = gates_of(self.round_gate)
+        require_open(gates, self._method.recipe.gates, self.context.name("gate-second_round"))
+
     @cached_property
     def real_quality(self) -> StageResult:
         """Quality of real text, to compare with."""
         return quality_stage(self.context, "real", None)
 
-    def arm(self, arm: str) -> "ArmStages":
+    @cached_property
+    def triples(self) -> StageResult | None:
+        """Triples to read, of the first seed; None where there is no SBP, or the recipe asks for none."""
+        recipe = self._method.recipe
+        if self._seed != recipe.seeds[0] or "sbp" not in recipe.budget.arms or not recipe.evaluation.triples:
+            return None
+        synthesis = self.arm("sbp").synthesis
+        assert synthesis is not None
+        return triples_stage(self.context, self.pairs, synthesis, self.synthesizer("true"))
+
+    def arm(self, arm: str) -> ArmStages:
         """The stages of one arm."""
         if arm not in self._arms:
             self._arms[arm] = ArmStages(self, arm)
@@ -220,6 +248,8 @@ class SeedStages:
         trials = {"true": self.true_synthesizers}
         if "continuation" in self._method.recipe.budget.arms:
             trials["continuation"] = self.continuation_synthesizers
+        if "second_round" in self._method.recipe.budget.arms:
+            trials["second"] = self.second_synthesizers
         results = SeedResults(
             self.context,
             self.chosen,
@@ -229,9 +259,13 @@ class SeedStages:
             {kind: self.synthesizer(kind) for kind in (*trials, "random")},
             trials,
             self.pair_value,
-            self.gates,
+            self.found_gates(),
         )
-        results.quality["real"] = self.real_quality
+        results.quality["real"], results.domains = self.real_quality, self._method.domains
+        results.triples = self.triples
+        if self is self.first:
+            # The report shows those of one seed.
+            results.measures = self.measures.all()
         for arm in trained_arms(self._method.recipe):
             stages = self.arm(arm)
             if stages.synthesis is not None and stages.quality is not None:
@@ -240,85 +274,9 @@ class SeedStages:
                 results.packed[arm] = stages.packed
             results.trained[arm], results.losses[arm] = stages.trained, stages.losses
             results.best_losses[arm] = stages.best_losses
+            if self._method.recipe.evaluation.downstream.tasks:
+                results.downstream[arm] = stages.downstream
             results.plans[arm], results.ledgers[arm] = stages.plan, stages.ledger
+            if stages.trials:
+                results.arm_trials[arm] = stages.trials
         return results
-
-
-class ArmStages:
-    """The stages of one arm of one seed."""
-
-    def __init__(self, seed: SeedStages, arm: str) -> None:
-        self._seed, self._arm = seed, arm
-
-    @cached_property
-    def synthesis(self) -> StageResult | None:
-        """Its synthetic corpus; None for an arm of real text."""
-        kind = writer_of(self._arm)
-        if kind is None:
-            return None
-        return synthesis_stage(self._seed.context, self._arm, self._seed.writer(kind))
-
-    @cached_property
-    def quality(self) -> StageResult | None:
-        """Quality of its synthetic corpus, where it has one."""
-        return (
-            None if self.synthesis is None else quality_stage(self._seed.context, self._arm, self.synthesis)
-        )
-
-    @cached_property
-    def packed(self) -> StageResult | None:
-        """Its rows of documents that belong together, where it has such rows."""
-        match share_of(self._arm):
-            case "neighbours":
-                return packed_neighbours(self._seed.context, self._seed.pairs)
-            case "seeded":
-                synthesis = self._seed.arm("sbp").synthesis
-                assert synthesis is not None
-                return packed_with_seeds(self._seed.context, synthesis)
-            case _:
-                return None
-
-    @cached_property
-    def shared(self) -> StageResult | None:
-        """What fills its share; None for one without."""
-        return self.packed if self.synthesis is None else self.synthesis
-
-    @cached_property
-    def plan(self) -> ArmPlan:
-        """What it is trained on."""
-        context = self._seed.context
-        tokens = arm_tokens(context.corpus, self._arm, self.shared)
-        return plan_arm(self._arm, context.recipe, tokens, self._steps)
-
-    @cached_property
-    def ledger(self) -> dict[str, Any]:
-        """Both of its ledgers."""
-        recipe = self._seed.context.recipe
-        sweep_tokens = (len(trial_grid(recipe)) - 1) * self._seed.baseline.facts["input_tokens"]
-        return ledger(recipe, self.plan, arm_work(recipe, self._seed, self._arm), sweep_tokens)
-
-    @cached_property
-    def _steps(self) -> int | None:
-        """Steps of a baseline at SBP's operations; None for an arm on the budget."""
-        if self._arm not in EQUAL_FLOPS_ARMS:
-            return None
-        return equal_steps(
-            self._seed.context.recipe, self._seed.arm("sbp").ledger, EQUAL_FLOPS_ARMS[self._arm]
-        )
-
-    @cached_property
-    def trained(self) -> StageResult:
-        """Its model; with synthetic text only past the gates."""
-        if share_of(self._arm) in {"synthetic", "seeded"}:
-            self._seed.pass_gates()
-        return train_stage(self._seed.context, self._arm, self._seed.chosen, self.shared, self._steps)
-
-    @cached_property
-    def losses(self) -> StageResult:
-        """Its model's losses on the test split."""
-        return losses_stage(self._seed.context, self._arm, self.trained)
-
-    @cached_property
-    def best_losses(self) -> StageResult:
-        """The losses of its weights with the lowest validation loss."""
-        return best_losses_stage(self._seed.context, self._arm, self.trained, self.losses)

@@ -11,27 +11,14 @@ import pyarrow as pa
 from megasbp.addressing import derive_key
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.errors import InputError
-from megasbp.experiment.context import (
-    TOKENIZER_NAME,
-    UNIT_SPLITS,
-    Context,
-    Corpus,
-    best_checkpoint,
-    document_text,
-)
+from megasbp.experiment.context import UNIT_SPLITS, Context, Corpus, best_checkpoint, document_text
+from megasbp.experiment.embedding_runs import FITTED, embed_dataset, open_vectors
 from megasbp.experiment.pair_sources import PAIR_TABLES, Listed, listed_pairs
 from megasbp.experiment.stages import StageResult
 from megasbp.overlap.shingles import jaccard_pairs
 from megasbp.pairing.config import PairingConfig
 from megasbp.pairing.embedders import FITTED_EMBEDDERS, open_embedder
-from megasbp.pairing.embedding_shards import (
-    DOCUMENTS_PER_SHARD,
-    VECTORS,
-    agreed_facts,
-    embed_documents,
-    forget_embedder,
-    shards_of,
-)
+from megasbp.pairing.embedding_shards import agreed_facts, forget_embedder
 from megasbp.pairing.hold_out import hold_out_targets
 from megasbp.pairing.neighbours import find_neighbours
 from megasbp.pairing.pairs import (
@@ -46,8 +33,7 @@ from megasbp.pairing.pairs import (
 from megasbp.pairing.permutation import permute_seeds
 from megasbp.pairing.table import write_pairs
 from megasbp.pairing.vectors import Vectors
-from megasbp.shards.engine import run_shards
-from megasbp.storage import hash_file, hash_object, publish_manifest, publishing_folder, read_manifest
+from megasbp.storage import hash_file, publish_manifest, publishing_folder, read_manifest
 
 # Of the pairs that a source has for tuning, what is held out at most when it has none for validation.
 _HELD_OUT_SHARE = 0.1
@@ -67,26 +53,10 @@ def embed_stage(context: Context, baseline: StageResult | None) -> StageResult |
 
     def make(folder: Path) -> dict[str, Any]:
         checkpoint = None if baseline is None else best_checkpoint(baseline)
-        fitted = _fit_embedder(context, folder / "fitted", checkpoint)
-        paths = {"tokenizer": corpus.tokenizer.folder / TOKENIZER_NAME, "fitted": fitted.folder}
-        if checkpoint is not None:
-            paths["checkpoint"] = checkpoint
+        fitted = _fit_embedder(context, folder / FITTED, checkpoint)
         manifests = []
         for name in UNIT_SPLITS:
-            units = corpus.open_units(name)
-            manifests += run_shards(
-                embed_documents,
-                shards_of(len(units)),
-                folder / name,
-                settings={
-                    "embedder": recipe.pairing.embedder,
-                    "documents_per_shard": DOCUMENTS_PER_SHARD,
-                },
-                inputs={"units": units.fingerprint, "fitted": fitted.digest},
-                paths={**paths, "dataset": units.prefix},
-                config=context.shards,
-                announce=context.workspace.announce,
-            )
+            manifests += embed_dataset(context, corpus.open_units(name), folder / name, fitted, checkpoint)
         forget_embedder()
         return agreed_facts(manifests)
 
@@ -245,7 +215,7 @@ def _find(context: Context, embed: StageResult | None, work: Path) -> _Found:
         listed = listed_pairs(context)
         vectors = {}
         if embed is not None:
-            vectors = {name: _vectors(embed, name) for name in UNIT_SPLITS}
+            vectors = {name: open_vectors(embed, name) for name in UNIT_SPLITS}
         selections = {
             name: _select_listed(context, vectors, *listed.splits[name], *pairs)
             for name, pairs in listed.pairs.items()
@@ -301,19 +271,6 @@ def _shape(table: pa.Table, offered_targets: np.ndarray, documents: int) -> dict
     }
 
 
-def _vectors(embed: StageResult, split: str) -> Vectors:
-    """The vectors of a split's units, shard after shard."""
-    hashes = {
-        name: entry["sha256"]
-        for name, entry in embed.manifest.files.items()
-        if name.startswith(f"{split}/") and name.endswith(f"/{VECTORS}")
-    }
-    # A number of more than six digits is longer than those before it.
-    names = sorted(hashes, key=lambda name: (len(name), name))
-    digest = hash_object([hashes[name] for name in names])
-    return Vectors([embed.folder / name for name in names], digest=digest)
-
-
 def _select(
     context: Context, embed: StageResult, work: Path, seed_split: str, target_split: str
 ) -> tuple[PairSelection, dict[str, Any]]:
@@ -324,8 +281,8 @@ def _select(
     query_role: Literal["seed", "target"] = "seed" if same else "target"
     query_split, found_split = (seed_split, target_split) if same else (target_split, seed_split)
     found = find_neighbours(
-        _vectors(embed, query_split),
-        _vectors(embed, found_split),
+        open_vectors(embed, query_split),
+        open_vectors(embed, found_split),
         pairing.neighbours,
         pairing.search,
         exclude_same_row=same,

@@ -7,6 +7,7 @@ from megasbp.experiment.arms import is_seeded, written_arms
 from megasbp.experiment.budget import budget_arms, multiple_source, plan_arm, synthetic_need
 from megasbp.experiment.corpus_stages import make_corpus
 from megasbp.experiment.disk import estimate_disk
+from megasbp.experiment.downstream_cost import downstream_cost
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import MissingStage, Workspace
 from megasbp.model.flops import flops_per_token, parameter_count
@@ -49,9 +50,9 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "tokens_are": "exact" if exact else "estimated",
         "corpus_tokens": tokens,
         "batch_tokens": recipe.training.global_batch * recipe.training.sequence_length,
-        "trials": len(trial_grid(recipe)),
+        "trials": {"settings": len(trial_grid(recipe)), "arms": recipe.tuning.arms},
         "arms": arms,
-        "stages": _stages(recipe, tokens),
+        "stages": _stages(recipe, tokens) | downstream_cost(recipe),
         "disk": {
             "datasets": disk.datasets,
             "embeddings": disk.embeddings,
@@ -94,6 +95,8 @@ def _stages(recipe: Recipe, tokens: dict[str, int]) -> dict[str, dict[str, float
         # A part is at most once the beginning of a pair and once its end.
         parts = 2 * tokens["unique"] * recipe.synthesizer.maximum_epochs
         tuned += parts * len(recipe.synthesizer.learning_rates)
+    if "second_round" in recipe.budget.arms:
+        tuned += pair_tokens * recipe.synthesizer.maximum_epochs * len(recipe.synthesizer.learning_rates)
     need = synthetic_need(recipe)
     generation = need * (2 * seeded * training + (len(written) - seeded) * without_seeds) / 3
     return {

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from megasbp.corpus.config import CorpusConfig
 from megasbp.errors import InputError
+from megasbp.evaluation.downstream.config import DownstreamConfig
+from megasbp.evaluation.quality_config import QualityConfig
 from megasbp.experiment.arms import DEFAULT_ARMS, Arm
 from megasbp.experiment.gates import GatesConfig
 from megasbp.launch.config import ClusterConfig, Kind
@@ -68,19 +70,25 @@ class BudgetConfig(Section):
                     f"synthetic_share is {self.synthetic_share}, but arm 'seed_packing' reads a seed with "
                     "each synthetic document; set it below 0.5"
                 )
+        if "second_round" in self.arms and "sbp" not in self.arms:
+            raise ValueError("arm 'second_round' starts from the model of 'sbp'; name that before it")
         if any(low >= high for low, high in pairwise((1, *self.multiples))):
             raise ValueError(f"multiples are {list(self.multiples)}; set them ascending and above 1")
         return self
 
 
 class TuningConfig(Section):
-    """Grid of the baseline; the best final validation loss of the first seed is used by every arm and seed.
+    """Grid of the optimiser; the setting with the lowest final validation loss of the first seed is taken.
 
     Attributes:
+        arms: "baseline" tries the grid on the baseline, and every arm and seed uses what is best for it, so
+            that any error of the choice speaks against the other arms. "each" gives every arm as many trials
+            of its own; what the synthesizers start from stays the baseline's.
         learning_rates: peaks tried; empty keeps `training.learning_rate`.
         weight_decays: tried with each peak; empty keeps `training.weight_decay`.
     """
 
+    arms: Literal["baseline", "each"] = "baseline"
     learning_rates: tuple[float, ...] = ()
     weight_decays: tuple[float, ...] = ()
 
@@ -121,12 +129,19 @@ class EvaluationConfig(Section):
         maximum_value_pairs: test pairs on which the worth of a pair is measured.
         bootstrap_resamples: of document clusters, for every interval.
         triples: (seed, neighbour, synthetic) triples shown in the report.
+        downstream: tasks that every arm is measured on besides.
     """
 
     batch_size: int = Field(16, ge=1)
     maximum_value_pairs: int = Field(2000, ge=1)
     bootstrap_resamples: int = Field(10_000, ge=100)
     triples: int = Field(40, ge=0)
+    downstream: DownstreamConfig = DownstreamConfig()
+
+    def content(self) -> dict[str, Any]:
+        """The section as JSON-serialisable values; without tasks it is as it was before there were any."""
+        values = self.model_dump(mode="json", exclude={"downstream"})
+        return {**values, "downstream": self.downstream.content()} if self.downstream.tasks else values
 
 
 class Recipe(Section):
@@ -153,6 +168,7 @@ class Recipe(Section):
     budget: BudgetConfig
     gates: GatesConfig = GatesConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    quality: QualityConfig = QualityConfig()
     shards: ShardsConfig = INLINE
     cluster: ClusterConfig = ClusterConfig()
 
@@ -190,6 +206,11 @@ class Recipe(Section):
             raise ValueError(
                 f"budget.multiples asks for {largest} times corpus.unique, more than corpus.oracle, "
                 f"{self.corpus.oracle}; set corpus.oracle to at least {largest * self.corpus.unique}"
+            )
+        if self.budget.multiples and self.corpus.unique_topics is not None:
+            raise ValueError(
+                "budget.multiples adds documents at random, but corpus.unique_topics makes the unique ones "
+                "whole topics; leave one of them out"
             )
         size = self.corpus.vocabulary_size
         if size is not None and size > self.model.vocabulary_size:
@@ -242,8 +263,15 @@ class Recipe(Section):
 
     def content(self) -> dict[str, Any]:
         """The recipe as JSON-serialisable values, without where it runs."""
-        values = self.model_dump(mode="json", exclude={"runs", "shards", "parallel", "cluster"})
-        return {**values, "training": self.training.content(), "synthesis": self.synthesis.content()}
+        values = self.model_dump(mode="json", exclude={"runs", "shards", "parallel", "cluster", "quality"})
+        own = {
+            "corpus": self.corpus.content(),
+            "training": self.training.content(),
+            "synthesis": self.synthesis.content(),
+            "evaluation": self.evaluation.content(),
+        }
+        quality = self.quality.content()
+        return {**values, **own, **({"quality": quality} if quality else {})}
 
     @property
     def hash(self) -> str:

@@ -17,13 +17,15 @@ from megasbp.experiment.budget import (
 )
 from megasbp.experiment.comparisons import compare, data_efficiency_of_sbp, share_of_oracle
 from megasbp.experiment.corpus_stages import DATASETS
-from megasbp.experiment.method import SeedResults
+from megasbp.experiment.domain_stages import domain_results
+from megasbp.experiment.downstream_results import downstream_results
 from megasbp.experiment.recipe import Recipe
+from megasbp.experiment.seed_results import SeedResults
 from megasbp.experiment.stages import StageResult
 from megasbp.experiment.statistics.intervals import arm_loss
 from megasbp.experiment.statistics.losses import HeldOutLosses
 from megasbp.experiment.synthesizer_stages import VALUE_TABLES
-from megasbp.experiment.text_stages import triples
+from megasbp.experiment.text_measures import measured, with_measures
 from megasbp.model.flops import parameter_count
 from megasbp.storage import publish_json
 
@@ -71,17 +73,20 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "tuning": _tuning(first),
         "synthesizer": {kind: _synthesizer(first, kind) for kind in first.synthesizers},
         "pair_value": _pair_value(first),
-        "gates": {str(one.context.seed): one.gates.facts["gates"] for one in seeds},
+        "gates": {str(one.context.seed): [asdict(gate) for gate in one.gates] for one in seeds},
         "synthesis": {arm: _synthesis(first, arm) for arm in first.synthesis},
         **({"packing": {arm: stage.facts for arm, stage in first.packed.items()}} if first.packed else {}),
         "arms": {arm: _arm(recipe, seeds, arm, held_out[arm], at_best[arm]) for arm in trained_arms(recipe)},
         "contrasts": _contrasts(held_out, at_best, key, resamples),
+        **({"downstream": downstream_results(recipe, seeds)} if first.downstream else {}),
+        **({"domains": domain_results(held_out, first.domains, key, resamples)} if first.domains else {}),
         "oracle_share": share_of_oracle(held_out, key, resamples),
         "data_efficiency": _data_efficiency(recipe, first, held_out, at_best, key, resamples),
-        "quality": {name: stage.facts["quality"] for name, stage in first.quality.items()},
-        "triples": triples(first.context, first.pairs, first.synthesis["sbp"], recipe.evaluation.triples)
-        if "sbp" in first.synthesis
-        else [],
+        "quality": with_measures(
+            {name: stage.facts["quality"] for name, stage in first.quality.items()}, first.measures
+        ),
+        **measured(first.measures),
+        "triples": first.triples.facts["triples"] if first.triples else [],
         "what_this_run_can_show": _scope(recipe, first),
     }
 
@@ -161,15 +166,26 @@ def _pairing(recipe: Recipe, first: SeedResults) -> dict[str, Any]:
 
 
 def _tuning(first: SeedResults) -> dict[str, Any]:
-    trials = [
+    own = {
+        arm: {
+            "trials": _trials(trials),
+            "chosen": {name: first.trained[arm].facts[name] for name in asdict(first.chosen)},
+        }
+        for arm, trials in first.arm_trials.items()
+    }
+    of_baseline = {"trials": _trials(first.trials), "chosen": asdict(first.chosen)}
+    return of_baseline | ({"arms": own} if own else {})
+
+
+def _trials(stages: list[StageResult]) -> list[dict[str, Any]]:
+    return [
         {
             "learning_rate": trial.facts["learning_rate"],
             "weight_decay": trial.facts["weight_decay"],
             "validation_loss": trial.facts["final_validation_loss"],
         }
-        for trial in first.trials
+        for trial in stages
     ]
-    return {"trials": trials, "chosen": asdict(first.chosen)}
 
 
 def _synthesizer(first: SeedResults, kind: str) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import torch
 from megasbp.errors import InputError
 from megasbp.experiment.corpus_stages import require_corpus
 from megasbp.experiment.disk import estimate_disk
+from megasbp.experiment.downstream_stages import require_downstream
 from megasbp.experiment.gates import ClosedGate
 from megasbp.experiment.method import Method
-from megasbp.experiment.parts import REPORT, Part, find_part, parts_until
+from megasbp.experiment.part import Part
+from megasbp.experiment.parts import REPORT, find_part, parts_until
 from megasbp.experiment.plan import plan
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import MissingStage, Workspace
@@ -96,6 +98,8 @@ def require_inputs(recipe: Recipe) -> None:
     """Says that a file is missing, or disk, before anything is written."""
     require_corpus(recipe)
     recipe.pairing.file()
+    recipe.quality.require_inputs()
+    require_downstream(recipe)
     require_free_space(recipe.folder, estimate_disk(recipe).total)
 
 

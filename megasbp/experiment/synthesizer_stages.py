@@ -106,7 +106,7 @@ def pair_value_stage(
             "random": random_synthesizer,
         },
         settings={
-            "evaluation": recipe.evaluation.model_dump(mode="json", exclude={"triples"}),
+            "evaluation": recipe.evaluation.model_dump(mode="json", exclude={"triples", "downstream"}),
             "context": recipe.synthesizer.context,
             "seed": context.seed,
         },

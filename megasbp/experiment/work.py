@@ -22,7 +22,14 @@ def arm_work(recipe: Recipe, seed: "SeedStages", arm: str) -> Work:
         pretraining_tokens=seed.baseline.facts["input_tokens"] if reads_baseline else 0,
         search=_search(recipe, seed) if searches else None,
         writing=None if writer is None else _writing(recipe, seed, arm, writer),
+        first_round_flops=_first_round(seed) if writer == "second" else 0.0,
     )
+
+
+def _first_round(seed: "SeedStages") -> float:
+    """All that SBP took, but for the sweeps and the pretraining, which are a round's own lines."""
+    spent = seed.arm("sbp").ledger
+    return spent["total_flops_owned"] - spent["flops"]["sweeps"]
 
 
 def _search(recipe: Recipe, seed: "SeedStages") -> Search:
@@ -58,6 +65,8 @@ def _tunings(seed: "SeedStages", writer: Writer) -> list[StageResult]:
     match writer:
         case "continuation":
             return seed.continuation_synthesizers
+        case "second":
+            return seed.second_synthesizers
         case "random":
             return [*seed.true_synthesizers, seed.random_synthesizer]
         case _:

@@ -42,7 +42,7 @@ class ClusterConfig(BaseModel):
     Attributes:
         data: corpus, pair tables, quality, report: one process, its processors only.
         inference: embedding and synthesis: one process, which [shards] spreads over the GPUs of its host or
-            over a Ray cluster.
+            over a Ray cluster; downstream tasks: one process on one GPU.
         training: the arms.
         tuning: the synthesizers, whose context is longer than the arms' sequences.
         evaluation: pair value and held-out losses: the ranks share the rows, each holds the whole model.

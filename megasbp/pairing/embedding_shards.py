@@ -20,7 +20,7 @@ DOCUMENTS_PER_SHARD = 1 << 14
 
 
 def shards_of(documents: int) -> range:
-    """Numbers of a dataset's shards: always one, so that its vectors' width is known."""
+    """Numbers of a dataset's shards: at least one, so that its vectors' width is known."""
     return range(max(1, -(-documents // DOCUMENTS_PER_SHARD)))
 
 
@@ -34,6 +34,7 @@ def embed_documents(
     tokenizer: Path,
     fitted: Path,
     checkpoint: Path | None = None,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Stage function: writes vectors.npy, float32 [documents, d], unit rows; zeros for an unknown text.
 
@@ -45,6 +46,7 @@ def embed_documents(
         dataset: prefix.
         tokenizer: file of the dataset's tokenizer.
         fitted, checkpoint: as in `open_embedder`.
+        limit: only the dataset's first so many documents.
 
     Returns:
         {"fingerprint", "dimension", "parameters"} of the embedder.
@@ -52,7 +54,8 @@ def embed_documents(
     opened, reader = _open(embedder, tokenizer, fitted, checkpoint)
     documents = IndexedDataset(dataset)
     first = shard * documents_per_shard
-    last = min(first + documents_per_shard, len(documents))
+    count = len(documents) if limit is None else min(limit, len(documents))
+    last = min(first + documents_per_shard, count)
     vectors = opened.embed([reader.decode(documents.document(each)) for each in range(first, last)])
     np.save(folder / VECTORS, vectors, allow_pickle=False)
     return {

@@ -10,6 +10,7 @@ from megasbp.report.markup import Markup, element, join
 from megasbp.report.page_script import SCRIPT
 from megasbp.report.page_style import STYLE
 from megasbp.report.schema import check_results
+from megasbp.report.triple_browser import browser
 from megasbp.storage import publish_bytes
 
 
@@ -22,9 +23,10 @@ def page(results: dict[str, Any]) -> str:
     checked = check_results(results)
     made = [
         ("Arms", "arms", sections.arms(checked)),
+        ("Tasks", "downstream", sections.downstream(checked)),
         ("Pairs", "pairs", sections.pairs(checked)),
         ("Synthetic text", "synthetic", sections.synthetic_text(checked)),
-        ("Read it", "triples", sections.triples(checked)),
+        ("Read it", "triples", browser(checked)),
         ("Cost", "cost", sections.ledgers(checked)),
         ("Setting", "setting", sections.setting(checked)),
         ("Terms", "terms", sections.glossary()),

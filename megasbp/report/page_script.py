@@ -19,8 +19,13 @@ SCRIPT = """
   };
   const filter = () => {
     const verdict = find("verdict-filter").value, words = find("text-filter").value.toLowerCase().trim();
-    shown = triples.filter((triple, index) =>
-      (!verdict || triple.dataset.verdict === verdict) && texts[index].includes(words));
+    const limit = (name) => find(`${name}-filter`).value === "" ? null : Number(find(`${name}-filter`).value);
+    const similar = limit("similarity"), shortest = limit("shortest"), longest = limit("longest");
+    shown = triples.filter(({ dataset }, index) =>
+      (!verdict || dataset.verdict === verdict) && texts[index].includes(words)
+      && (similar === null || Number(dataset.similarity ?? NaN) >= similar)
+      && (shortest === null || Number(dataset.words) >= shortest)
+      && (longest === null || Number(dataset.words) <= longest));
     at = 0;
     draw();
   };
@@ -31,7 +36,9 @@ SCRIPT = """
   find("previous").addEventListener("click", () => step(-1));
   find("next").addEventListener("click", () => step(1));
   find("verdict-filter").addEventListener("change", filter);
-  find("text-filter").addEventListener("input", filter);
+  for (const name of ["text", "similarity", "shortest", "longest"]) {
+    find(`${name}-filter`).addEventListener("input", filter);
+  }
   find("browser").addEventListener("keydown", (event) => {
     if (event.target.matches("input, select")) return;
     if (event.key === "ArrowLeft") step(-1);

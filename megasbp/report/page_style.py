@@ -5,14 +5,14 @@ STYLE = """
   color-scheme: light dark;
   --paper: #fcfcfa; --panel: #f4f4f0; --ink: #1c1f24; --soft: #5b616b; --rule: #dcdcd6; --grid: #e8e8e3;
   --baseline: #6b7280; --sbp: #1d5fd1; --random: #b45309; --oracle: #0f766e; --other: #7c3aed;
-  --self: #be185d; --continuation: #4d7c0f; --context: #0e7490; --packing: #a21caf;
+  --self: #be185d; --continuation: #4d7c0f; --context: #0e7490; --packing: #a21caf; --second: #1e3a8a;
   --won: #15803d; --undecided: #a16207; --lost: #b91c1c;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #15171b; --panel: #1d2025; --ink: #e7e8ea; --soft: #a0a6b0; --rule: #343840; --grid: #272b31;
     --baseline: #9ca3af; --sbp: #6ea8fe; --random: #f0a44b; --oracle: #4fc4b8; --other: #b794f6;
-    --self: #f472b6; --continuation: #a3d977; --context: #67d3e8; --packing: #e29bf0;
+    --self: #f472b6; --continuation: #a3d977; --context: #67d3e8; --packing: #e29bf0; --second: #a5b4fc;
     --won: #4ade80; --undecided: #facc15; --lost: #f87171;
   }
 }
@@ -37,8 +37,8 @@ code { font: .85em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; ove
 header {
   display: flex; flex-wrap: wrap; gap: .25rem 1rem; align-items: baseline; justify-content: space-between;
 }
-nav { margin: .5rem 0 1.75rem; font-size: .875rem; }
-nav a { margin-right: .9rem; white-space: nowrap; }
+nav { display: flex; flex-wrap: wrap; gap: .2rem .9rem; margin: .5rem 0 1.75rem; font-size: .875rem; }
+nav a { white-space: nowrap; }
 
 .verdict { border-left: 4px solid var(--mark); padding: .15rem 0 .15rem 1.1rem; margin: 0 0 1.75rem; }
 .verdict.won { --mark: var(--won); }
@@ -94,6 +94,7 @@ figcaption { max-width: 42rem; margin-top: .4rem; }
 .arm-continuation { color: var(--continuation); }
 .arm-in_context { color: var(--context); }
 .arm-seed_packing { color: var(--packing); }
+.arm-second_round { color: var(--second); }
 .arm-oracle { color: var(--oracle); }
 .arm-other { color: var(--other); }
 .curve.arm-oracle { stroke-dasharray: 7 4; }
@@ -101,6 +102,7 @@ figcaption { max-width: 42rem; margin-top: .4rem; }
 .curve.arm-continuation { stroke-dasharray: 9 3 2 3; }
 .curve.arm-in_context { stroke-dasharray: 1 3; }
 .curve.arm-seed_packing { stroke-dasharray: 12 3; }
+.curve.arm-second_round { stroke-dasharray: 4 2; }
 .curve.arm-self_samples { stroke-dasharray: 6 3 1.5 3; }
 
 .controls { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; margin: .75rem 0; }
@@ -111,6 +113,11 @@ button, select, input {
 button:hover:enabled { border-color: var(--soft); }
 button:disabled { opacity: .45; }
 :focus-visible { outline: 2px solid var(--sbp); outline-offset: 2px; }
+.controls label { font-size: .85rem; color: var(--soft); }
+.controls input[type=number] { width: 5rem; }
+mark { color: inherit; background: none; }
+mark.from-seed { background: color-mix(in srgb, var(--sbp) 22%, transparent); }
+mark.from-corpus { text-decoration: underline var(--soft); text-underline-offset: .2em; }
 input[type=search] { flex: 1 1 10rem; min-width: 8rem; }
 #place { min-width: 6rem; text-align: center; font-variant-numeric: tabular-nums; }
 .triple { border: 1px solid var(--rule); border-radius: .4rem; padding: .9rem 1.1rem; margin: .75rem 0; }
@@ -154,7 +161,7 @@ footer {
   :root {
     --paper: #fff; --panel: #fff; --ink: #000; --soft: #444; --rule: #bbb; --grid: #ddd;
     --baseline: #555; --sbp: #1d5fd1; --random: #b45309; --oracle: #0f766e; --other: #7c3aed;
-    --self: #be185d; --continuation: #4d7c0f; --context: #0e7490; --packing: #a21caf;
+    --self: #be185d; --continuation: #4d7c0f; --context: #0e7490; --packing: #a21caf; --second: #1e3a8a;
     --won: #15803d; --undecided: #a16207; --lost: #b91c1c;
   }
   body { max-width: none; padding: 0; font-size: 10pt; }

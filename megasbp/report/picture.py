@@ -23,6 +23,7 @@ ARM_COLOURS = {
     "continuation": "#4d7c0f",
     "in_context": "#0e7490",
     "seed_packing": "#a21caf",
+    "second_round": "#1e3a8a",
     "oracle": "#0f766e",
 }
 ARM_DASHES = {
@@ -32,6 +33,7 @@ ARM_DASHES = {
     "continuation": (0, (6, 2, 1.5, 2)),
     "in_context": (0, (0.8, 1.8)),
     "seed_packing": (0, (8, 2)),
+    "second_round": (0, (3, 1.5)),
 }
 _OTHER = "#7c3aed"
 _SETTINGS: Any = {

@@ -36,8 +36,12 @@ def print_plan(plan: dict[str, Any], console: Console | None = None) -> None:
     for heading in ("stage", "tokens", "FLOP"):
         stages.add_column(heading, justify="left" if heading == "stage" else "right")
     for name, entry in plan["stages"].items():
-        stages.add_row(name, quantity(entry["tokens"]), quantity(entry["flops"]) if "flops" in entry else "")
+        named = f"{name}, {entry['requests']:,} requests" if "requests" in entry else name
+        stages.add_row(named, quantity(entry["tokens"]), quantity(entry["flops"]) if "flops" in entry else "")
     console.print(stages)
     disk = plan["disk"]
     parts = ", ".join(f"{name} {quantity(disk[name])}B" for name in disk if name != "total")
-    console.print(f"disk: at most {quantity(disk['total'])}B ({parts}); baseline trials: {plan['trials']}")
+    tried = "each arm" if plan["trials"]["arms"] == "each" else "the baseline"
+    console.print(
+        f"disk: at most {quantity(disk['total'])}B ({parts}); trials of {tried}: {plan['trials']['settings']}"
+    )

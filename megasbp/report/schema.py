@@ -1,23 +1,17 @@
 """The shape of results.json: what the report reads and refuses; explained in docs/results-schema.md."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from megasbp.errors import InputError
+from megasbp.report.schema_parts import Count, Finite, Histogram, Interval, Part
+from megasbp.report.schema_tasks import Domain, Downstream
+from megasbp.report.text_schema import Contamination, Relation, TopicShift
 from megasbp.storage import read_json
 
 SCHEMA_VERSION = 2
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
-
-
-class Part(BaseModel):
-    """A part of the results. Keys that the report does not draw may stand beside those it does."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Source(Part):
@@ -47,13 +41,6 @@ class Corpus(Part):
     near_duplicates: Count | None = None
     vocabulary_size: Count
     unit: str = "document"
-
-
-class Histogram(Part):
-    """Counts between n + 1 edges."""
-
-    edges: list[Finite]
-    counts: list[Count]
 
 
 class Pairing(Part):
@@ -91,11 +78,17 @@ class Setting(Part):
     weight_decay: Finite | None = None
 
 
-class Tuning(Part):
-    """Grid of the baseline."""
+class Grid(Part):
+    """Settings tried and the one taken."""
 
     trials: list[Trial] = []
     chosen: Setting | None = None
+
+
+class Tuning(Grid):
+    """Grid of the baseline, and of the other arms where each has trials of its own."""
+
+    arms: dict[str, Grid] = {}
 
 
 class Point(Part):
@@ -129,16 +122,6 @@ class Synthesizer(Part):
     best_validation_loss: Finite | None = None
     trials: list[SynthesizerTrial] = []
     history: list[Point] = []
-
-
-class Interval(Part):
-    """An estimate with the bounds of its interval; null where there is none."""
-
-    estimate: Finite | None
-    low: Finite | None = None
-    high: Finite | None = None
-    level: Finite = 0.95
-    label: str = ""
 
 
 class SimilarityBin(Part):
@@ -324,6 +307,13 @@ class DataEfficiency(Multiplier):
     best_validation: Multiplier | None = None
 
 
+class Copied(Part):
+    """Stretches (first character, end) of a synthetic text that also stand in its seed, and in the corpus."""
+
+    seed: list[tuple[int, int]] = []
+    corpus: list[tuple[int, int]] = []
+
+
 class Triple(Part):
     """A seed document, its most similar true neighbour, and a document synthesised from it."""
 
@@ -331,6 +321,7 @@ class Triple(Part):
     seed: str
     neighbour: str
     synthetic: str
+    copied: Copied = Copied()
     similarity: Finite | None = None
     arm: str = ""
     filters: dict[str, bool | Finite | str] = {}
@@ -356,9 +347,14 @@ class Results(Part):
     packing: dict[str, Packing] = {}
     arms: dict[str, Arm]
     contrasts: dict[str, Contrast] = {}
+    downstream: Downstream | None = None
+    domains: dict[str, Domain] = {}
     oracle_share: OracleShare | None = None
     data_efficiency: DataEfficiency | None = None
     quality: dict[str, dict[str, Any]] = {}
+    relation: Relation | None = None
+    topics: TopicShift | None = None
+    contamination: Contamination | None = None
     triples: list[Triple] = []
     what_this_run_can_show: str = ""
 

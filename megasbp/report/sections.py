@@ -8,10 +8,16 @@ from typing import Any
 from megasbp.experiment.arms import ARMS
 from megasbp.report import tables, text_tables
 from megasbp.report.charts import Line, Range, figure, histogram, interval_chart, line_chart
-from megasbp.report.formats import arm_name, arms_in_order, count, gain_name, number, value_text
+from megasbp.report.contamination_table import contamination_table
+from megasbp.report.domains import domains_table
+from megasbp.report.downstream import downstream_table
+from megasbp.report.formats import arm_name, arms_in_order, count, gain_name
 from megasbp.report.glossary import GLOSSARY
 from megasbp.report.markup import Markup, element, join
-from megasbp.report.schema import Contrast, Histogram, Point, Results, Triple
+from megasbp.report.relation_tables import relation_table
+from megasbp.report.schema import Contrast, Histogram, Point, Results
+from megasbp.report.text_sections import relation_figures
+from megasbp.report.topic_tables import shifted_topics_table, topics_table
 from megasbp.report.units import quantity
 from megasbp.report.verdict import verdict
 
@@ -20,6 +26,7 @@ _SYNTHESIZER_STYLES = {
     "true": "arm-sbp",
     "random": "arm-random_pairs",
     "continuation": "arm-continuation",
+    "second": "arm-second_round",
 }
 
 
@@ -83,10 +90,18 @@ def arms(results: Results) -> Markup:
         parts.append(table(tables.contrasts_table(results)))
     if results.data_efficiency:
         parts.append(table(tables.data_efficiency_table(results)))
-    equal = tables.equal_flops_table(results)
-    if equal.rows:
-        parts.append(table(equal))
-    return _section("arms", parts)
+    for further in (tables.equal_flops_table(results), domains_table(results)):
+        if further.rows:
+            parts.append(table(further))
+    return section("arms", parts)
+
+
+def downstream(results: Results) -> Markup | None:
+    """Every arm on downstream tasks."""
+    if results.downstream is None:
+        return None
+    title = element("h2", "Downstream tasks")
+    return section("downstream", [title, table(downstream_table(results))])
 
 
 def pairs(results: Results) -> Markup | None:
@@ -151,7 +166,7 @@ def pairs(results: Results) -> Markup | None:
         if pairing.hubness:
             side.append(table(text_tables.hubness_table(pairing.hubness, pairing.hubness_before_caps)))
         parts.append(element("div", *side, class_="pair"))
-    return _section("pairs", [element("h2", "What a pair is worth"), *parts]) if parts else None
+    return section("pairs", [element("h2", "What a pair is worth"), *parts]) if parts else None
 
 
 def synthetic_text(results: Results) -> Markup | None:
@@ -161,53 +176,22 @@ def synthetic_text(results: Results) -> Markup | None:
         parts.append(table(text_tables.synthesis_table(results)))
     if results.packing:
         parts.append(table(text_tables.packing_table(results)))
+    if results.relation:
+        parts.append(table(relation_table(results.relation)))
+        parts.append(element("div", *relation_figures(results.relation), class_="pair"))
+    if results.topics:
+        parts += [table(topics_table(results.topics)), table(shifted_topics_table(results.topics))]
+    if results.contamination:
+        parts.append(table(contamination_table(results.contamination)))
     if results.quality:
         parts += [table(text_tables.quality_table(results)), table(text_tables.paper_table())]
-    return _section("synthetic", [element("h2", "Synthetic text"), *parts]) if parts else None
-
-
-def triples(results: Results) -> Markup | None:
-    """A browser of (seed, true neighbour, synthetic) texts."""
-    if not results.triples:
-        return None
-    choices = [("", "All"), ("accepted", "Accepted"), ("dropped", "Dropped")]
-    controls = element(
-        "div",
-        element("button", "\N{LEFTWARDS ARROW} Previous", type="button", id="previous"),
-        element("span", id="place", aria_live="polite"),
-        element("button", "Next \N{RIGHTWARDS ARROW}", type="button", id="next"),
-        element(
-            "select",
-            *(element("option", words, value=value) for value, words in choices),
-            id="verdict-filter",
-            aria_label="Filter by verdict",
-        ),
-        element(
-            "input",
-            type="search",
-            id="text-filter",
-            placeholder="Find in the texts",
-            aria_label="Find in the texts",
-        ),
-        id="controls",
-        class_="controls",
-        hidden=True,
-    )
-    words = (
-        "A seed, its most similar true neighbour, and what the synthesizer wrote from the seed. A good "
-        "document shares the seed's subject and copies neither text."
-    )
-    shown = [_triple(one) for one in results.triples]
-    browser = element("div", controls, join(shown), id="browser")
-    return _section(
-        "triples", [element("h2", "Read it yourself"), element("p", words, class_="soft"), browser]
-    )
+    return section("synthetic", [element("h2", "Synthetic text"), *parts]) if parts else None
 
 
 def ledgers(results: Results) -> Markup:
     """Both ledgers."""
     shown = [table(tables.plans_table(results)), table(tables.flops_table(results))]
-    return _section("cost", [element("h2", "What it cost: two ledgers"), *shown])
+    return section("cost", [element("h2", "What it cost: two ledgers"), *shown])
 
 
 def setting(results: Results) -> Markup:
@@ -244,13 +228,13 @@ def setting(results: Results) -> Markup:
             for part in (element("dt", element("code", key)), element("dd", element("code", value)))
         ]
         parts.append(element("details", element("summary", "The whole recipe"), element("dl", *terms)))
-    return _section("setting", parts)
+    return section("setting", parts)
 
 
 def glossary() -> Markup:
     """The terms of the page."""
     terms = [part for term, words in GLOSSARY.items() for part in (element("dt", term), element("dd", words))]
-    return _section("terms", [element("h2", "Terms"), element("dl", *terms)])
+    return section("terms", [element("h2", "Terms"), element("dl", *terms)])
 
 
 def footer(results: Results) -> Markup:
@@ -297,7 +281,8 @@ def table(content: tables.Table) -> Markup:
     return element("div", element("div", drawn, class_="scroll"), note)
 
 
-def _section(anchor: str, parts: list[Markup]) -> Markup:
+def section(anchor: str, parts: list[Markup]) -> Markup:
+    """A section of the page that links can lead to."""
     return element("section", join(parts), id=anchor)
 
 
@@ -336,40 +321,6 @@ def _draw_histogram(shown: Histogram, width: int) -> Markup:
 def _draw_degrees(shown: Histogram, when: str, width: int) -> Markup:
     labels = {"x_label": "pairs per target", "y_label": "Documents", "title": f"Pairs per target, {when}"}
     return histogram(shown.edges, shown.counts, width, **labels)
-
-
-def _triple(one: Triple) -> Markup:
-    chips = [
-        element(
-            "span",
-            "accepted" if one.accepted else "dropped",
-            class_=f"chip {'yes' if one.accepted else 'no'}",
-        )
-    ]
-    if one.arm:
-        chips.append(element("span", arm_name(one.arm), class_="chip"))
-    if one.similarity is not None:
-        chips.append(element("span", f"similarity {number(one.similarity, 3)}", class_="chip"))
-    for name, result in one.filters.items():
-        kind = {True: "chip yes", False: "chip no"}[result] if isinstance(result, bool) else "chip"
-        words = {True: "passed", False: "failed"}[result] if isinstance(result, bool) else value_text(result)
-        chips.append(element("span", f"{name.replace('_', ' ')}: {words}", class_=kind))
-    texts = [
-        ("Seed", one.seed, None),
-        ("True neighbour", one.neighbour, None),
-        ("Synthetic", one.synthetic, "made"),
-    ]
-    columns = [
-        element("div", element("h4", name), element("p", words), class_=kind) for name, words, kind in texts
-    ]
-    return element(
-        "article",
-        element("h3", one.seed_title or "Untitled seed"),
-        element("div", *chips),
-        element("div", *columns, class_="texts"),
-        class_="triple",
-        data_verdict="accepted" if one.accepted else "dropped",
-    )
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:

@@ -288,10 +288,12 @@ def splits_table(results: Results) -> Table:
 
 
 def trials_table(results: Results) -> Table:
-    """Every setting that was tried, baseline and synthesizers."""
+    """Every setting that was tried, of arms and synthesizers."""
+    grids = {"baseline": results.tuning, **results.tuning.arms} if results.tuning else {}
     rows = [
-        ["baseline", value_text(one.learning_rate), value_text(one.weight_decay), number(one.validation_loss)]
-        for one in (results.tuning.trials if results.tuning else [])
+        [arm, value_text(one.learning_rate), value_text(one.weight_decay), number(one.validation_loss)]
+        for arm, grid in grids.items()
+        for one in grid.trials
     ]
     rows += [
         [

@@ -10,7 +10,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from megasbp.report import tables, text_tables
+from megasbp.report.contamination_table import contamination_table
+from megasbp.report.domains import domains_table
+from megasbp.report.downstream import downstream_table
+from megasbp.report.relation_tables import relation_table
 from megasbp.report.schema import Results, check_results
+from megasbp.report.topic_tables import topics_table
 from megasbp.report.verdict import verdict
 from megasbp.storage import publish_bytes
 
@@ -70,6 +75,8 @@ def _report(results: Results) -> Group:
         tables.contrasts_table(results),
         tables.data_efficiency_table(results),
         tables.equal_flops_table(results),
+        domains_table(results),
+        downstream_table(results),
     ]
     if results.pair_value and results.pair_value.tables:
         shown.append(text_tables.pair_value_table(results))
@@ -77,6 +84,12 @@ def _report(results: Results) -> Group:
         shown.append(text_tables.synthesis_table(results))
     if results.packing:
         shown.append(text_tables.packing_table(results))
+    if results.relation:
+        shown.append(relation_table(results.relation))
+    if results.topics:
+        shown.append(topics_table(results.topics))
+    if results.contamination:
+        shown.append(contamination_table(results.contamination))
     if results.quality:
         shown.append(text_tables.quality_table(results))
     shown += [tables.plans_table(results), tables.flops_table(results)]

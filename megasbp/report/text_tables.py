@@ -43,6 +43,7 @@ QUALITY_NAMES = {
     "length_characters": "Characters per document",
     "repeated_share": "Documents that repeat a passage",
     "near_duplicate_share": "Near-duplicates within the set",
+    "near_duplicates_at": "Near-duplicates among the first",
     "distinct": "Distinct n-grams, n",
     "seed_copy": "Copied from the seed",
     "corpus_copy": "Copied from the corpus",
@@ -57,10 +58,11 @@ FIGURE_NAMES = {
     "mean_coverage": "mean share of its tokens",
     "copied_share": "documents mostly copied",
     "longest": "longest stretch in tokens",
+    "density": "density, tokens of the stretch a token lies in",
 }
 # Which figures of quality are shares, by their last key or by their group.
 _SHARES = ("_share", "mean_coverage")
-_SHARE_GROUPS = ("distinct", "novel")
+_SHARE_GROUPS = ("distinct", "novel", "near_duplicates_at")
 
 
 def pair_value_table(results: Results) -> Table:
@@ -194,7 +196,8 @@ def quality_table(results: Results) -> Table:
         ["Measure", *("Real" if name == "real" else arm_name(name) for name in columns)],
         rows,
         "Real text is held-out text: what it shares with the corpus is what any new document would. Distinct "
-        "n-grams and near-duplicates depend on the size of the set.",
+        "n-grams and near-duplicates depend on the size of the set. Among the first N, real text is N of the "
+        "oracle's documents.",
     )
 
 

@@ -1,6 +1,6 @@
-"""Writes one synthetic document again from its row of provenance."""
+"""Writes synthetic documents again from their rows of provenance."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from megasbp.data.indexed_dataset import IndexedDataset
@@ -17,33 +17,36 @@ from megasbp.synthesis.requests import Prompts, TokenMarks
 
 
 def regenerate(
-    row: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
     *,
     model: Transformer,
     tokenizer: TokenMarks,
     seed_dataset: IndexedDataset | None,
     checkpoint_hash: str,
-) -> Completion:
-    """The document of a row of provenance, dropped ones too, bit for bit.
+) -> list[Completion]:
+    """The documents of rows of one run's provenance, dropped ones too, bit for bit.
 
     Args:
-        row: one row of the provenance Parquet, as `table.to_pylist()[i]`.
-        seed_dataset: None for a document that was written without a seed.
+        rows: of the provenance Parquet, as in `table.to_pylist()`.
+        seed_dataset: None for documents that were written without a seed.
         checkpoint_hash: of `model`, as it was given to `synthesize`.
 
     Raises:
-        InputError: another engine than our own wrote it, or model, tokenizer, seed dataset, device, dtype,
-            threads or torch differ from the row's.
+        InputError: another engine than our own wrote them, or model, tokenizer, seed dataset, device, dtype,
+            threads or torch differ from a row's.
     """
-    require_same_origin(
-        row,
-        {
-            "backend": OWN,
-            "checkpoint": checkpoint_hash,
-            "tokenizer": tokenizer.hash,
-            "seed_dataset": fingerprint_of(seed_dataset),
-            **compute_environment(model),
-        },
-    )
-    request = Prompts(seed_dataset, tokenizer, row["capacity"]).request(row["seed_doc"], row["draw"])
-    return engine_of(row, model, tokenizer.eos).generate([request], row["maximum_tokens"])[0]
+    if not rows:
+        return []
+    origin = {
+        "backend": OWN,
+        "checkpoint": checkpoint_hash,
+        "tokenizer": tokenizer.hash,
+        "seed_dataset": fingerprint_of(seed_dataset),
+        **compute_environment(model),
+    }
+    for row in rows:
+        require_same_origin(row, origin)
+    first = rows[0]
+    prompts = Prompts(seed_dataset, tokenizer, first["capacity"])
+    requests = [prompts.request(row["seed_doc"], row["draw"]) for row in rows]
+    return engine_of(first, model, tokenizer.eos).generate(requests, first["maximum_tokens"])

@@ -50,6 +50,7 @@ def test_what_fails_or_spills_on_hopper_is_refused(row: dict[str, object], is_re
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # 324 programs for each of four targets: five minutes alone
 @pytest.mark.parametrize("version", ["installed", "3.6.0"])
 def test_every_candidate_compiles_for_every_target(tmp_path: Path, version: str) -> None:
     if version == "3.6.0" and not OLDER_TRITON.is_dir():

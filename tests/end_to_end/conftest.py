@@ -1,24 +1,9 @@
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import environment, megasbp_command
 from small_run import write_corpus, write_recipe
-
-
-def megasbp_command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "megasbp", *arguments]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-
-def published(run: Path) -> dict[str, bytes]:
-    """What a run's report consists of."""
-    files = ("results.json", "table.txt", "report.html")
-    return {name: (run / "report" / name).read_bytes() for name in files}
 
 
 @pytest.fixture(scope="session")

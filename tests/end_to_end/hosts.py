@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import environment, megasbp_command
+from commands import environment, megasbp_command
 
 
 class Hosts:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import megasbp_command, published
+from commands import megasbp_command, published
 from kills import run_and_kill
 
 ROOT = Path(__file__).resolve().parents[2]

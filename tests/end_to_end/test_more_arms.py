@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import environment, megasbp_command, published
+from commands import environment, megasbp_command, published
 from kills import run_and_kill
 from small_run import write_recipe
 
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.experiment.arms import ARMS
+from megasbp.storage import read_manifest
 
 ALL = f"budget.arms={list(ARMS)}"
-NEW = {"continuation", "in_context", "seed_packing"}
+NEW = {"continuation", "in_context", "seed_packing", "second_round"}
 
 
 def copy_of(finished_run: Path, corpus: Path, folder: Path) -> Path:
@@ -58,7 +59,11 @@ def test_arms_that_are_added_leave_every_stage_that_was_there(run: tuple[Path, s
         "seed-0/quality-continuation",
         "seed-0/packed-in_context",
         "seed-0/packed-seed_packing",
-        # It judges all synthetic text of the recipe; no arm is trained from it.
+        "seed-0/synthesizer-second",
+        "seed-0/synthesis-second_round",
+        "seed-0/quality-second_round",
+        "seed-0/gate-second_round",
+        # It judges all synthetic text of the first round; no arm is trained from it.
         "seed-0/gates",
         *(f"seed-0/{kind}-{arm}" for kind in ("train", "losses", "losses-best") for arm in NEW),
     }
@@ -68,6 +73,7 @@ def test_every_arm_has_the_matched_budget_and_its_comparison(results: dict[str, 
     assert set(results["arms"]) == {*ARMS, "baseline_x2"}
     assert {arm["ledger"]["matched_tokens"] for arm in results["arms"].values()} == {40_960}
     compared = results["contrasts"]
+    assert "second_round vs sbp" in compared
     assert {"sbp vs continuation", "sbp vs in_context", "seed_packing vs sbp"} <= set(compared)
     assert {f"{arm} vs baseline" for arm in NEW} <= set(compared)
     assert {name for name, one in compared.items() if one["p_holm"] is not None} == {
@@ -87,8 +93,27 @@ def test_the_ledgers_count_what_an_arm_uses(results: dict[str, Any]) -> None:
     assert flops["continuation"] == own | tuned
     assert flops["in_context"] == own | search
     assert flops["sbp"] == flops["random_pairs"] == flops["seed_packing"] == own | tuned | search
+    assert flops["second_round"] == own | tuned | {"first round"}
     arms = results["arms"]
+    first, second = (arms[arm]["ledger"] for arm in ("sbp", "second_round"))
+    assert second["flops"]["first round"] == first["total_flops_owned"] - first["flops"]["sweeps"]
     assert arms["seed_packing"]["ledger"]["flops"] == arms["sbp"]["ledger"]["flops"]
+
+
+def test_the_second_rounds_synthesizer_starts_from_sbp_and_its_gate_is_asked(
+    run: tuple[Path, str], results: dict[str, Any]
+) -> None:
+    trained, first, second = (
+        read_manifest(stage(run, name)) for name in ("train-sbp", "synthesizer-true", "synthesizer-second")
+    )
+    assert trained and first and second
+    assert first.inputs["pairs"] == second.inputs["pairs"]
+    assert second.inputs["baseline"] == trained.digest != first.inputs["baseline"]
+    gates = {gate["name"]: gate for gate in results["gates"]["0"]}
+    losses = (results["synthesizer"][kind]["best_validation_loss"] for kind in ("true", "second"))
+    text = (results["quality"][arm]["distinct"]["4"] for arm in ("sbp", "second_round"))
+    (loss, other_loss), (distinct, other_distinct) = losses, text
+    assert gates["second round"]["open"] == (other_loss < loss and 1 - other_distinct / distinct <= 0.05)
 
 
 def test_continuation_writes_from_the_seed_documents_of_sbp(run: tuple[Path, str]) -> None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 
-from conftest import environment, megasbp_command
+from commands import environment, megasbp_command
 from small_run import write_recipe
 
 from megasbp.experiment.sweep import read_sweep

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import environment, megasbp_command
+from commands import environment, megasbp_command
 
 from megasbp.experiment.budget import EQUAL_FLOPS_ARMS
 

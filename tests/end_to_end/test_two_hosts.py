@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import environment, megasbp_command, published
+from commands import environment, megasbp_command, published
 from hosts import Hosts
 from small_run import write_recipe
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import environment, megasbp_command
-from conftest import published as published_by
+from commands import environment, megasbp_command
+from commands import published as published_by
 from kills import run_and_kill
 from small_run import write_recipe
 
@@ -90,6 +90,23 @@ def test_the_best_weights_are_those_of_the_best_checkpoint(finished_run: Path, t
     for name in LOSS_FILES:
         assert (best.folder / name).read_bytes() == (expected.folder / name).read_bytes()
     assert best.facts == expected.facts != final.facts
+
+
+def test_triples_show_dropped_documents_and_what_was_copied(finished_run: Path) -> None:
+    results = json.loads(published(finished_run)["results.json"])
+    triples = results["triples"]
+    dropped = [one for one in triples if not one["accepted"]]
+    assert len(triples) == results["recipe"]["evaluation"]["triples"]
+    assert len(dropped) == len(triples) // 4
+    assert all(one["filters"]["dropped by"] in results["synthesis"]["sbp"]["drops"] for one in dropped)
+    assert all(one["filters"] == {} for one in triples if one["accepted"])
+    marked = [(one, *stretch) for one in triples for stretch in one["copied"]["corpus"]]
+    assert marked
+    assert all(0 <= first < end <= len(one["synthetic"]) for one, first, end in marked)
+    # What stands in the seed stands in the corpus.
+    for one in triples:
+        inside = {place for first, end in one["copied"]["corpus"] for place in range(first, end)}
+        assert all(set(range(first, end)) <= inside for first, end in one["copied"]["seed"])
 
 
 def test_the_exact_plan_is_printed_before_the_first_training(finished_run: Path) -> None:

@@ -53,6 +53,7 @@ def test_the_role_of_a_comparison_follows_from_its_hypothesis() -> None:
         "sbp vs continuation": "descriptive",
         "sbp vs in_context": "descriptive",
         "seed_packing vs sbp": "descriptive",
+        "second_round vs sbp": "descriptive",
     }
     assert {kind.comparison.name for kind in ARMS.values() if kind.comparison} <= set(roles)
 
@@ -186,7 +187,12 @@ def test_an_unknown_arm_is_refused_with_those_there_are() -> None:
 
 
 def test_only_arms_whose_writer_reads_seed_documents_are_seeded() -> None:
-    assert [arm for arm in ARMS if is_seeded(arm)] == ["sbp", "random_pairs", "continuation"]
+    assert [arm for arm in ARMS if is_seeded(arm)] == [
+        "sbp",
+        "random_pairs",
+        "continuation",
+        "second_round",
+    ]
 
 
 def test_the_continuation_synthesizer_needs_parts_of_documents_and_no_embeddings() -> None:
@@ -207,6 +213,22 @@ def test_rows_are_packed_from_the_pairs_and_from_the_text_of_sbp() -> None:
     assert listed["seed-0/packed-seed_packing"].needs == ("seed-0/synthesis-sbp",)
     assert listed["seed-0/train-seed_packing"].needs == ("seed-0/gates", "seed-0/packed-seed_packing")
     assert listed["seed-0/packed-seed_packing"].kind == listed["seed-0/packed-in_context"].kind == "data"
+
+
+def test_a_second_round_starts_from_the_model_of_sbp_and_has_a_gate_of_its_own() -> None:
+    listed = {part.name: part for part in parts(demo(ALL))}
+    assert set(listed["seed-0/synthesizer-second"].needs) == {"seed-0/train-sbp", "seed-0/pairs"}
+    assert listed["seed-0/synthesis-second_round"].needs == ("seed-0/synthesizer-second",)
+    assert listed["seed-0/train-second_round"].needs == (
+        "seed-0/gate-second_round",
+        "seed-0/synthesis-second_round",
+    )
+    # The gates of the first round cannot wait for text that is written after them.
+    assert "seed-0/quality-second_round" not in listed["seed-0/quality"].stages
+    places = {part.name: place for place, part in enumerate(listed.values())}
+    assert all(places[need] < places[part.name] for part in listed.values() for need in part.needs)
+    with pytest.raises(InputError, match="'second_round' starts from the model of 'sbp'"):
+        demo('budget.arms=["baseline", "second_round"]')
 
 
 def test_continuation_is_refused_beside_a_source_that_is_the_same() -> None:

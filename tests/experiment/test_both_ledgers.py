@@ -82,7 +82,11 @@ def finished(embed: Stage | None) -> Any:
         true_synthesizers=[Stage("a", input_tokens=100), Stage("b", input_tokens=20)],
         random_synthesizer=Stage("c", input_tokens=7),
         continuation_synthesizers=[Stage("d", input_tokens=50)],
-        arm=lambda arm: SimpleNamespace(synthesis=None if ARMS[arm].writer is None else written),
+        second_synthesizers=[Stage("f", input_tokens=40), Stage("g", input_tokens=5)],
+        arm=lambda arm: SimpleNamespace(
+            synthesis=None if ARMS[arm].writer is None else written,
+            ledger={"total_flops_owned": 5000.0, "flops": {"sweeps": 300.0}},
+        ),
     )
 
 
@@ -95,6 +99,7 @@ def test_each_arm_is_charged_with_its_own_work() -> None:
     assert work["sbp"] == work["seed_packing"] == Work(800, search, Writing(512, 120, 30, 60))
     assert work["random_pairs"] == Work(800, search, Writing(512, 127, 30, 60))
     assert work["continuation"] == Work(800, None, Writing(512, 50, 30, 60))
+    assert work["second_round"] == Work(800, None, Writing(512, 45, 30, 60), first_round_flops=4700.0)
     assert work["self_samples"] == Work(800, None, Writing(256, 0, 0, 60))
 
 
@@ -104,6 +109,13 @@ def test_neighbours_found_by_the_runs_own_model_pay_for_that_model() -> None:
     first = finished(Stage("embed", parameters=50, dimension=3))
     assert arm_work(own, first, "in_context").pretraining_tokens == 800
     assert arm_work(RECIPE, first, "in_context").pretraining_tokens == 0
+
+
+def test_a_second_round_pays_for_the_first_one_in_both_readings() -> None:
+    assert flops_of(Work(pretraining_tokens=800, first_round_flops=1e9)) == {
+        "initial pretraining": SHORT * 800,
+        "first round": 1e9,
+    }
 
 
 def test_self_samples_pay_for_the_writers_training_and_for_writing_only() -> None:

@@ -12,6 +12,7 @@ from megasbp.experiment.gates import (
     copying_gate,
     pair_value_gate,
     require_open,
+    round_gate,
 )
 from megasbp.experiment.recipe import load_recipe
 
@@ -51,6 +52,17 @@ def test_every_interval_of_the_pair_value_must_lie_above_zero(tables: dict, is_o
 def test_copying_is_measured_beyond_that_of_real_text(share: float, is_open: bool) -> None:
     gate = copying_gate({"sbp": share, "random_pairs": 0.0}, real=0.02, limit=0.05)
     assert gate.open == is_open
+
+
+@pytest.mark.parametrize(
+    ("loss", "distinct", "is_open"),
+    [(3.9, 0.8, True), (3.9, 0.761, True), (3.9, 0.759, False), (4.0, 0.9, False)],
+)
+def test_a_round_pays_with_a_better_synthesizer_and_text_as_diverse(loss, distinct, is_open) -> None:
+    first, second = {"pair_loss": 4.0, "distinct": 0.8}, {"pair_loss": loss, "distinct": distinct}
+    gate = round_gate(first, second, limit=0.05)
+    assert gate.open is is_open
+    assert (gate.mend is None) is is_open
 
 
 def test_one_arm_that_copies_closes_the_gate() -> None:

@@ -194,9 +194,9 @@ def test_shards_that_cannot_be_used_are_named(
             "corpus.paths is .*'t.txt'.* and corpus.shards is s; set exactly one",
         ),
         ({"vocabulary_size": 300}, r"corpus.paths is \[\] and corpus.shards is None; set exactly one"),
-        ({"shards": "s", "vocabulary_size": 300}, "corpus.vocabulary_size says how .* leave it out"),
-        ({"shards": "s", "tokenizer": "t.json"}, "corpus.tokenizer says how .* leave it out"),
-        ({"shards": "s", "title_field": "title"}, "corpus.title_field says how .* leave it out"),
+        ({"shards": "s", "vocabulary_size": 300}, "corpus.vocabulary_size needs text; .* leave it out"),
+        ({"shards": "s", "tokenizer": "t.json"}, "corpus.tokenizer needs text; .* leave it out"),
+        ({"shards": "s", "title_field": "title"}, "corpus.title_field needs text; .* leave it out"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(

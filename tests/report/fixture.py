@@ -4,6 +4,9 @@ import math
 from itertools import pairwise
 from typing import Any
 
+from fake_tasks import fake_domains, fake_downstream
+from text_fixture import text_measures
+
 # Final validation loss (nats per token), decay of the curve, test loss (nats per byte), change per seed.
 ARMS = {
     "baseline": (4.576, 3.2, 1.3142, 0.0021),
@@ -184,7 +187,8 @@ def triple(number: int) -> dict[str, Any]:
         "seed_title": f"River {number}",
         "seed": f"River {number} is a river. {PROSE}",
         "neighbour": f"Lake {number} is a lake fed by River {number}. {PROSE}",
-        "synthetic": f"The valley of River {number} is a protected area. {PROSE}",
+        "synthetic": f"The valley of River {number} is a protected area. {PROSE}{' It is long.' * number}",
+        "copied": {"seed": [[49, 70]], "corpus": [[0, 20], [60, 90]]},
         "similarity": round(0.55 + 0.011 * number, 4),
         "arm": "sbp",
         "filters": {"length": True, "repetition": accepted, "seed copy": 0.021},
@@ -201,6 +205,7 @@ def text_quality(repeated: float, seed_copy: float | None) -> dict[str, Any]:
         "length_characters": None,
         "repeated_share": repeated,
         "near_duplicate_share": repeated / 4,
+        "near_duplicates_at": {"1000": repeated / 4},
         "distinct": {"1": 0.0262, "4": 0.8713},
         "seed_copy": None
         if seed_copy is None
@@ -344,6 +349,8 @@ def fake_results(
             ),
             "oracle vs baseline": contrast("oracle", "baseline", 0.0313, 0.0051, 2e-5, seeds, "descriptive"),
         },
+        "downstream": fake_downstream(),
+        "domains": fake_domains(),
         "oracle_share": {**share, "level": 0.95, "label": label(seeds)},
         "data_efficiency": multiplier(1.31) | {"best_validation": multiplier(1.24)},
         "quality": {
@@ -351,6 +358,7 @@ def fake_results(
             "sbp": text_quality(0.031, 0.003),
             "random_pairs": text_quality(0.034, 0.001),
         },
+        **text_measures(),
         "triples": [triple(number) for number in range(9)],
         "what_this_run_can_show": (
             "This run is far below the scale of the paper. It can show that the pipeline works and which way "

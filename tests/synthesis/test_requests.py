@@ -24,6 +24,23 @@ def test_rounds_and_seeds_have_orders_of_their_own():
     assert not np.array_equal(first, second) and not np.array_equal(first, other)
 
 
+@pytest.mark.parametrize("documents", [7, DOCUMENTS])
+@pytest.mark.parametrize("together", [2, 5])
+def test_draws_of_a_seed_that_come_together(documents, together):
+    count = 2 * documents * together
+    seed_documents, draws = locate_requests(np.arange(count), documents, 4, together)
+    # Each visit of a seed takes its next draws, in order.
+    visits = seed_documents.reshape(-1, together), draws.reshape(-1, together)
+    assert all(len(set(visit)) == 1 for visit in visits[0].tolist())
+    for round_, part in enumerate(np.split(np.column_stack([visits[0][:, 0], visits[1]]), 2)):
+        assert sorted(part[:, 0].tolist()) == list(range(documents))
+        assert (part[:, 1:] == np.arange(together) + round_ * together).all()
+    # The same documents as one at a time, in another order.
+    one = np.column_stack(locate_requests(np.arange(count), documents, 4))
+    pairs = np.column_stack([seed_documents, draws])
+    assert sorted(map(tuple, pairs.tolist())) == sorted(map(tuple, one.tolist()))
+
+
 def test_a_request_does_not_depend_on_those_asked_with_it():
     everything = locate_requests(np.arange(2 * DOCUMENTS), DOCUMENTS, seed=4)
     some = np.array([9999, 3, 5000])

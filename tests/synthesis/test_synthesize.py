@@ -108,13 +108,11 @@ def test_the_datasets_metadata_name_tokenizer_and_marks(finished):
 
 
 @pytest.mark.parametrize("accepted", [True, False])
-def test_a_document_is_written_again_from_its_provenance(finished, model, seeds, accepted):
+def test_documents_are_written_again_from_their_provenance(finished, model, seeds, accepted):
     table = pq.read_table(finished[1].provenance_path)
     rows = [row for row in table.to_pylist() if row["accepted"] == accepted][:6]
-    for row in rows:
-        again = regenerate(
-            row, model=model, tokenizer=Marks(), seed_dataset=seeds, checkpoint_hash=CHECKPOINT
-        )
+    written = regenerate(rows, model=model, tokenizer=Marks(), seed_dataset=seeds, checkpoint_hash=CHECKPOINT)
+    for row, again in zip(rows, written, strict=True):
         assert (text_hash(again.tokens), again.finish_reason) == (row["text_hash"], row["finish_reason"])
 
 
@@ -133,7 +131,7 @@ def test_a_document_is_not_written_again_where_its_bytes_are_not_promised(
     recorded = pq.read_table(finished[1].provenance_path).to_pylist()[0]
     with pytest.raises(InputError, match=message):
         regenerate(
-            recorded | row, model=model, tokenizer=Marks(), seed_dataset=seeds, checkpoint_hash=CHECKPOINT
+            [recorded | row], model=model, tokenizer=Marks(), seed_dataset=seeds, checkpoint_hash=CHECKPOINT
         )
 
 

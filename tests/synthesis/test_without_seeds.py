@@ -124,13 +124,13 @@ def test_the_other_filters_judge_as_ever(finished):
     assert sum(row["accepted"] for row in recorded) == len(IndexedDataset(finished[1].dataset_prefix))
 
 
-def test_a_document_is_written_again_from_its_provenance(finished, model, corpus):
-    for row in rows(finished)[:6]:
-        arguments = {"model": model, "tokenizer": Marks(), "checkpoint_hash": CHECKPOINT}
-        again = regenerate(row, seed_dataset=None, **arguments)
+def test_documents_are_written_again_from_their_provenance(finished, model, corpus):
+    some = rows(finished)[:6]
+    arguments = {"model": model, "tokenizer": Marks(), "checkpoint_hash": CHECKPOINT}
+    for row, again in zip(some, regenerate(some, seed_dataset=None, **arguments), strict=True):
         assert (text_hash(again.tokens), again.finish_reason) == (row["text_hash"], row["finish_reason"])
-        with pytest.raises(InputError, match="seed_dataset was , here it is"):
-            regenerate(row, seed_dataset=corpus, **arguments)
+    with pytest.raises(InputError, match="seed_dataset was , here it is"):
+        regenerate(some, seed_dataset=corpus, **arguments)
 
 
 def test_a_killed_run_goes_on_with_the_same_bytes(finished, model, corpus, tmp_path):

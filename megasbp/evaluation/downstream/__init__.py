@@ -1,0 +1,1 @@
+"""Downstream tasks: what a model answers, measured by lm-eval-harness on files of the user's."""

@@ -1,0 +1,59 @@
+"""The recipe's [quality] section."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+from megasbp.errors import InputError
+
+
+class QualityConfig(BaseModel):
+    """What is measured on the synthetic text, beside what needs no setting.
+
+    Attributes:
+        documents: of each arm, the first so many accepted documents are embedded, for the relation to their
+            seeds and the shift of topics.
+        candidates: documents among which a text has to find its seed, the seed among them.
+        topics: groups into which k-means divides the unique text; fewer where it has not ten documents for
+            each.
+        benchmarks: files or folders of text that models are tested on, in the forms of corpus.paths: which
+            synthetic documents share a shingle (pairing.shingle_width) with it.
+        benchmark_field: the field or column of their text.
+        duplicate_sizes: near-duplicates are counted among the first so many accepted documents of each arm,
+            where it has them, and among as many real ones.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    documents: int = Field(2000, ge=2)
+    candidates: int = Field(1000, ge=2)
+    topics: int = Field(64, ge=2)
+    benchmarks: tuple[Path, ...] = ()
+    benchmark_field: str = Field("text", min_length=1)
+    duplicate_sizes: tuple[PositiveInt, ...] = Field((1_000, 10_000, 100_000, 1_000_000), min_length=1)
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _names_differ(cls, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+        names = [path.name for path in paths]
+        if len({*names, "validation", "test"}) != len(names) + 2:
+            raise ValueError(
+                f"the results call benchmarks by their files' names, {names}; give each another name, not "
+                "'validation' or 'test'"
+            )
+        return paths
+
+    def require_inputs(self) -> None:
+        """Says that a file is missing before anything is written.
+
+        Raises:
+            InputError: a benchmark is not there.
+        """
+        for path in self.benchmarks:
+            if not path.exists():
+                raise InputError(f"{path}: no such file or folder; correct quality.benchmarks")
+
+    def content(self) -> dict[str, Any]:
+        """The settings other than the defaults, JSON-serialisable: a new setting changes no old hash."""
+        return self.model_dump(mode="json", exclude_defaults=True)

@@ -1,0 +1,53 @@
+"""A part: stages that one start makes, on the same resources."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from megasbp.launch.config import Kind
+
+if TYPE_CHECKING:
+    from megasbp.experiment.method import Method, SeedStages
+
+
+@dataclass(frozen=True)
+class Part:
+    """Stages that one start makes, on the same resources.
+
+    Attributes:
+        name: e.g. "corpus" or "seed-0/train-sbp".
+        kind: what it runs on.
+        needs: parts that must be finished before.
+        stages: names of the stages that it makes.
+        make: makes them.
+    """
+
+    name: str
+    kind: Kind
+    needs: tuple[str, ...]
+    stages: tuple[str, ...]
+    make: "Callable[[Method], object]"
+
+
+def below(seed: int, *names: str) -> tuple[str, ...]:
+    """Names of parts or stages in a seed's folder."""
+    return tuple(f"seed-{seed}/{name}" for name in names)
+
+
+def seed_part(
+    seed: int,
+    name: str,
+    kind: Kind,
+    needs: tuple[str, ...],
+    make: "Callable[[SeedStages], object]",
+    *stages: str,
+) -> Part:
+    """A part of one seed.
+
+    Args:
+        name, stages: below the seed's folder; one stage of that name where none is given.
+        needs: whole names.
+    """
+    (own,) = below(seed, name)
+    made = below(seed, *(stages or (name,)))
+    return Part(own, kind, needs, made, lambda method: make(method.seed(seed)))

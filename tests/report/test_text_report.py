@@ -1,0 +1,48 @@
+"""What the report shows of the synthetic text beside its quality."""
+
+from fixture import fake_results
+
+from megasbp.report.page import page
+from megasbp.report.terminal import terminal_table
+
+
+def test_the_relation_stands_beside_real_text_and_chance() -> None:
+    text = terminal_table(fake_results())
+    assert "Does the text know its seed? Seeds found among 1,000 documents" in text
+    assert "Seed found first 13.30% 0.15% 30.10% 0.10% 0.10%" in " ".join(text.split())
+    assert "12.0% to 14.6%" in text
+
+
+def test_the_page_draws_the_similarity_of_each_kind_of_text_and_the_worth_by_similarity() -> None:
+    html = page(fake_results())
+    for name in ("SBP", "Random pairs", "True partner", "Any document"):
+        assert f"{name}: similarity to the seed." in html
+    assert "Worth by similarity: new target" in html
+
+
+def test_near_duplicates_stand_beside_those_of_as_much_real_text() -> None:
+    row = "Near-duplicates among the first: 1000 0.4% 0.8% 0.9%"
+    assert row in " ".join(terminal_table(fake_results()).split())
+
+
+def test_topics_stand_beside_the_divergence_of_no_shift() -> None:
+    text = " ".join(terminal_table(fake_results()).split())
+    assert "SBP 2,000 0.0391 1 3" in text
+    assert "Real, held out 800 0.0127 0 0" in text
+    assert "No shift: unique text against itself – 0.0121 (95%: 0.0163)" in text
+    assert "Danube" in page(fake_results())
+
+
+def test_contamination_stands_beside_that_of_the_unique_text() -> None:
+    text = " ".join(terminal_table(fake_results()).split())
+    assert "mmlu.jsonl 200 77 0.12% 0.34%" in text
+    assert "Held-out text, before the filters – – – 2.90%" in text
+
+
+def test_results_without_these_measures_are_drawn() -> None:
+    results = fake_results()
+    del results["relation"], results["topics"], results["contamination"]
+    drawn = terminal_table(results) + page(results)
+    assert (
+        "Does the text know its seed?" not in drawn and "Topics" not in drawn and "Contamination" not in drawn
+    )
