@@ -16,7 +16,10 @@ SOURCES = ["pyproject.toml", "setup.py", "CMakeLists.txt", "MANIFEST.in", "READM
 FOLDERS = ["csrc", "kernels", "megasbp"]
 SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 EXTENSIONS = {f"megasbp/_C{SUFFIX}", f"megasbp/kernels/_cpu{SUFFIX}"}
-IMPORT_ALL = "import megasbp, megasbp.kernels._cpu, megasbp._C; print(megasbp.__file__)"
+IMPORT_ALL = (
+    "import pathlib, megasbp, megasbp.kernels._cpu, megasbp._C; print(megasbp.__file__); "
+    "assert list(pathlib.Path(megasbp.__file__).parent.glob('evaluation/tasks/*.yaml'))"
+)
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 from megasbp.errors import InputError
+from megasbp.evaluation.judge.config import JudgeConfig
+from megasbp.evaluation.judge.endpoint import read_key
 
 
 class QualityConfig(BaseModel):
@@ -20,6 +22,7 @@ class QualityConfig(BaseModel):
         benchmarks: files or folders of text that models are tested on, in the forms of corpus.paths: which
             synthetic documents share a shingle (pairing.shingle_width) with it.
         benchmark_field: the field or column of their text.
+        judge: a model that judges texts; none by default.
         duplicate_sizes: near-duplicates are counted among the first so many accepted documents of each arm,
             where it has them, and among as many real ones.
     """
@@ -31,6 +34,7 @@ class QualityConfig(BaseModel):
     topics: int = Field(64, ge=2)
     benchmarks: tuple[Path, ...] = ()
     benchmark_field: str = Field("text", min_length=1)
+    judge: JudgeConfig | None = None
     duplicate_sizes: tuple[PositiveInt, ...] = Field((1_000, 10_000, 100_000, 1_000_000), min_length=1)
 
     @field_validator("benchmarks")
@@ -48,12 +52,18 @@ class QualityConfig(BaseModel):
         """Says that a file is missing before anything is written.
 
         Raises:
-            InputError: a benchmark is not there.
+            InputError: a benchmark is not there, or the variable with the judge's key is not set.
         """
+        if self.judge is not None and self.judge.key_variable is not None:
+            read_key(self.judge.key_variable)
         for path in self.benchmarks:
             if not path.exists():
                 raise InputError(f"{path}: no such file or folder; correct quality.benchmarks")
 
     def content(self) -> dict[str, Any]:
-        """The settings other than the defaults, JSON-serialisable: a new setting changes no old hash."""
-        return self.model_dump(mode="json", exclude_defaults=True)
+        """The settings other than the defaults, JSON-serialisable: a new setting changes no old hash.
+
+        Of the judge, what its answers depend on.
+        """
+        values = self.model_dump(mode="json", exclude={"judge"}, exclude_defaults=True)
+        return values if self.judge is None else {**values, "judge": self.judge.deciding()}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.stats import binomtest
 
 import megasbp._C as core
 from megasbp.addressing import derive_key
@@ -155,16 +156,25 @@ def _measured(
 ) -> dict[str, Any]:
     own, ranks = _ranks(queries, drawn, vectors)
     quantiles = np.quantile(own, _QUANTILES).tolist()
-    values = {f"rank_{top}": (ranks <= top).astype(np.float64) for top in _TOP}
+    found = {f"rank_{top}": (ranks <= top).astype(np.float64) for top in _TOP}
+    intervals = mean_intervals({**found, "reciprocal_rank": 1 / ranks}, queries.seeds, resamples, key, level)
+    seeds = len(np.unique(queries.seeds))
+    for name in found:
+        if intervals[name]["estimate"] in {0.0, 1.0}:
+            # Resampling what is all alike gives no width; Wilson's interval of as many seeds does.
+            bounds = binomtest(round(seeds * intervals[name]["estimate"]), seeds).proportion_ci(
+                level, "wilson"
+            )
+            intervals[name] |= {"low": float(bounds.low), "high": float(bounds.high)}
     return {
         "documents": len(own),
-        "seeds": len(np.unique(queries.seeds)),
+        "seeds": seeds,
         "similarity": {
             "mean": float(own.mean()),
             **{f"p{round(100 * q)}": value for q, value in zip(_QUANTILES, quantiles, strict=True)},
         },
         "histogram": similarity_histogram(own),
-        **mean_intervals({**values, "reciprocal_rank": 1 / ranks}, queries.seeds, resamples, key, level),
+        **intervals,
     }
 
 

@@ -2,6 +2,7 @@
 resampling plans", 1982)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def resampled_ratios(sums: np.ndarray, units: np.ndarray, resamples: int, key: i
 
 def mean_intervals(
     values: Mapping[str, np.ndarray], clusters: np.ndarray, resamples: int, key: int, level: float = 0.95
-) -> dict[str, dict[str, float | None]]:
+) -> dict[str, dict[str, Any]]:
     """Means with percentile intervals under resampling of whole clusters.
 
     Args:

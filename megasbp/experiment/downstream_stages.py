@@ -54,12 +54,13 @@ def require_downstream(recipe: Recipe) -> None:
     """Refuses tasks that cannot be measured, before anything is written.
 
     Raises:
-        InputError: lm-eval is not there, or a file is missing or damaged.
+        InputError: lm-eval or one of its tasks is not there, or a file is missing or damaged.
     """
     config = recipe.evaluation.downstream
     if not config.tasks:
         return
     harness.harness_version()
+    harness.require_tasks(config)
     for name in config.local_tasks:
         assert config.data is not None
         check_files(name, config.data)

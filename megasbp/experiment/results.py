@@ -85,7 +85,7 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "quality": with_measures(
             {name: stage.facts["quality"] for name, stage in first.quality.items()}, first.measures
         ),
-        **measured(first.measures),
+        **measured(recipe, first.context.seed, first.measures),
         "triples": first.triples.facts["triples"] if first.triples else [],
         "what_this_run_can_show": _scope(recipe, first),
     }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from megasbp.experiment.arms import is_seeded, written_arms
 from megasbp.experiment.duplicate_stages import duplicates_stage
+from megasbp.experiment.judge_stages import REAL, judge_facts, judge_stage
 from megasbp.experiment.part import Part, below, seed_part
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.relation_stages import embed_text_stage, relation_stage
@@ -15,6 +16,9 @@ from megasbp.experiment.topic_stages import topics_stage
 
 if TYPE_CHECKING:
     from megasbp.experiment.method import SeedStages
+
+# Begins the names of the judge's stages in `TextMeasures.all`.
+JUDGE = "judge/"
 
 
 def measuring_parts(recipe: Recipe, seed: int, embed: str | None) -> list[Part]:
@@ -46,6 +50,11 @@ def measuring_parts(recipe: Recipe, seed: int, embed: str | None) -> list[Part]:
             seed_part(seed, "duplicates", "data", needs, lambda stages: stages.measures.duplicates),
             seed_part(seed, "sharing", "data", needs, lambda stages: stages.measures.sharing),
         ]
+        if recipe.quality.judge is not None:
+            needs, stages = (*below(seed, "pairs"), *needs), (f"judge-{name}" for name in (*REAL, *written))
+            listed.append(
+                seed_part(seed, "judge", "inference", needs, lambda seed: seed.measures.judged, *stages)
+            )
     return listed
 
 
@@ -53,8 +62,8 @@ def _embedded(arm: str, stages: "SeedStages") -> object:
     return stages.measures.embedded(arm)
 
 
-def measured(stages: Mapping[str, StageResult]) -> dict[str, Any]:
-    """What the results say of these stages, from `TextMeasures.all`."""
+def measured(recipe: Recipe, seed: int, stages: Mapping[str, StageResult]) -> dict[str, Any]:
+    """What the results say of these stages, from `TextMeasures.all` of a seed."""
     found = {}
     if "relation" in stages:
         facts = stages["relation"].facts
@@ -64,6 +73,9 @@ def measured(stages: Mapping[str, StageResult]) -> dict[str, Any]:
     if "sharing" in stages:
         facts = stages["sharing"].facts
         found["contamination"] = {"tests": facts["contamination"], "before_filters": facts["before_filters"]}
+    judged = {name.removeprefix(JUDGE): one for name, one in stages.items() if name.startswith(JUDGE)}
+    if recipe.quality.judge is not None and judged:
+        found["judge"] = judge_facts(recipe.quality.judge, seed, judged)
     return found
 
 
@@ -136,6 +148,15 @@ class TextMeasures:
             return None
         return sharing_stage(self._seed.context, {arm: self._synthesis(arm) for arm in self._written})
 
+    @cached_property
+    def judged(self) -> dict[str, StageResult]:
+        """What the recipe's judge says of real text and of each arm's; empty without a judge."""
+        if self._recipe.quality.judge is None or not self._written:
+            return {}
+        context, sources = self._seed.context, dict.fromkeys(REAL, self._seed.pairs)
+        sources |= {arm: self._synthesis(arm) for arm in self._written}
+        return {name: judge_stage(context, name, source) for name, source in sources.items()}
+
     def all(self) -> dict[str, StageResult]:
         """The stages that the results are assembled from, by name."""
         stages = {
@@ -144,7 +165,8 @@ class TextMeasures:
             "duplicates": self.duplicates,
             "sharing": self.sharing,
         }
-        return {name: stage for name, stage in stages.items() if stage is not None}
+        made = {name: stage for name, stage in stages.items() if stage is not None}
+        return made | {f"{JUDGE}{name}": stage for name, stage in self.judged.items()}
 
     def _synthesis(self, arm: str) -> StageResult:
         stage = self._seed.arm(arm).synthesis

@@ -71,8 +71,9 @@ def triples_stage(
 
 def _written_again(context: Context, synthesizer: StageResult, rows: Sequence[Row]) -> dict[int, np.ndarray]:
     """Tokens of each row's document, by its request."""
-    precision = context.recipe.synthesis.precision
-    model = load_generator(synthesizer_checkpoint(synthesizer), context.runtime.device, precision)
+    config, device = context.recipe.synthesis, context.runtime.device
+    checkpoint = synthesizer_checkpoint(synthesizer)
+    model = load_generator(checkpoint, device, config.precision, config.batch_invariant)
     completions = regenerate(
         rows,
         model=model,

@@ -24,9 +24,12 @@ def relation_table(relation: Relation) -> Table:
     kinds = [relation.kinds[kind] for kind in kinds_in_order(relation)]
     chance = relation.chance
     rows = [["Documents", *(count(kind.documents) for kind in kinds), NOTHING]]
-    for name, words in (("mean", "mean"), ("p5", "5% quantile"), ("p95", "95% quantile")):
-        found = [number(kind.similarity.get(name), 3) for kind in kinds]
-        rows.append([f"Similarity to the seed: {words}", *found, NOTHING])
+    for name, words in (
+        ("mean", "Mean similarity to the seed"),
+        ("p5", "its 5% quantile"),
+        ("p95", "its 95% quantile"),
+    ):
+        rows.append([words, *(number(kind.similarity.get(name), 3) for kind in kinds), NOTHING])
     rows += _interval_rows("Seed found first", [kind.rank_1 for kind in kinds], chance.rank_1)
     rows += _interval_rows("Seed among the first 10", [kind.rank_10 for kind in kinds], chance.rank_10)
     ranks = [number(kind.reciprocal_rank.estimate) for kind in kinds]

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 from megasbp.errors import InputError
 from megasbp.report.schema_parts import Count, Finite, Histogram, Interval, Part
 from megasbp.report.schema_tasks import Domain, Downstream
-from megasbp.report.text_schema import Contamination, Relation, TopicShift
+from megasbp.report.text_schema import Contamination, Judge, Relation, TopicShift
 from megasbp.storage import read_json
 
 SCHEMA_VERSION = 2
@@ -355,6 +355,7 @@ class Results(Part):
     relation: Relation | None = None
     topics: TopicShift | None = None
     contamination: Contamination | None = None
+    judge: Judge | None = None
     triples: list[Triple] = []
     what_this_run_can_show: str = ""
 

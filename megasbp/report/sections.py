@@ -13,6 +13,7 @@ from megasbp.report.domains import domains_table
 from megasbp.report.downstream import downstream_table
 from megasbp.report.formats import arm_name, arms_in_order, count, gain_name
 from megasbp.report.glossary import GLOSSARY
+from megasbp.report.judge_table import judge_table
 from megasbp.report.markup import Markup, element, join
 from megasbp.report.relation_tables import relation_table
 from megasbp.report.schema import Contrast, Histogram, Point, Results
@@ -183,6 +184,8 @@ def synthetic_text(results: Results) -> Markup | None:
         parts += [table(topics_table(results.topics)), table(shifted_topics_table(results.topics))]
     if results.contamination:
         parts.append(table(contamination_table(results.contamination)))
+    if results.judge:
+        parts.append(table(judge_table(results.judge)))
     if results.quality:
         parts += [table(text_tables.quality_table(results)), table(text_tables.paper_table())]
     return section("synthetic", [element("h2", "Synthetic text"), *parts]) if parts else None

@@ -13,6 +13,7 @@ from megasbp.report import tables, text_tables
 from megasbp.report.contamination_table import contamination_table
 from megasbp.report.domains import domains_table
 from megasbp.report.downstream import downstream_table
+from megasbp.report.judge_table import judge_table
 from megasbp.report.relation_tables import relation_table
 from megasbp.report.schema import Results, check_results
 from megasbp.report.topic_tables import topics_table
@@ -90,6 +91,8 @@ def _report(results: Results) -> Group:
         shown.append(topics_table(results.topics))
     if results.contamination:
         shown.append(contamination_table(results.contamination))
+    if results.judge:
+        shown.append(judge_table(results.judge))
     if results.quality:
         shown.append(text_tables.quality_table(results))
     shown += [tables.plans_table(results), tables.flops_table(results)]

@@ -85,3 +85,30 @@ class Contamination(Part):
 
     tests: dict[str, TestText]
     before_filters: dict[str, Finite]
+
+
+class JudgedRate(Interval):
+    """The share of yes among the readable answers on `documents` texts, with Wilson's interval."""
+
+    documents: Count
+    unparsable: Count
+
+
+class JudgedQuestion(Part):
+    """A question, named by the hash of its prompt, and the rates of "real" text and of arms."""
+
+    prompt_hash: str
+    rates: dict[str, JudgedRate]
+
+
+class Judge(Part):
+    """Who judged, how many documents of each text, and what came of it."""
+
+    kind: str
+    name: str
+    versions: list[str]
+    documents: Count
+    seed: int
+    maximum_characters: Count
+    temperature: Finite
+    questions: dict[str, JudgedQuestion]

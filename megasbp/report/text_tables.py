@@ -58,7 +58,7 @@ FIGURE_NAMES = {
     "mean_coverage": "mean share of its tokens",
     "copied_share": "documents mostly copied",
     "longest": "longest stretch in tokens",
-    "density": "density, tokens of the stretch a token lies in",
+    "density": "density, tokens",
 }
 # Which figures of quality are shares, by their last key or by their group.
 _SHARES = ("_share", "mean_coverage")

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import environment, megasbp_command, published
+from commands import environment, megasbp_command, published
 from kills import run_and_kill
 from small_run import write_recipe
 from task_files import write_task_files

@@ -17,7 +17,7 @@ from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.batch import Batch
 from megasbp.errors import InputError
 from megasbp.evaluation.downstream.config import DownstreamConfig
-from megasbp.evaluation.downstream.harness import Harness
+from megasbp.evaluation.downstream.harness import Harness, require_tasks
 from megasbp.evaluation.downstream.local_tasks import LOCAL_TASKS, check_files
 from megasbp.evaluation.downstream.scores import TaskScores
 from megasbp.evaluation.perplexity import document_losses
@@ -244,6 +244,11 @@ def test_a_limit_takes_documents_from_all_of_the_file(opened) -> None:
     np.testing.assert_allclose(some.answer_nats, all_of_it.answer_nats[:2], rtol=0, atol=1e-5)
 
 
-def test_a_task_that_lm_eval_does_not_have_is_refused(opened) -> None:
+def test_a_task_that_lm_eval_does_not_have_is_refused() -> None:
     with pytest.raises(InputError, match=re.escape("names 'no_such_task', which lm-eval 0.4")):
-        opened("no_such_task").tasks()
+        require_tasks(DownstreamConfig(tasks=("arc_easy", "no_such_task")))
+
+
+def test_a_task_of_lm_evals_own_needs_a_network(opened) -> None:
+    with pytest.raises(InputError, match=r"task arc_easy: its data could not be read"):
+        opened("arc_easy").tasks()

@@ -91,7 +91,11 @@ def test_a_text_that_the_embedder_knows_nothing_of_finds_nothing() -> None:
     vectors, _ = noisy_copies(30, noise=1.0)
     nothing = Queries(np.zeros((5, 16), np.float32), np.arange(5))
     found = relation({"sbp": nothing}, {}, vectors, unrelated(30), count=20)
-    assert found["kinds"]["sbp"]["rank_10"]["estimate"] == 0
+    ranks = found["kinds"]["sbp"]["rank_10"]
+    # Five seeds of which none is found: Wilson's interval, where a bootstrap would say "0 to 0".
+    z = 1.959963984540054
+    assert (ranks["estimate"], ranks["low"]) == (0, 0)
+    assert ranks["high"] == pytest.approx(z**2 / (5 + z**2))
 
 
 def test_a_true_partner_is_drawn_and_found() -> None:

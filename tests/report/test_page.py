@@ -161,7 +161,16 @@ def test_a_run_with_the_baseline_alone_is_drawn():
     }
     results["arms"] = {"baseline": results["arms"]["baseline"]}
     results["data_efficiency"] = None
-    for part in ("pair_value", "pairing", "tuning", "synthesizer", "relation", "topics", "contamination"):
+    for part in (
+        "pair_value",
+        "pairing",
+        "tuning",
+        "synthesizer",
+        "relation",
+        "topics",
+        "contamination",
+        "judge",
+    ):
         del results[part]
     reader = Reader(page(results))
     sections = {attributes.get("id") for tag, attributes in reader.tags if tag == "section"}

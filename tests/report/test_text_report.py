@@ -39,10 +39,20 @@ def test_contamination_stands_beside_that_of_the_unique_text() -> None:
     assert "Held-out text, before the filters – – – 2.90%" in text
 
 
+def test_a_judges_rates_stand_beside_the_papers_with_who_judged() -> None:
+    text = " ".join(terminal_table(fake_results()).split())
+    assert "What a judge says: a-judge" in text
+    assert "Not factual SBP 62.0% 57.0% to 67.0% 200 7" in text
+    assert "Irrelevant to its seed The paper: 6B at 1T tokens 6.0%" in text
+    assert "Irrelevant to its seed Real, random pairs 93.0%" in text
+    html = page(fake_results())
+    assert "a-judge-2 fp_1" in html and "irrelevant fedcba987654" in html
+
+
 def test_results_without_these_measures_are_drawn() -> None:
     results = fake_results()
-    del results["relation"], results["topics"], results["contamination"]
+    for part in ("relation", "topics", "contamination", "judge"):
+        del results[part]
     drawn = terminal_table(results) + page(results)
-    assert (
-        "Does the text know its seed?" not in drawn and "Topics" not in drawn and "Contamination" not in drawn
-    )
+    for title in ("Does the text know", "Topics: ", "Contamination: ", "What a judge says"):
+        assert title not in drawn

@@ -47,6 +47,31 @@ def text_measures() -> dict[str, Any]:
             },
             "before_filters": {"sbp": 0.029},
         },
+        "judge": {
+            "kind": "endpoint",
+            "name": "a-judge",
+            "versions": ["a-judge-2 fp_1"],
+            "documents": 200,
+            "seed": 0,
+            "maximum_characters": 8000,
+            "temperature": 0.0,
+            "questions": {
+                "not_factual": {
+                    "prompt_hash": "0123456789abcdef",
+                    "rates": {
+                        "real": {**interval(0.03, 0.01), "documents": 200, "unparsable": 1},
+                        "sbp": {**interval(0.62, 0.05), "documents": 200, "unparsable": 7},
+                    },
+                },
+                "irrelevant": {
+                    "prompt_hash": "fedcba9876543210",
+                    "rates": {
+                        "sbp": {**interval(0.44, 0.05), "documents": 200, "unparsable": 0},
+                        "unrelated": {**interval(0.93, 0.03), "documents": 200, "unparsable": 0},
+                    },
+                },
+            },
+        },
         "topics": {
             "topics": 64,
             "size": 600,

@@ -41,6 +41,22 @@ def harness_version() -> str:
     return str(Version(metadata.version("lm-eval")))
 
 
+def require_tasks(config: DownstreamConfig) -> None:
+    """Refuses names of lm-eval's own tasks that it does not have, before anything is trained.
+
+    Raises:
+        InputError: it has no such task.
+    """
+    others = [name for name in config.tasks if name not in config.local_tasks]
+    known = set(_manager(config).all_tasks) if others else set()
+    for name in others:
+        if name not in known:
+            raise InputError(
+                f"evaluation.downstream.tasks names {name!r}, which lm-eval {harness_version()} does not "
+                "have; `lm-eval ls tasks` lists its own"
+            )
+
+
 class Harness:
     """An exported model and lm-eval's view of it.
 
@@ -72,21 +88,20 @@ class Harness:
         """Every task to be measured by its name; a group of lm-eval's own is several.
 
         Raises:
-            InputError: lm-eval has no such task.
+            InputError: lm-eval has no such task, or could not fetch its data.
         """
-        manager = import_module("lm_eval.tasks").TaskManager(
-            include_defaults=self._config.tasks != self._config.local_tasks
-        )
+        require_tasks(self._config)
+        manager = _manager(self._config)
         found: dict[str, Any] = {}
         for name in self._config.tasks:
             wanted = self._local(name) if name.startswith(PREFIX) else name
             try:
                 with _without_bars():
                     loaded = manager.load([wanted])["tasks"]
-            except KeyError:
+            except OSError as error:
                 raise InputError(
-                    f"evaluation.downstream.tasks names {name!r}, which lm-eval {harness_version()} does not "
-                    "have; `lm-eval ls tasks` lists its own"
+                    f"task {name}: its data could not be read ({error}); lm-eval fetches that of its own "
+                    "tasks: go on where there is a network, or leave the task out"
                 ) from None
             for task in loaded.values():
                 task.set_config(key="num_fewshot", value=self._config.shots_of(name))
@@ -131,6 +146,12 @@ class Harness:
             text = datasets.Value("string")
             arguments["features"] = datasets.Features(dict.fromkeys(task.rows[0][1], text))
         return {**task.config, "dataset_kwargs": arguments}
+
+
+def _manager(config: DownstreamConfig) -> Any:
+    """lm-eval's, which reads the definitions of all its own tasks only where one of them is named."""
+    own = config.tasks != config.local_tasks
+    return import_module("lm_eval.tasks").TaskManager(include_defaults=own)
 
 
 def scores_of(
