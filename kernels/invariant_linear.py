@@ -2,7 +2,7 @@
 
 Libraries choose how they multiply, and with it the last bits, by the number of rows. Here every row is part
 of a product of one fixed shape: a tile whose program adds up all inputs in their order, in Triton on a GPU;
-a block of 16 rows, the last one filled up, for the library of a CPU.
+a block of 32 rows, the last one filled up, for the library of a CPU.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .route import route
 
-_BLOCK_ROWS = 16
+_BLOCK_ROWS = 32
 
 
 def invariant_linear(x: Tensor, weight: Tensor) -> Tensor:

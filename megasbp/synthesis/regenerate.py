@@ -32,7 +32,7 @@ def regenerate(
         checkpoint_hash: of `model`, as it was given to `synthesize`.
 
     Raises:
-        InputError: another engine than our own wrote it, or model, tokenizer, seed dataset, device, dtype,
+        InputError: another engine than our own wrote them, or model, tokenizer, seed dataset, device, dtype,
             threads or torch differ from a row's.
     """
     if not rows:

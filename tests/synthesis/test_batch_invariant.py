@@ -126,7 +126,8 @@ def test_rows_say_so_and_ask_for_it(tmp_path):
     assert row["batch_invariant"] is True
     named = {"tokenizer": Marks(), "seed_dataset": seeds, "checkpoint_hash": "wide"}
     # Another compute shape gives the document too.
-    again = regenerate(row | {"slots": 1, "prefill_slots": 1, "prefill_chunk": 16}, model=model, **named)
+    shape = {"slots": 1, "prefill_slots": 1, "prefill_chunk": 16}
+    (again,) = regenerate([row | shape], model=model, **named)
     assert len(again.tokens) == row["length"]
     with pytest.raises(InputError, match="batch_invariant was True, here it is False"):
-        regenerate(row, model=wide_model(), **named)
+        regenerate([row], model=wide_model(), **named)
