@@ -150,7 +150,9 @@ def test_workers_write_the_same_shards(tmp_path, checkpoint, seeds, asked):
 def test_its_documents_are_not_written_again(tmp_path, checkpoint, seeds, asked):
     row = pq.read_table(run(tmp_path, checkpoint, seeds).provenance_path).to_pylist()[0]
     with pytest.raises(InputError, match=r"backend was vllm 0.33.0 .*, here it is own"):
-        regenerate(row, model=tiny_model(), tokenizer=Marks(), seed_dataset=seeds, checkpoint_hash=CHECKPOINT)
+        regenerate(
+            [row], model=tiny_model(), tokenizer=Marks(), seed_dataset=seeds, checkpoint_hash=CHECKPOINT
+        )
 
 
 def test_an_answer_to_another_prompt_is_refused(tmp_path, checkpoint, seeds, asked):
