@@ -46,6 +46,15 @@ def expected_modules() -> set[str]:
     return names | {f"megasbp/kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")}
 
 
+def texts() -> set[str]:
+    """The package's files that are no code: tasks, and a judge's prompts."""
+    found = [
+        path for kind in ("yaml", "txt") for path in (ROOT / "megasbp" / "evaluation").rglob(f"*.{kind}")
+    ]
+    assert len(found) > 2
+    return {path.relative_to(ROOT).as_posix() for path in found}
+
+
 def test_wheel_holds_modules_kernels_types_and_extension(clone):
     # Compiling is left out: the extensions built in place stand in for what build_ext puts into this folder.
     setup_py(clone, "build_py")
@@ -60,7 +69,7 @@ def test_wheel_holds_modules_kernels_types_and_extension(clone):
     # A wheel tagged for any Python would install everywhere and import in one.
     assert f"-cp{sys.version_info[0]}{sys.version_info[1]}-" in wheel.name
     types = {"megasbp/py.typed", "megasbp/_C.pyi", "megasbp/kernels/_cpu.pyi"}
-    assert expected_modules() | types | EXTENSIONS <= names
+    assert expected_modules() | types | texts() | EXTENSIONS <= names
     assert not [name for name in names if name.startswith(("tests/", "tools/", "kernels/"))]
 
 
@@ -73,7 +82,7 @@ def test_sdist_holds_what_a_build_needs(clone):
 
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "csrc").rglob("*.*")}
     others = {"megasbp/py.typed", "CMakeLists.txt", "setup.py", "LICENSE", "NOTICE"}
-    assert expected_modules() | sources | others <= names
+    assert expected_modules() | sources | texts() | others <= names
 
 
 def test_missing_extension_says_how_to_build_it(clone):

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from megasbp.errors import InputError
 from megasbp.evaluation.downstream import harness
 from megasbp.evaluation.downstream.local_tasks import check_files, local_task
 from megasbp.evaluation.downstream.scores import TaskScores, read_scores, write_scores
@@ -54,7 +55,7 @@ def require_downstream(recipe: Recipe) -> None:
     """Refuses tasks that cannot be measured, before anything is written.
 
     Raises:
-        InputError: lm-eval or one of its tasks is not there, or a file is missing or damaged.
+        InputError: lm-eval or one of its tasks is not there, or a file is missing, damaged or too short.
     """
     config = recipe.evaluation.downstream
     if not config.tasks:
@@ -63,7 +64,12 @@ def require_downstream(recipe: Recipe) -> None:
     harness.require_tasks(config)
     for name in config.local_tasks:
         assert config.data is not None
-        check_files(name, config.data)
+        task, shots = check_files(name, config.data), config.shots_of(name)
+        if shots >= len(task.rows):
+            raise InputError(
+                f"evaluation.downstream.shots asks for {shots} examples of {name}, {task.files[0].name} "
+                f"has {len(task.rows)} documents; set it to at most {len(task.rows) - 1}"
+            )
 
 
 def _score(context: Context, checkpoint: Path, folder: Path) -> None:

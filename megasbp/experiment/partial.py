@@ -76,6 +76,9 @@ def complete_part(recipe: Recipe) -> tuple[Recipe, list[str]]:
     ):
         missing.append("downstream tasks")
         changed["evaluation"] = recipe.evaluation.model_copy(update={"downstream": DownstreamConfig()})
+    if recipe.quality.judge is not None and not _is_judged(recipe.model_copy(update=changed)):
+        missing.append("judge")
+        changed["quality"] = recipe.quality.model_copy(update={"judge": None})
     return recipe.model_copy(update=changed), missing
 
 
@@ -98,6 +101,14 @@ def _is_finished(method: Method, seed: int, arm: str) -> bool:
 def _has_tasks(method: Method, seed: int, arm: str) -> bool:
     try:
         return bool(method.seed(seed).arm(arm).downstream)
+    except MissingStage:
+        return False
+
+
+def _is_judged(recipe: Recipe) -> bool:
+    """Whether the judge's answers are all there; a report asks it nothing."""
+    try:
+        return bool(_method(recipe, makes=()).seed(recipe.seeds[0]).measures.judged)
     except MissingStage:
         return False
 

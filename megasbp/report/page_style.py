@@ -72,6 +72,7 @@ figure { margin: 1rem 0 1.75rem; }
 figcaption { max-width: 42rem; margin-top: .4rem; }
 .chart { display: block; width: 100%; height: auto; font-size: 12px; fill: var(--ink); overflow: visible; }
 .narrow .chart { max-width: 28rem; }
+.pair figure { flex: 0 1 22rem; }
 .narrow { display: none; }
 .tick, .axis-name { fill: var(--soft); }
 .value { font-variant-numeric: tabular-nums; fill: var(--soft); }

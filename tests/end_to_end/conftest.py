@@ -24,3 +24,10 @@ def finished_run(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     (folder / "output.txt").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Runs of the whole method take a minute alone and several beside other tests."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(1200))

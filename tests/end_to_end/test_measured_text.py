@@ -10,7 +10,8 @@ import torch
 
 from megasbp.errors import InputError
 from megasbp.experiment.method import Method
-from megasbp.experiment.recipe import load_recipe
+from megasbp.experiment.partial import publish_partial_results
+from megasbp.experiment.recipe import Recipe, load_recipe
 from megasbp.experiment.stages import Workspace
 from megasbp.experiment.text_measures import measured
 from megasbp.parallel.runtime import Runtime
@@ -58,8 +59,8 @@ def test_a_judge_that_fails_on_the_way_is_asked_again_and_only_for_what_is_missi
     # Of its own, for other tests look at every folder of the run.
     shutil.copytree(finished_run / "runs", tmp_path / "runs")
 
-    def judged(url: str) -> tuple[Method, dict]:
-        recipe = load_recipe(
+    def recipe_with(url: str) -> Recipe:
+        return load_recipe(
             finished_run / "small.toml",
             [
                 f"runs={tmp_path / 'runs'}",
@@ -71,6 +72,9 @@ def test_a_judge_that_fails_on_the_way_is_asked_again_and_only_for_what_is_missi
                 "quality.judge.concurrent=1",
             ],
         )
+
+    def judged(url: str) -> tuple[Method, dict]:
+        recipe = recipe_with(url)
         workspace = Workspace(recipe.folder, announce=lambda line: None)
         method = Method(recipe, workspace, Runtime(0, 1, torch.device("cpu")))
         stages = {f"judge/{name}": one for name, one in method.seed(0).measures.judged.items()}
@@ -81,6 +85,10 @@ def test_a_judge_that_fails_on_the_way_is_asked_again_and_only_for_what_is_missi
         pytest.raises(InputError, match=r"status 500 \(out of memory\)"),
     ):
         judged(stub.url)
+    assert len(stub.requests) == 9
+    # A report of what is complete asks nobody.
+    path, missing = publish_partial_results(recipe_with(stub.url))
+    assert missing == ["judge"] and "judge" not in json.loads(path.read_text())
     assert len(stub.requests) == 9
     with serving(completion("It is.\nyes")) as stub:
         method, found = judged(stub.url)
@@ -98,6 +106,8 @@ def test_a_judge_that_fails_on_the_way_is_asked_again_and_only_for_what_is_missi
     # A judge's answers are found again, wherever its server stands now.
     with serving(Reply(500)) as stub:
         assert judged(stub.url)[1] == found
+        path, missing = publish_partial_results(recipe_with(stub.url))
+    assert (missing, json.loads(path.read_text())["judge"]) == ([], found)
     assert stub.requests == []
     prompts = [method.seed(0).measures.judged["sbp"].folder / f"{name}.jsonl" for name in rates]
     assert all(len(path.read_text().splitlines()) == 6 for path in prompts)

@@ -204,6 +204,12 @@ def test_a_missing_file_is_said_before_anything_runs(data: Path, tmp_path: Path)
         require_inputs(recipe)
 
 
+def test_a_file_too_short_for_the_solved_examples_is_said_before_anything_runs(data: Path) -> None:
+    downstream_stages.require_downstream(recipe_with(data, "evaluation.downstream.shots=2"))
+    with pytest.raises(InputError, match=r"arc_easy.jsonl has 3 documents; set it to at most 2"):
+        downstream_stages.require_downstream(recipe_with(data, "evaluation.downstream.shots=3"))
+
+
 def test_the_plan_counts_requests_and_guesses_tokens(data: Path) -> None:
     recipe = recipe_with(data)
     (row,) = [entry for name, entry in plan(recipe)["stages"].items() if "downstream" in name]
