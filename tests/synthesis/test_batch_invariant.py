@@ -99,6 +99,17 @@ def test_without_the_mode_bits_do_depend_on_them(bits_as_tokens):
     assert len(found) > 1
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gpus_documents_do_not_depend_on_them_either(dtype):
+    model = wide_model().cuda()
+    model.compute_dtype = dtype
+    make_batch_invariant(model)
+    expected = documents(model, SHAPES[0], paged=True)
+    for shape in SHAPES[1:]:
+        assert documents(model, shape, paged=True) == expected, shape
+
+
 def test_other_slots_than_multiples_of_eight_are_allowed_then():
     SynthesisConfig(batch_invariant=True, slots=3, prefill_slots=1, prefill_chunk=1)
     with pytest.raises(ValidationError, match="multiples of 8"):

@@ -150,7 +150,9 @@ def test_workers_write_the_same_shards(tmp_path, checkpoint, seeds, asked):
 def test_its_documents_are_not_written_again(tmp_path, checkpoint, seeds, asked):
     row = pq.read_table(run(tmp_path, checkpoint, seeds).provenance_path).to_pylist()[0]
     with pytest.raises(InputError, match=r"backend was vllm 0.33.0 .*, here it is own"):
-        regenerate(row, model=tiny_model(), tokenizer=Marks(), seed_dataset=seeds, checkpoint_hash=CHECKPOINT)
+        regenerate(
+            [row], model=tiny_model(), tokenizer=Marks(), seed_dataset=seeds, checkpoint_hash=CHECKPOINT
+        )
 
 
 def test_an_answer_to_another_prompt_is_refused(tmp_path, checkpoint, seeds, asked):
@@ -192,3 +194,12 @@ def test_rows_from_before_the_backend_was_recorded_are_read(tmp_path, seeds):
     joined = run_own(tmp_path, tiny_model(), seeds)
     assert pq.read_table(joined.provenance_path).equals(expected)
     assert set(np.unique(expected["backend"])) == {"own"}
+
+
+def test_without_seed_documents_vllm_is_given_bos_alone(tmp_path, checkpoint, seeds, asked):
+    run(tmp_path, checkpoint, seeds, seed_dataset=None, config=BY_VLLM.without_seeds(), need_tokens=200)
+    prompts = {tuple(prompt["prompt_token_ids"]) for call in asked.calls for prompt in call[0]}
+    parameters = [one for call in asked.calls for one in call[1]]
+    assert prompts == {(BOS,)}
+    assert {(one.temperature, one.top_p) for one in parameters} == {(1.0, 1.0)}
+    assert len({one.seed for one in parameters}) == len(parameters)

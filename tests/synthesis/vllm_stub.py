@@ -1,7 +1,7 @@
 """A module in vLLM's place: it takes the arguments that vLLM's offline interface takes, and no others.
 
-`LLM` and `SamplingParams` have the keywords of vLLM 0.22 to 0.33 that matter here; an unknown one is a
-TypeError, as there. Documents are random numbers of the request's seed.
+`LLM` and `SamplingParams` have those keywords of vLLM's published source that matter here; an unknown one is
+a TypeError, as there. Documents are random numbers of the request's seed.
 """
 
 from dataclasses import dataclass, field
