@@ -42,7 +42,7 @@ lint: environment ## formatting, lint, types, order of imports
 	$(RUN) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
 # Tests share the cores, a file a worker; the slow ones run alone, because many of them start ranks or measure times.
-PARALLEL = -n auto --dist loadgroup --no-loadscope-reorder
+PARALLEL = -n auto --dist loadfile --no-loadscope-reorder
 test: lint ## lint, and the tests without the slow ones
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" $(PARALLEL)
 

@@ -1,4 +1,4 @@
-"""For all tests: Triton without a GPU, and which tests may run beside each other.
+"""For all tests: Triton without a GPU, and how many of them run at once.
 
 Where there is no GPU, Triton is interpreted: that is decided when it is first imported.
 """
@@ -18,18 +18,9 @@ if HAS_TRITON and not torch.cuda.is_available():
 
 # Tests start ranks and workers of their own, so more of them than this gain nothing.
 _MOST_WORKERS = 4
-# Made once, in minutes, for tests of several files, which therefore share a worker.
-_SHARED = "finished_run"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """What `-n auto` means."""
     return min(os.cpu_count() or 1, _MOST_WORKERS)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keeps the tests of a file together, and those of a fixture that is made for several files."""
-    for item in items if config.pluginmanager.hasplugin("xdist") else ():
-        shared = _SHARED in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group(_SHARED if shared else str(item.path)))
