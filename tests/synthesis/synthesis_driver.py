@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -86,20 +87,40 @@ def kill_at_random_times(folder: Path) -> int:
 def kill_many_times(folder: Path, kills: int) -> dict[str, int]:
     """Kills one run after another at random moments, then lets one end.
 
-    After each kill, the shards that were published are still there; only what was unfinished is lost.
+    After each kill, the shards that were published are still there; only what was unfinished is lost. The
+    moments are measured in what this machine, with its other work, takes to publish the first shard.
     """
     delays, survived, lost = random.Random(1), set[str](), 0
+    first = seconds_to_first_shard(folder) if kills else 0.0
     for number in range(kills):
         process = in_child(lambda: synthesize_many_shards(folder))
-        time.sleep(delays.uniform(0.05, 0.6))
+        time.sleep(delays.uniform(0.2, 2.0) * first)
         os.kill(process, signal.SIGKILL)
         assert was_killed(process), f"the run ended after {number} kills; make it longer"
-        published = {path.parent.name for path in (folder / "corpus" / "shards").glob("*/manifest.json")}
-        published = {name for name in published if name.removeprefix("shard-").isdigit()}
+        published = published_shards(folder)
         lost += len(survived - published)
         survived = published
     assert not was_killed(in_child(lambda: synthesize_many_shards(folder)))
     return {"kills": kills, "lost": lost, "published_by_the_killed": len(survived)}
+
+
+def published_shards(folder: Path) -> set[str]:
+    """Names of the shards that are there, whole."""
+    names = (path.parent.name for path in (folder / "corpus" / "shards").glob("*/manifest.json"))
+    return {name for name in names if name.removeprefix("shard-").isdigit()}
+
+
+def seconds_to_first_shard(folder: Path) -> float:
+    """How long a run takes until its first shard is published; it is killed then, and leaves nothing."""
+    place = folder.with_name(f"{folder.name}-timed")
+    start, process = time.monotonic(), in_child(lambda: synthesize_many_shards(place))
+    while not published_shards(place):
+        time.sleep(0.01)
+    seconds = time.monotonic() - start
+    os.kill(process, signal.SIGKILL)
+    assert was_killed(process)
+    shutil.rmtree(place)
+    return seconds
 
 
 def synthesize_many_shards(folder: Path) -> None:

@@ -18,7 +18,7 @@ def folder(tmp_path_factory):
         [sys.executable, driver, path],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         env=environment,
         check=False,
     )
