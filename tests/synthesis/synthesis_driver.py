@@ -113,6 +113,7 @@ def published_shards(folder: Path) -> set[str]:
 def seconds_to_first_shard(folder: Path) -> float:
     """How long a run takes until its first shard is published; it is killed then, and leaves nothing."""
     place = folder.with_name(f"{folder.name}-timed")
+    place.mkdir()
     start, process = time.monotonic(), in_child(lambda: synthesize_many_shards(place))
     while not published_shards(place):
         time.sleep(0.01)
