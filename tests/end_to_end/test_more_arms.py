@@ -67,6 +67,7 @@ def test_arms_that_are_added_leave_every_stage_that_was_there(run: tuple[Path, s
         "seed-0/gates",
         # These compare all synthetic text of the recipe, too.
         "seed-0/embed-continuation",
+        "seed-0/embed-second_round",
         *(f"seed-0/{measure}" for measure in ("relation", "topics", "duplicates", "sharing")),
         *(f"seed-0/{kind}-{arm}" for kind in ("train", "losses", "losses-best") for arm in NEW),
     }
