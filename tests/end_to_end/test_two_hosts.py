@@ -44,6 +44,7 @@ def manifest_of(run: Path, stage: str) -> Manifest:
     return manifest
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_lost_host_changes_no_byte_of_a_training(corpus: Path, tmp_path: Path) -> None:
     digests = {}
