@@ -105,9 +105,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs a recipe at every combination of the settings that are given a list: "
         "`megasbp sweep configs/demo.toml budget.synthetic_share=[0.1,0.2,0.375] "
         "pairing.minimum_similarity=[0.4,0.5]`. Stages that do not depend on a setting are made once. "
-        "Results go to RUN/sweep, a folder for each combination, and a table of all; the run's own report "
-        "stays. "
-        "Run the same command again after a stop. Of a setting that is a list itself give a list of lists.",
+        "Results go to RUN/sweep, a folder for each combination, and a table and a page of all; the run's "
+        "own report stays. Run the same command again after a stop. Of a setting that is a list itself give a list of lists.",
     )
     _add_recipe(sweep)
     sweep.add_argument("--dry-run", action="store_true", help="list the combinations, and run nothing")
@@ -210,6 +209,7 @@ def _run(options: argparse.Namespace) -> int:
 def _sweep(options: argparse.Namespace) -> int:
     from megasbp.experiment.sweep import describe, read_sweep, run_sweep
     from megasbp.report.plan_table import print_plan
+    from megasbp.report.sweep_page import sweep_page
     from megasbp.report.sweep_table import sweep_table
     from megasbp.report.terminal import text_of
     from megasbp.report.write import write_report
@@ -227,8 +227,9 @@ def _sweep(options: argparse.Namespace) -> int:
     path = run_sweep(variants, _announce, print_plan, finished)
     text = text_of(sweep_table(path), width=180)
     publish_bytes(path.with_name("table.txt"), text.encode())
+    publish_bytes(path.with_name("report.html"), sweep_page(path).encode())
     print(text, end="")
-    print(f"sweep: {path.parent}")
+    print(f"report: {path.with_name('report.html')}")
     return 0
 
 

@@ -33,6 +33,19 @@ def page(results: dict[str, Any]) -> str:
     ]
     shown = [(name, anchor, content) for name, anchor, content in made if content]
     links = [element("a", name, href=f"#{anchor}") for name, anchor, _ in shown]
+    return document(
+        f"{checked.name}: megasbp report",
+        [
+            sections.header(checked),
+            element("nav", *links, aria_label="Sections"),
+            element("main", sections.verdict_card(checked), join([part for _, _, part in shown])),
+            sections.footer(checked),
+        ],
+    )
+
+
+def document(title: str, parts: list[Markup]) -> str:
+    """A page of these parts, with the style and the script of all pages."""
     # The browser itself is told to load nothing and to run this script only, whatever the texts contain.
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -41,21 +54,10 @@ def page(results: dict[str, Any]) -> str:
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=policy),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{checked.name}: megasbp report"),
+        element("title", title),
         element("style", Markup(STYLE)),
     )
-    body = element(
-        "body",
-        join(
-            [
-                sections.header(checked),
-                element("nav", *links, aria_label="Sections"),
-                element("main", sections.verdict_card(checked), join([part for _, _, part in shown])),
-                sections.footer(checked),
-                element("script", Markup(SCRIPT)),
-            ]
-        ),
-    )
+    body = element("body", join([*parts, element("script", Markup(SCRIPT))]))
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 

@@ -15,14 +15,13 @@ def sweep_table(path: Path) -> Table:
     Raises:
         InputError: a file is missing or not of its schema.
     """
-    listed = read_json(path)["recipes"]
-    found = [check_results(read_results(path.parent / one["results"])) for one in listed]
+    listed, found = read_variants(path)
     keys = list(listed[0]["settings"])
     names = list(dict.fromkeys(name for results in found for name in results.contrasts))
     header = [*keys, "Baseline", *names, "Worth of a pair", "Kept"]
     rows = [
         [
-            *(_value(one["settings"][key]) for key in keys),
+            *(value_of(one["settings"][key]) for key in keys),
             _baseline(results),
             *(_contrast(results.contrasts.get(name)) for name in names),
             _worth(results),
@@ -39,7 +38,18 @@ def _baseline(results: Results) -> str:
     return "–" if test is None else f"{test.estimate:.4f}"
 
 
-def _value(value: Any) -> str:
+def read_variants(path: Path) -> tuple[list[dict[str, Any]], list[Results]]:
+    """The entries of a sweep.json, "settings" and "results" (a path beside it), and the results of each.
+
+    Raises:
+        InputError: a file is missing or not of its schema.
+    """
+    listed = read_json(path)["recipes"]
+    return listed, [check_results(read_results(path.parent / one["results"])) for one in listed]
+
+
+def value_of(value: Any) -> str:
+    """A setting's value as one types it."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
