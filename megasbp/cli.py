@@ -106,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
         "`megasbp sweep configs/demo.toml budget.synthetic_share=[0.1,0.2,0.375] "
         "pairing.minimum_similarity=[0.4,0.5]`. Stages that do not depend on a setting are made once. "
         "Results go to RUN/sweep, a folder for each combination, and a table and a page of all; the run's "
-        "own report stays. Run the same command again after a stop. Of a setting that is a list itself give a list of lists.",
+        "own report stays. Run the same command again after a stop. Of a setting that is a list itself "
+        "give a list of lists.",
     )
     _add_recipe(sweep)
     sweep.add_argument("--dry-run", action="store_true", help="list the combinations, and run nothing")

@@ -43,8 +43,8 @@ def sweep_page(path: Path) -> str:
 
 def _note(combinations: int) -> Markup:
     words = (
-        f"{combinations} combinations, each measured on the same test documents. The best of many looks better "
-        "than it is: an interval speaks of one combination, chosen before its loss was seen."
+        f"{combinations} combinations, each measured on the same test documents. The best of many looks "
+        "better than it is: an interval speaks of one combination, chosen before its loss was seen."
     )
     return element("p", words, class_="soft")
 
@@ -73,13 +73,9 @@ def _describe(settings: dict[str, Any]) -> str:
 
 
 def _links(listed: list[dict[str, Any]]) -> Markup:
+    reports = (one["results"].replace("results.json", "report.html") for one in listed)
     items = (
-        element(
-            "li",
-            element(
-                "a", _describe(one["settings"]), href=one["results"].replace("results.json", "report.html")
-            ),
-        )
-        for one in listed
+        element("li", element("a", _describe(one["settings"]), href=report))
+        for one, report in zip(listed, reports, strict=True)
     )
     return element("div", element("h3", "The report of each"), element("ul", *items))

@@ -29,6 +29,9 @@ def test_stages_that_do_not_change_are_reused_and_each_combination_has_its_resul
     table = (tmp_path / "runs" / "small" / "sweep" / "table.txt").read_text()
     for one in found:
         assert f"{one['contrasts']['H1 sbp vs baseline']['estimate']:+.4f}" in table
+    page = (tmp_path / "runs" / "small" / "sweep" / "report.html").read_text()
+    assert all(f'href="{one.folder.name}/report.html"' in page for one in variants)
+    assert all((one.folder / "report.html").is_file() for one in variants)
     # Nothing is done twice, and the run itself has no report that it was not asked for.
     again = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert ": started" not in again.stdout
