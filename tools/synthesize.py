@@ -9,7 +9,7 @@ See --help.
 import argparse
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a c
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset, without_suffix
 from megasbp.errors import InputError, ShardError
 from megasbp.overlap.ngram_index import NgramIndex
+from megasbp.section_settings import section_of
 from megasbp.shards.config import INLINE, ShardsConfig
 from megasbp.synthesis.config import SynthesisConfig
 from megasbp.synthesis.synthesize import ShardWriter, synthesize
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_corpus(options: argparse.Namespace) -> None:
     """Opens what is named, has the corpus written, and says what came out."""
     recipe = read_recipe(options.recipe) if options.recipe else {}
-    config = synthesis_config(recipe.get("synthesis", {}), options.settings)
+    config = section_of(SynthesisConfig, "synthesis", recipe.get("synthesis", {}), options.settings)
     digest = require_whole(options.checkpoint).digest
     tokenizer = Tokenizer.load(options.tokenizer)
     seeds = open_dataset(options.seeds, tokenizer)
@@ -120,33 +120,6 @@ def read_recipe(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid TOML: {error}") from None
-
-
-def synthesis_config(section: Mapping[str, Any], settings: Sequence[str]) -> SynthesisConfig:
-    """The [synthesis] section of a recipe with `key=value` settings (values are TOML).
-
-    Raises:
-        InputError: a key is unknown or a value impossible.
-    """
-    values = dict(section)
-    for setting in settings:
-        key, equals, text = setting.removeprefix("synthesis.").partition("=")
-        if not equals:
-            raise InputError(f"{setting!r} is not a setting; write key=value")
-        try:
-            values[key] = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            values[key] = text
-    try:
-        return SynthesisConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(SynthesisConfig.model_fields)
-            raise InputError(f"{place}: unknown setting; known here: {known}") from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{place}: {message}" if place else message) from None
 
 
 def open_dataset(path: Path, tokenizer: Tokenizer) -> IndexedDataset:
