@@ -28,7 +28,7 @@ def publish_partial_results(recipe: Recipe) -> tuple[Path, list[str]]:
     the arms that are there.
 
     Returns:
-        Path of the results, and what is missing in them: arms, and "seed N".
+        Path of the results, and what is missing in them: arms, "seed N", "downstream tasks", the judge.
 
     Raises:
         InputError: not even the baseline's results, or what a pair is worth, are there.

@@ -19,11 +19,12 @@ def copied_stretches(tokens: np.ndarray, index: NgramIndex) -> list[tuple[int, i
         tokens: integers [n].
     """
     stretches: list[tuple[int, int]] = []
-    for place in np.flatnonzero(index.contains(tokens)).tolist():
-        if stretches and place <= stretches[-1][1]:
-            stretches[-1] = (stretches[-1][0], place + index.width)
+    firsts, ends = index.stretches(tokens)
+    for first, end in zip(firsts.tolist(), ends.tolist(), strict=True):
+        if stretches and first <= stretches[-1][1]:
+            stretches[-1] = (stretches[-1][0], end)
         else:
-            stretches.append((place, place + index.width))
+            stretches.append((first, end))
     return stretches
 
 

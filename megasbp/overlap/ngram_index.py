@@ -67,7 +67,7 @@ class NgramIndex:
 
         Of two that overlap the first has the tokens in common, so that they add up to what is covered.
         """
-        starts, ends = self._stretches(tokens)
+        starts, ends = self.stretches(tokens)
         return ends - np.maximum(starts, np.concatenate([starts[:1], ends[:-1]]))
 
     def longest(self, tokens: np.ndarray) -> int:
@@ -75,11 +75,14 @@ class NgramIndex:
 
         An upper bound of the longest copied passage: neighbouring n-grams may come from different places.
         """
-        starts, ends = self._stretches(tokens)
+        starts, ends = self.stretches(tokens)
         return int((ends - starts).max(initial=0))
 
-    def _stretches(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First tokens of the stretches, and the tokens after their last ones; stretches may overlap."""
+    def stretches(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where runs of `width` tokens are in the index one after the other: first tokens and ends.
+
+        int64 [s] each, ascending; two stretches may overlap.
+        """
         known = np.zeros(max(len(tokens) - self.width + 1, 0) + 2, np.int8)
         known[1:-1] = self.contains(tokens)
         changes = np.diff(known)

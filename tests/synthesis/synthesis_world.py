@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
+from megasbp.model import paged_cache
 from megasbp.model.config import ModelConfig
 from megasbp.model.transformer import Transformer
 from megasbp.overlap.ngram_index import NgramIndex
+from megasbp.synthesis import engine
 from megasbp.synthesis.config import SynthesisConfig
 from megasbp.synthesis.engine import Engine
 from megasbp.synthesis.exchange import Request
@@ -84,6 +86,12 @@ def make_engine(model: Transformer, **changed: object) -> Engine:
         "key": 2**64 - 5,
     }
     return Engine(model, **(settings | changed))
+
+
+def make_pages_small(monkeypatch) -> None:
+    """Pages of 16 tokens."""
+    monkeypatch.setattr(paged_cache, "PAGE_TOKENS", 16)
+    monkeypatch.setattr(engine, "PAGE_TOKENS", 16)
 
 
 def open_seeds(folder: Path) -> IndexedDataset:

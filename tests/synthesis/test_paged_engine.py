@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 from routes import send_all
-from synthesis_world import CONTEXT, VOCABULARY, make_engine, make_requests, tiny_model
+from synthesis_world import CONTEXT, VOCABULARY, make_engine, make_pages_small, make_requests, tiny_model
 
 from megasbp.errors import InputError
-from megasbp.model import paged_cache
 from megasbp.model.paged_cache import PagedCache
 from megasbp.synthesis import engine as engine_module
 
@@ -20,8 +19,7 @@ MAXIMUM = 24
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch):
     """Four pages a slot."""
-    monkeypatch.setattr(paged_cache, "PAGE_TOKENS", 16)
-    monkeypatch.setattr(engine_module, "PAGE_TOKENS", 16)
+    make_pages_small(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from routes import send_all
-from synthesis_world import CONFIG, CONTEXT, VOCABULARY, make_engine, open_seeds, run, tiny_model
+from synthesis_world import (
+    CONFIG,
+    CONTEXT,
+    VOCABULARY,
+    make_engine,
+    make_pages_small,
+    open_seeds,
+    run,
+    tiny_model,
+)
 
-from megasbp.model import paged_cache
 from megasbp.model.page_pool import PagePool
 from megasbp.synthesis import engine as engine_module
 from megasbp.synthesis import provenance
@@ -28,8 +36,7 @@ LENGTHS = (1, 6, 17, 25, 33, 47)
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch):
     """Four pages a slot."""
-    monkeypatch.setattr(paged_cache, "PAGE_TOKENS", 16)
-    monkeypatch.setattr(engine_module, "PAGE_TOKENS", 16)
+    make_pages_small(monkeypatch)
 
 
 @pytest.fixture(scope="module")
