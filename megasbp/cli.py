@@ -83,6 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_recipe(run)
     run.add_argument("--until", metavar="STAGE", help="stop when this stage is finished, e.g. datasets")
     run.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="make up to N independent parts side by side on this machine: arms, trials, learning rates, "
+        "seeds. Models that do not fill a GPU share it: raise N while nvidia-smi shows idle time and memory. "
+        "On a CPU keep N x the recipe's threads within the cores (default: 1)",
+    )
+    run.add_argument(
         "--launcher",
         choices=("torchrun", "slurm"),
         help="start each stage on what the recipe's section [cluster] gives its kind: with torchrun type the "
@@ -196,10 +205,23 @@ def _run(options: argparse.Namespace) -> int:
             "`megasbp run` is one process; under torchrun use `megasbp stage RECIPE STAGE`, or let "
             "`megasbp run RECIPE --launcher torchrun` start the ranks"
         )
+    if options.jobs < 1:
+        raise InputError(f"--jobs {options.jobs}: is the number of workers, at least 1")
     recipe = load_recipe(options.recipe, options.overrides)
     if options.launcher is not None:
+        if options.jobs > 1:
+            raise InputError(
+                f"--jobs {options.jobs}: is for one machine; leave it out with --launcher, which starts each "
+                "part on what [cluster] gives it"
+            )
         return _launch(options, recipe)
-    run_experiment(recipe, _announce, print_plan, options.until)
+    if options.jobs == 1:
+        run_experiment(recipe, _announce, print_plan, options.until)
+    else:
+        from megasbp.experiment.side_by_side import run_side_by_side
+
+        given = (options.recipe, options.overrides, options.jobs)
+        run_side_by_side(recipe, *given, _announce, print_plan, options.until)
     if options.until is None:
         _draw(recipe.folder)
     else:
