@@ -1,7 +1,6 @@
 """The command line: `megasbp VERB ...`."""
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megasbp import __version__
-from megasbp.errors import InputError, ShardError, StageError
+from megasbp.errors import NO_ROOM, InputError, ShardError, StageError
 
 if TYPE_CHECKING:
     from megasbp.experiment.recipe import Recipe
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"megasbp: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        if error.errno in NO_ROOM:
             where = f"{error.filename}: " if error.filename else ""
             print(
                 f"megasbp: {where}{os.strerror(error.errno)}; free some disk and run the same command again, "

@@ -4,12 +4,15 @@ It is told the recipe, then one task after the other, and answers each with how 
 ends it.
 """
 
+import gc
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from megasbp.errors import InputError, ShardError, StageError
+import torch
+
+from megasbp.errors import NO_ROOM, InputError, ShardError, StageError
 from megasbp.experiment.parts import find_part
 from megasbp.experiment.recipe import load_recipe
 from megasbp.experiment.run import make_part, start_runtime
@@ -57,7 +60,13 @@ class _Maker:
         self._runtime = start_runtime(self._recipe)
 
     def make(self, part: str, piece: int | None) -> None:
-        make_part(self._recipe, find_part(self._recipe, part), self._runtime, print_line, piece)
+        found = find_part(self._recipe, part)
+        # Stages that pieces make have one name.
+        which = "" if piece is None else f" ({piece + 1} of {len(found.pieces)})"
+        make_part(self._recipe, found, self._runtime, lambda line: print_line(line + which), piece)
+        # While this worker waits, the others may need the memory of the GPU that it has kept for itself.
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def _told(error: Exception, part: str) -> dict[str, Any]:
@@ -65,7 +74,7 @@ def _told(error: Exception, part: str) -> dict[str, Any]:
     for kind in _KINDS:
         if isinstance(error, kind):
             return {"kind": kind.__name__, "message": str(error)}
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         file = None if error.filename is None else str(error.filename)
         return {"errno": error.errno, "message": error.strerror, "file": file}
     traceback.print_exception(error)

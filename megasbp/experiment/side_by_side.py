@@ -35,7 +35,7 @@ def run_side_by_side(
         announce: receives one line per part that was finished before; the workers print their own.
 
     Raises:
-        InputError, ShardError, OSError: as `run_experiment`.
+        InputError, ShardError, OSError: as `run_experiment`; of the last, where there is no room on the disk.
         StageError: a worker died, or failed as nobody expected; the message names its part.
     """
     require_inputs(recipe)
