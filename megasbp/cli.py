@@ -1,7 +1,6 @@
 """The command line: `megasbp VERB ...`."""
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megasbp import __version__
-from megasbp.errors import InputError, ShardError, StageError
+from megasbp.errors import NO_ROOM, InputError, ShardError, StageError
 
 if TYPE_CHECKING:
     from megasbp.experiment.recipe import Recipe
@@ -45,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"megasbp: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        if error.errno in NO_ROOM:
             where = f"{error.filename}: " if error.filename else ""
             print(
                 f"megasbp: {where}{os.strerror(error.errno)}; free some disk and run the same command again, "
@@ -82,6 +81,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_recipe(run)
     run.add_argument("--until", metavar="STAGE", help="stop when this stage is finished, e.g. datasets")
+    run.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="make up to N independent parts side by side on this machine: arms, trials, learning rates, "
+        "seeds. Models that do not fill a GPU share it: raise N while nvidia-smi shows idle time and memory. "
+        "On a CPU keep N x the recipe's threads within the cores (default: 1)",
+    )
     run.add_argument(
         "--launcher",
         choices=("torchrun", "slurm"),
@@ -196,10 +204,23 @@ def _run(options: argparse.Namespace) -> int:
             "`megasbp run` is one process; under torchrun use `megasbp stage RECIPE STAGE`, or let "
             "`megasbp run RECIPE --launcher torchrun` start the ranks"
         )
+    if options.jobs < 1:
+        raise InputError(f"--jobs {options.jobs}: is the number of workers, at least 1")
     recipe = load_recipe(options.recipe, options.overrides)
     if options.launcher is not None:
+        if options.jobs > 1:
+            raise InputError(
+                f"--jobs {options.jobs}: is for one machine; leave it out with --launcher, which starts each "
+                "part on what [cluster] gives it"
+            )
         return _launch(options, recipe)
-    run_experiment(recipe, _announce, print_plan, options.until)
+    if options.jobs == 1:
+        run_experiment(recipe, _announce, print_plan, options.until)
+    else:
+        from megasbp.experiment.side_by_side import run_side_by_side
+
+        given = (options.recipe, options.overrides, options.jobs)
+        run_side_by_side(recipe, *given, _announce, print_plan, options.until)
     if options.until is None:
         _draw(recipe.folder)
     else:

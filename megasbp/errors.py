@@ -1,5 +1,10 @@
 """Exceptions that the command lines print without a traceback of their own."""
 
+import errno
+
+# Numbers of an OSError that says that there is no room: the command line prints it with the mend.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
 
 class InputError(ValueError):
     """A mistake in what the user gave: a file, a setting, a budget.

@@ -110,7 +110,7 @@ class ArmStages:
         """Its models at all settings of the grid, where it has trials of its own; of the first seed."""
         if not self._is_tuned or self._seed is not self._seed.first:
             return []
-        return [self._train(trial) for trial in trial_grid(self._seed.context.recipe)]
+        return [self.trained_at(trial) for trial in trial_grid(self._seed.context.recipe)]
 
     @cached_property
     def chosen(self) -> Chosen:
@@ -123,9 +123,10 @@ class ArmStages:
     @cached_property
     def trained(self) -> StageResult:
         """Its model; with synthetic text only past the gates."""
-        return self._train(self.chosen)
+        return self.trained_at(self.chosen)
 
-    def _train(self, chosen: Chosen) -> StageResult:
+    def trained_at(self, chosen: Chosen) -> StageResult:
+        """Its model at some settings; as `trained`."""
         if share_of(self._arm) in {"synthetic", "seeded"}:
             self._seed.pass_gates()
         if writer_of(self._arm) == "second":

@@ -1,5 +1,6 @@
 """The method: which stage is made from which. Asking for a stage makes those before it that are missing."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -91,7 +92,11 @@ class SeedStages:
         """The first seed's baselines at all settings of the grid; of other seeds none."""
         if self is not self.first:
             return []
-        return [train_stage(self.context, "baseline", trial) for trial in trial_grid(self._method.recipe)]
+        return [self.baseline_at(setting) for setting in trial_grid(self._method.recipe)]
+
+    def baseline_at(self, setting: Chosen) -> StageResult:
+        """The baseline at some settings."""
+        return train_stage(self.context, "baseline", setting)
 
     @cached_property
     def chosen(self) -> Chosen:
@@ -107,7 +112,7 @@ class SeedStages:
     @cached_property
     def baseline(self) -> StageResult:
         """The baseline at the chosen settings."""
-        return train_stage(self.context, "baseline", self.chosen)
+        return self.baseline_at(self.chosen)
 
     @cached_property
     def embed(self) -> StageResult | None:
@@ -127,7 +132,18 @@ class SeedStages:
     @cached_property
     def true_synthesizers(self) -> list[StageResult]:
         """Tuned on true pairs, one for each learning rate."""
-        return tuned_synthesizers(self.context, self.pairs, self.baseline)
+        return self.tuned("true")
+
+    def tuned(self, kind: str, rates: Sequence[float] | None = None) -> list[StageResult]:
+        """The synthesizers of kind "true", "continuation" or "second" at some rates; None for all."""
+        match kind:
+            case "second":
+                context, pairs, start = self.context, self.pairs, self.arm("sbp").trained
+            case "continuation":
+                context, pairs, start = self.continuation_context, self.continuation_pairs, self.baseline
+            case _:
+                context, pairs, start = self.context, self.pairs, self.baseline
+        return tuned_synthesizers(context, pairs, start, f"synthesizer-{kind}", rates)
 
     @cached_property
     def random_synthesizer(self) -> StageResult:
@@ -147,13 +163,12 @@ class SeedStages:
     @cached_property
     def continuation_synthesizers(self) -> list[StageResult]:
         """Tuned on these, one for each learning rate."""
-        pairs = self.continuation_pairs
-        return tuned_synthesizers(self.continuation_context, pairs, self.baseline, "synthesizer-continuation")
+        return self.tuned("continuation")
 
     @cached_property
     def second_synthesizers(self) -> list[StageResult]:
         """Tuned on true pairs from the model of SBP, one for each learning rate."""
-        return tuned_synthesizers(self.context, self.pairs, self.arm("sbp").trained, "synthesizer-second")
+        return self.tuned("second")
 
     def synthesizer(self, kind: str) -> StageResult:
         """The one that writes: of kind "true", "continuation" or "second", the best, or "random"."""

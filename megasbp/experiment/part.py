@@ -1,6 +1,6 @@
 """A part: stages that one start makes, on the same resources."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,8 @@ class Part:
         needs: parts that must be finished before.
         stages: names of the stages that it makes.
         make: makes them.
+        pieces: each makes some of these stages and needs none of the others, so they may be made side by
+            side; `make` then finds them finished. Empty where there is nothing to take apart.
     """
 
     name: str
@@ -27,6 +29,7 @@ class Part:
     needs: tuple[str, ...]
     stages: tuple[str, ...]
     make: "Callable[[Method], object]"
+    pieces: "tuple[Callable[[Method], object], ...]" = ()
 
 
 def below(seed: int, *names: str) -> tuple[str, ...]:
@@ -41,13 +44,19 @@ def seed_part(
     needs: tuple[str, ...],
     make: "Callable[[SeedStages], object]",
     *stages: str,
+    pieces: "Sequence[Callable[[SeedStages], object]]" = (),
 ) -> Part:
     """A part of one seed.
 
     Args:
         name, stages: below the seed's folder; one stage of that name where none is given.
         needs: whole names.
+        make, pieces: as of `Part`, from the seed's stages.
     """
+
+    def of_seed(made: "Callable[[SeedStages], object]") -> "Callable[[Method], object]":
+        return lambda method: made(method.seed(seed))
+
     (own,) = below(seed, name)
     made = below(seed, *(stages or (name,)))
-    return Part(own, kind, needs, made, lambda method: make(method.seed(seed)))
+    return Part(own, kind, needs, made, of_seed(make), tuple(of_seed(piece) for piece in pieces))

@@ -52,8 +52,17 @@ def run_experiment(
                 announce_plan(plan(recipe))
 
 
-def make_part(recipe: Recipe, part: Part, runtime: Runtime, announce: Callable[[str], None]) -> None:
+def make_part(
+    recipe: Recipe,
+    part: Part,
+    runtime: Runtime,
+    announce: Callable[[str], None],
+    piece: int | None = None,
+) -> None:
     """Makes one part, whose needs are finished; under torchrun all ranks call it.
+
+    Args:
+        piece: makes this one of its pieces alone.
 
     Raises:
         InputError: another part must be made first, or it is made by one process and these are several.
@@ -64,8 +73,9 @@ def make_part(recipe: Recipe, part: Part, runtime: Runtime, announce: Callable[[
             "torchrun"
         )
     workspace = Workspace(recipe.folder, announce, makes=part.stages, runtime=runtime)
+    make = part.make if piece is None else part.pieces[piece]
     try:
-        part.make(Method(recipe, workspace, runtime))
+        make(Method(recipe, workspace, runtime))
     except MissingStage as missing:
         first = find_part(recipe, missing.stage).name
         raise InputError(

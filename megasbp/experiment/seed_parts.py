@@ -1,8 +1,9 @@
 """The parts of one seed, each after those that it needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
+from megasbp.experiment.arm_stages import Chosen, trial_grid
 from megasbp.experiment.arms import first_written_arms, share_of, writer_of
 from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, trained_arms
 from megasbp.experiment.method import SeedStages
@@ -22,6 +23,7 @@ _WRITERS = {
     "untuned": "train-baseline",
 }
 _SECOND = "second_round"
+Pieces = Sequence[Callable[[SeedStages], object]]
 
 
 class SeedParts:
@@ -55,8 +57,9 @@ class SeedParts:
         needs: tuple[str, ...],
         make: Callable[[SeedStages], object],
         *stages: str,
+        pieces: Pieces = (),
     ) -> Part:
-        return seed_part(self._seed, name, kind, needs, make, *stages)
+        return seed_part(self._seed, name, kind, needs, make, *stages, pieces=pieces)
 
     def _own(self, *names: str) -> tuple[str, ...]:
         return below(self._seed, *names)
@@ -73,7 +76,13 @@ class SeedParts:
     def _pairs_and_synthesizers(self) -> list[Part]:
         before = ("corpus",) if self._seed == self._first else ("corpus", self._tuned)
         listed = [
-            self._part("train-baseline", "training", before, lambda stages: (stages.trials, stages.baseline))
+            self._part(
+                "train-baseline",
+                "training",
+                before,
+                lambda stages: (stages.trials, stages.baseline),
+                pieces=self._trials("baseline"),
+            )
         ]
         if self._embed is not None and (self._seed == self._first or self._embed.name != "embed"):
             listed.append(self._embed)
@@ -85,6 +94,7 @@ class SeedParts:
                 "tuning",
                 self._own("train-baseline", "pairs"),
                 lambda stages: stages.true_synthesizers,
+                pieces=self._tunings("true"),
             ),
             self._part(
                 "synthesizer-random",
@@ -112,6 +122,7 @@ class SeedParts:
                     "tuning",
                     self._own("train-baseline", "pairs-continuation"),
                     lambda stages: stages.continuation_synthesizers,
+                    pieces=self._tunings("continuation"),
                 ),
             ]
         return listed
@@ -165,7 +176,21 @@ class SeedParts:
         each = self._recipe.tuning.arms == "each" and arm not in EQUAL_FLOPS_ARMS
         if each and self._seed != self._first:
             needs += below(self._first, f"train-{arm}")
-        return self._part(f"train-{arm}", "training", needs, partial(_trained, arm))
+        pieces = self._trials(arm) if each else ()
+        return self._part(f"train-{arm}", "training", needs, partial(_trained, arm), pieces=pieces)
+
+    def _trials(self, arm: str) -> Pieces:
+        """An arm at each setting that is tried, which is done on the first seed."""
+        if self._seed != self._first:
+            return ()
+        return _several(
+            [partial(_tried, arm, setting) for setting in dict.fromkeys(trial_grid(self._recipe))]
+        )
+
+    def _tunings(self, kind: str) -> Pieces:
+        """The synthesizers of a kind, at each learning rate."""
+        rates = dict.fromkeys(self._recipe.synthesizer.learning_rates)
+        return _several([partial(_tuned, kind, rate) for rate in rates])
 
     def _second_round(self) -> list[Part]:
         return [
@@ -174,6 +199,7 @@ class SeedParts:
                 "tuning",
                 self._own("train-sbp", "pairs"),
                 lambda stages: stages.second_synthesizers,
+                pieces=self._tunings("second"),
             ),
             self._synthesis(_SECOND),
             self._part(
@@ -223,3 +249,16 @@ def _packed(arm: str, stages: SeedStages) -> object:
 
 def _trained(arm: str, stages: SeedStages) -> object:
     return stages.arm(arm).trained
+
+
+def _several(pieces: Pieces) -> Pieces:
+    """One piece is the whole part."""
+    return pieces if len(pieces) > 1 else ()
+
+
+def _tried(arm: str, setting: Chosen, stages: SeedStages) -> object:
+    return stages.baseline_at(setting) if arm == "baseline" else stages.arm(arm).trained_at(setting)
+
+
+def _tuned(kind: str, rate: float, stages: SeedStages) -> object:
+    return stages.tuned(kind, [rate])

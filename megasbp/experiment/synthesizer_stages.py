@@ -1,5 +1,6 @@
 """The synthesizer p(d2 | d1), its twin tuned on random pairs, and what a pair is worth."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,25 @@ VALUE_TABLES = ("new_target", "new_seed_and_target")
 
 
 def tuned_synthesizers(
-    context: Context, pairs: StageResult, baseline: StageResult, name: str = "synthesizer-true"
+    context: Context,
+    pairs: StageResult,
+    baseline: StageResult,
+    name: str,
+    rates: Sequence[float] | None = None,
 ) -> list[StageResult]:
-    """Tunes on pairs, once at each of the recipe's learning rates.
+    """Tunes on pairs, once at each learning rate.
 
     Facts of each: those of a training job, learning_rate, pairs, best_step and checkpoint (path inside the
     folder).
+
+    Args:
+        rates: some of the recipe's learning rates; None for all.
     """
     section = context.recipe.synthesizer
     rows = _pair_source(context, pairs, "train").samples_per_epoch
     maximum = max(1, round(section.maximum_epochs * rows / section.global_batch))
-    return [_tune(context, name, pairs, baseline, rate, maximum) for rate in section.learning_rates]
+    tried = section.learning_rates if rates is None else rates
+    return [_tune(context, name, pairs, baseline, rate, maximum) for rate in tried]
 
 
 def best_synthesizer(trials: list[StageResult]) -> StageResult:

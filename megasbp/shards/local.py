@@ -1,40 +1,24 @@
-"""The local engine: one process per place, each fed one shard at a time through a pipe of its own.
+"""The local engine: one process per place, each fed one shard at a time through a pipe of its own."""
 
-Not `concurrent.futures` (one dead worker breaks the whole pool) nor `multiprocessing` (its workers run the
-main script again, so a script that imports torch pays for it in each, and they inherit the environment, so
-that threads cannot be bounded before the libraries load). A worker here is a plain `python -c`, started with
-its own environment in a process group of its own, so that its children die with it and Ctrl-C reaches only
-the main process.
-"""
-
-import json
 import os
-import signal
 import subprocess
-import sys
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 from megasbp.errors import InputError
 from megasbp.shards.config import ShardsConfig
 from megasbp.shards.job import Job, Outcome
+from megasbp.shards.process import PipedProcess
 from megasbp.shards.publication import remove_leftovers
 
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from megasbp.shards.local_worker import serve; serve(int(sys.argv[1]))"
-)
 # A worker that was told to end and does not is killed.
 _SECONDS_TO_END = 10.0
 
 
 @dataclass
 class _Worker:
-    process: subprocess.Popen[bytes]
-    connection: Connection
+    process: PipedProcess
     shard: int
 
 
@@ -64,15 +48,15 @@ class LocalPool:
         workers = [*self._busy.values(), *self._idle.values()]
         for worker in self._idle.values():
             if kind is None:
-                _send(worker.connection, None)
+                worker.process.send(None)
         for worker in workers:
             try:
                 if kind is None:
-                    worker.process.wait(_SECONDS_TO_END)
+                    worker.process.popen.wait(_SECONDS_TO_END)
             except subprocess.TimeoutExpired:
                 pass
             finally:
-                _end(worker)
+                worker.process.end()
 
     def has_room(self) -> bool:
         """Whether another shard can be begun now."""
@@ -87,70 +71,35 @@ class LocalPool:
             worker = self._start(place)
         worker.shard = shard
         # Where this fails the worker has died idle; that shows in `wait`, as for any other death.
-        _send(worker.connection, shard)
+        worker.process.send(shard)
         self._busy[place] = worker
 
     def wait(self, seconds: float) -> list[Outcome]:
         """The outcomes of attempts that have ended, after at most that time."""
-        ready = wait([worker.connection for worker in self._busy.values()], seconds)
+        ready = wait([worker.process.connection for worker in self._busy.values()], seconds)
         outcomes = []
         for place, worker in list(self._busy.items()):
-            # A dead worker's pipe stays open while a child that it forked lives, so look at it as well.
-            if worker.connection in ready or worker.process.poll() is not None:
+            if worker.process.connection in ready or worker.process.has_died():
                 del self._busy[place]
                 outcomes.append(self._receive(place, worker))
         return outcomes
 
     def _receive(self, place: int, worker: _Worker) -> Outcome:
-        try:
-            if worker.connection.poll():
-                outcome = Outcome(**json.loads(worker.connection.recv_bytes()))
-                self._idle[place] = worker
-                return outcome
-        except (EOFError, OSError):
-            pass
-        _end(worker)
+        answer = worker.process.answer()
+        if answer is not None:
+            self._idle[place] = worker
+            return Outcome(**answer)
         self._free.append(place)
         remove_leftovers(Path(self._job.folder), worker.shard)
-        return Outcome(worker.shard, "died", _describe_exit(worker.process.returncode))
+        return Outcome(worker.shard, "died", worker.process.describe_exit())
 
     def _start(self, place: int) -> _Worker:
-        ours, theirs = Pipe()
         # A task that asked for no GPU sees none, on either engine.
         devices = place_devices(place, self._config.gpus, self._devices)
         environment = os.environ | self._config.thread_variables | {"CUDA_VISIBLE_DEVICES": ",".join(devices)}
-        search = [entry or os.getcwd() for entry in sys.path]
-        with theirs:
-            process = subprocess.Popen(
-                [sys.executable, "-u", "-c", _START, str(theirs.fileno()), json.dumps(search)],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                process_group=0,
-            )
-        _send(ours, asdict(self._job))
-        return _Worker(process, ours, shard=-1)
-
-
-def _send(connection: Connection, message: Any) -> None:
-    with suppress(OSError):
-        connection.send_bytes(json.dumps(message).encode())
-
-
-def _end(worker: _Worker) -> None:
-    """Kills what is left of a worker's process group and waits for it."""
-    with suppress(ProcessLookupError):
-        os.killpg(worker.process.pid, signal.SIGKILL)
-    worker.process.wait()
-    worker.connection.close()
-
-
-def _describe_exit(code: int) -> str:
-    if code == -signal.SIGKILL:
-        return "its worker was killed (SIGKILL; out of memory?)"
-    if code < 0:
-        return f"its worker was killed ({signal.Signals(-code).name})"
-    return f"its worker ended with status {code}"
+        process = PipedProcess("megasbp.shards.local_worker", environment)
+        process.send(asdict(self._job))
+        return _Worker(process, shard=-1)
 
 
 def visible_devices() -> list[str]:

@@ -34,6 +34,23 @@ def test_missing_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--jobs", "0"], "--jobs 0: is the number of workers, at least 1"),
+        (
+            ["--jobs", "2", "--launcher", "slurm"],
+            "--jobs 2: is for one machine; leave it out with --launcher",
+        ),
+    ],
+)
+def test_jobs_that_are_none_or_not_of_one_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    recipe = str(write_recipe(tmp_path, tmp_path / "nowhere.jsonl"))
+    assert message in refused(capsys, "run", recipe, *arguments)
+
+
 def test_empty_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "empty.jsonl" in refused(capsys, "run", recipe_with_corpus(tmp_path, "empty.jsonl", b""))
 
