@@ -84,9 +84,10 @@ def quality(
         result["seed_copy"] = _copy_summary(coverage, copied_above)
     if corpus_index is not None:
         index = corpus_index(width)
-        longest = np.array([index.longest(document) for document in documents])
+        coverage, lengths_copied = zip(*(index.copied(document) for document in documents), strict=True)
+        longest = np.array(lengths_copied)
         result["corpus_copy"] = {
-            **_copy_summary([index.coverage(document) for document in documents], copied_above),
+            **_copy_summary(coverage, copied_above),
             "longest": {
                 "mean": float(longest.mean()),
                 "p95": int(_observed(longest, 0.95)),

@@ -150,6 +150,7 @@ class SeedParts:
                 self._own(*(f"synthesis-{arm}" for arm in written)) or ("corpus",),
                 lambda stages: (stages.real_quality, [stages.arm(arm).quality for arm in written]),
                 *(f"quality-{arm}" for arm in ("real", *written)),
+                pieces=[lambda stages: stages.real_quality, *_each(_quality, written)],
             ),
             self._part(
                 "gates", "data", self._own("pair-value", "quality"), lambda stages: stages.pass_gates()
@@ -221,8 +222,9 @@ class SeedParts:
                 "losses",
                 "evaluation",
                 trained,
-                lambda stages: [(stages.arm(arm).losses, stages.arm(arm).best_losses) for arm in arms],
+                lambda stages: [_losses(arm, stages) for arm in arms],
                 *(f"{losses}-{arm}" for arm in arms for losses in ("losses", "losses-best")),
+                pieces=_each(_losses, arms),
             )
         ]
         if self._recipe.evaluation.downstream.tasks:
@@ -232,8 +234,9 @@ class SeedParts:
                     "downstream",
                     "inference",
                     trained,
-                    lambda stages: [stages.arm(arm).downstream for arm in arms],
+                    lambda stages: [_downstream(arm, stages) for arm in arms],
                     *made,
+                    pieces=_each(_downstream, arms),
                 )
             )
         return listed
@@ -249,6 +252,23 @@ def _packed(arm: str, stages: SeedStages) -> object:
 
 def _trained(arm: str, stages: SeedStages) -> object:
     return stages.arm(arm).trained
+
+
+def _quality(arm: str, stages: SeedStages) -> object:
+    return stages.arm(arm).quality
+
+
+def _losses(arm: str, stages: SeedStages) -> object:
+    return stages.arm(arm).losses, stages.arm(arm).best_losses
+
+
+def _downstream(arm: str, stages: SeedStages) -> object:
+    return stages.arm(arm).downstream
+
+
+def _each(make: Callable[[str, SeedStages], object], arms: Sequence[str]) -> Pieces:
+    """A piece for each arm."""
+    return [partial(make, arm) for arm in arms]
 
 
 def _several(pieces: Pieces) -> Pieces:

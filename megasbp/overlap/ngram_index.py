@@ -51,7 +51,13 @@ class NgramIndex:
 
     def coverage(self, tokens: np.ndarray) -> float:
         """Share of a document's tokens that lie inside an n-gram of the index; 0 below the width."""
-        return float(self.fragments(tokens).sum() / max(len(tokens), 1))
+        return self.copied(tokens)[0]
+
+    def copied(self, tokens: np.ndarray) -> tuple[float, int]:
+        """`coverage` and `longest`, for one search."""
+        starts, ends = self.stretches(tokens)
+        covered = _without_overlaps(starts, ends).sum()
+        return float(covered / max(len(tokens), 1)), int((ends - starts).max(initial=0))
 
     def density(self, tokens: np.ndarray) -> float:
         """Mean length in tokens of the fragment that a token of the document lies in; 0 outside of one.
@@ -67,16 +73,14 @@ class NgramIndex:
 
         Of two that overlap the first has the tokens in common, so that they add up to what is covered.
         """
-        starts, ends = self.stretches(tokens)
-        return ends - np.maximum(starts, np.concatenate([starts[:1], ends[:-1]]))
+        return _without_overlaps(*self.stretches(tokens))
 
     def longest(self, tokens: np.ndarray) -> int:
         """Tokens of the longest stretch whose every run of `width` tokens is in the index; 0 without one.
 
         An upper bound of the longest copied passage: neighbouring n-grams may come from different places.
         """
-        starts, ends = self.stretches(tokens)
-        return int((ends - starts).max(initial=0))
+        return self.copied(tokens)[1]
 
     def stretches(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where runs of `width` tokens are in the index one after the other: first tokens and ends.
@@ -108,6 +112,10 @@ class NgramIndex:
             raise InputError(f"{folder}: no whole n-gram index; delete the folder and build it again")
         hashes = np.load(folder / _HASHES, mmap_mode="r", allow_pickle=False)
         return cls(hashes, manifest.facts["width"])
+
+
+def _without_overlaps(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    return ends - np.maximum(starts, np.concatenate([starts[:1], ends[:-1]]))
 
 
 def _documents(sources: Iterable[DocumentSource | np.ndarray]) -> Iterator[np.ndarray]:
