@@ -84,10 +84,10 @@ def quality(
         result["seed_copy"] = _copy_summary(coverage, copied_above)
     if corpus_index is not None:
         index = corpus_index(width)
-        coverage, lengths_copied = zip(*(index.copied(document) for document in documents), strict=True)
-        longest = np.array(lengths_copied)
+        shares, stretches = zip(*(index.copied(document) for document in documents), strict=True)
+        longest = np.array(stretches)
         result["corpus_copy"] = {
-            **_copy_summary(coverage, copied_above),
+            **_copy_summary(shares, copied_above),
             "longest": {
                 "mean": float(longest.mean()),
                 "p95": int(_observed(longest, 0.95)),
