@@ -107,7 +107,7 @@ class PartPool:
             return task, None if answer["failure"] is None else raisable(answer["failure"])
         self._remove(worker)
         reason = worker.process.describe_exit()
-        return task, StageError(f"{task.part.name}: {reason}; the same command continues there")
+        return task, StageError(f"{task}: {reason}; the same command continues there")
 
     def _idle(self) -> _Worker | None:
         for worker in [worker for worker in self._workers if worker.task is None]:
