@@ -62,9 +62,9 @@ class PartPool:
     def __exit__(self, *_: object) -> None:
         try:
             for worker in self._workers:
-                if worker.task is None:
-                    worker.process.send(None)
-                else:
+                # Also one that works: training that takes its last step does not obey the signal any more.
+                worker.process.send(None)
+                if worker.task is not None:
                     worker.process.popen.terminate()
             for worker in self._workers:
                 with suppress(subprocess.TimeoutExpired):

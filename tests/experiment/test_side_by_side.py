@@ -161,15 +161,28 @@ def test_lines_of_workers_come_out_whole(run: Run, capfd: pytest.CaptureFixture[
 def test_a_signal_reaches_the_workers_which_are_waited_for(
     run: Run, number: signal.Signals, raised: type[BaseException]
 ) -> None:
-    def stop() -> None:
-        wait_until(lambda: "begin a" in run.log)
-        os.kill(os.getpid(), number)
-
-    threading.Thread(target=stop).start()
+    signal_when(lambda: "begin a" in run.log, number)
     with pytest.raises(raised) as stopped, _stoppable():
         run([part("a")], 2, {"a": ["sleeps"]})
     assert run.log == ["begin a", "stopped cleanly"]
     assert raised is KeyboardInterrupt or stopped.value.code == 143  # type: ignore[attr-defined]
+
+
+def test_a_worker_that_misses_the_signal_ends_after_its_task(run: Run) -> None:
+    signal_when(lambda: "ignores" in run.log, signal.SIGTERM)
+    with pytest.raises(SystemExit), _stoppable():
+        run([part("a"), part("b", "a")], 2, {"a": ["ignores 1"]})
+    assert run.log == ["begin a", "ignores", "end a"]
+
+
+def signal_when(condition: Callable[[], bool], number: signal.Signals) -> None:
+    """Sends this process a signal as soon as something holds."""
+
+    def stop() -> None:
+        wait_until(condition)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=stop).start()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
