@@ -62,9 +62,9 @@ class PartPool:
     def __exit__(self, *_: object) -> None:
         try:
             for worker in self._workers:
-                if worker.task is None:
-                    worker.process.send(None)
-                else:
+                # Also one that works: training that takes its last step does not obey the signal any more.
+                worker.process.send(None)
+                if worker.task is not None:
                     worker.process.popen.terminate()
             for worker in self._workers:
                 with suppress(subprocess.TimeoutExpired):
@@ -107,7 +107,7 @@ class PartPool:
             return task, None if answer["failure"] is None else raisable(answer["failure"])
         self._remove(worker)
         reason = worker.process.describe_exit()
-        return task, StageError(f"{task.part.name}: {reason}; the same command continues there")
+        return task, StageError(f"{task}: {reason}; the same command continues there")
 
     def _idle(self) -> _Worker | None:
         for worker in [worker for worker in self._workers if worker.task is None]:

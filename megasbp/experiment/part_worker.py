@@ -16,6 +16,7 @@ from megasbp.errors import NO_ROOM, InputError, ShardError, StageError
 from megasbp.experiment.parts import find_part
 from megasbp.experiment.recipe import load_recipe
 from megasbp.experiment.run import make_part, start_runtime
+from megasbp.experiment.schedule import Task
 from megasbp.shards.process import MainProcess
 from megasbp.shards.progress import print_line
 
@@ -60,10 +61,8 @@ class _Maker:
         self._runtime = start_runtime(self._recipe)
 
     def make(self, part: str, piece: int | None) -> None:
-        found = find_part(self._recipe, part)
-        # Stages that pieces make have one name.
-        which = "" if piece is None else f" ({piece + 1} of {len(found.pieces)})"
-        make_part(self._recipe, found, self._runtime, lambda line: print_line(line + which), piece)
+        task = Task(find_part(self._recipe, part), piece)
+        make_part(self._recipe, task.part, self._runtime, lambda line: print_line(line + task.which), piece)
         # While this worker waits, the others may need the memory of the GPU that it has kept for itself.
         gc.collect()
         torch.cuda.empty_cache()

@@ -18,6 +18,14 @@ class Task:
     part: Part
     piece: int | None = None
 
+    def __str__(self) -> str:
+        return f"{self.part.name}{self.which}"
+
+    @property
+    def which(self) -> str:
+        """Which piece, e.g. " (2 of 3)"; stages that pieces make have one name."""
+        return "" if self.piece is None else f" ({self.piece + 1} of {len(self.part.pieces)})"
+
 
 class Schedule:
     """Hands out tasks in the order of their parts, each part after those that it needs and its own pieces.

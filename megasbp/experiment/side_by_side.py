@@ -88,12 +88,12 @@ def run_parts(
             if error is None:
                 schedule.ended(task)
                 continue
+            if failure is not None:
+                say(f"{task}: failed too; {error}")
+            elif pool.working:
+                # They may take hours, and only at the end is the first failure said in full.
+                say(f"{task}: failed; nothing else is begun, still made: {', '.join(map(str, pool.working))}")
             failure = failure or error
-            # They may take hours, and the failure is said in full at the end.
-            if others := sorted({other.part.name for other in pool.working}):
-                say(
-                    f"{task.part.name}: failed; nothing else is begun, {', '.join(others)} go on to their end"
-                )
     if failure is not None:
         raise failure
 

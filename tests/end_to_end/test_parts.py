@@ -44,6 +44,20 @@ def test_a_part_reads_nothing_but_what_comes_before_it_and_all_that_it_needs(rec
         assert all(stages <= workspace.names for stages in needs.values())
 
 
+def test_a_piece_reads_nothing_but_what_comes_before_its_part(recipe: Recipe) -> None:
+    listed = {part.name: part for part in parts(recipe)}
+    part = listed["seed-0/train-baseline"]
+    assert len(part.pieces) == 2
+    found = set()
+    for piece in part.pieces:
+        workspace = Asked(recipe.folder)
+        piece(Method(recipe, workspace, Runtime(0, 1, torch.device("cpu"))))
+        assert workspace.names <= {*listed["corpus"].stages, *part.stages}
+        found.add(workspace.used[-1])
+    # Two pieces never meet in one folder.
+    assert len(found) == 2
+
+
 def test_every_stage_of_a_run_belongs_to_one_part(recipe: Recipe) -> None:
     named = [stage for part in parts(recipe) for stage in part.stages]
     made = {

@@ -42,6 +42,10 @@ def _make(folder: Path, what: str) -> Any:
             print()
         case "sleeps":
             time.sleep(60)
+        case "ignores":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            _note(folder, "ignores")
+            time.sleep(float(argument))
     return None
 
 

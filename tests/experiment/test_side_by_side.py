@@ -29,7 +29,7 @@ def nothing(part: Part) -> None:
 
 
 def names(tasks: list[Task]) -> list[str]:
-    return [task.part.name + ("" if task.piece is None else f".{task.piece}") for task in tasks]
+    return [str(task) for task in tasks]
 
 
 def ready(schedule: Schedule) -> list[Task]:
@@ -76,7 +76,7 @@ def test_the_part_is_made_after_its_pieces_if_they_have_left_anything(left: bool
         nothing,
     )
     tasks = ready(schedule)
-    assert names(tasks) == ["a.0", "a.1", "b"]
+    assert names(tasks) == ["a (1 of 2)", "a (2 of 2)", "b"]
     schedule.ended(tasks[1])
     assert ready(schedule) == []
     schedule.ended(tasks[0])
@@ -113,7 +113,7 @@ class Run:
 # Each task waits until the other one has begun: for ever, where they are not side by side.
 TOGETHER = (("a.0", "a.1"), ("a.1", "a.0"), ("b", "c"), ("d", "e"))
 # Begins before the other one fails, and ends after it was told that it goes on.
-OUTLIVES = ["sees a: failed; nothing else is begun, b go on to their end"]
+OUTLIVES = ["sees a: failed; nothing else is begun, still made: b"]
 
 
 @pytest.fixture
@@ -140,6 +140,12 @@ def test_after_a_failure_what_runs_is_finished_and_nothing_else_is_begun(run: Ru
     assert "end b" in run.log and "begin c" not in run.log
 
 
+def test_every_failure_is_said(run: Run) -> None:
+    with pytest.raises(InputError, match="^one$"):
+        run([part("a"), part("b")], 2, {"a": ["sees begin b", "fails one"], "b": [*OUTLIVES, "fails two"]})
+    assert "b: failed too; two" in run.log
+
+
 def test_a_worker_that_dies_is_told_by_its_part(run: Run) -> None:
     with pytest.raises(StageError, match=r"^a: its worker was killed \(SIGKILL; out of memory\?\); the same"):
         run([part("a"), part("b"), part("c")], 2, {"a": ["sees begin b", "dies"], "b": OUTLIVES})
@@ -155,15 +161,28 @@ def test_lines_of_workers_come_out_whole(run: Run, capfd: pytest.CaptureFixture[
 def test_a_signal_reaches_the_workers_which_are_waited_for(
     run: Run, number: signal.Signals, raised: type[BaseException]
 ) -> None:
-    def stop() -> None:
-        wait_until(lambda: "begin a" in run.log)
-        os.kill(os.getpid(), number)
-
-    threading.Thread(target=stop).start()
+    signal_when(lambda: "begin a" in run.log, number)
     with pytest.raises(raised) as stopped, _stoppable():
         run([part("a")], 2, {"a": ["sleeps"]})
     assert run.log == ["begin a", "stopped cleanly"]
     assert raised is KeyboardInterrupt or stopped.value.code == 143  # type: ignore[attr-defined]
+
+
+def test_a_worker_that_misses_the_signal_ends_after_its_task(run: Run) -> None:
+    signal_when(lambda: "ignores" in run.log, signal.SIGTERM)
+    with pytest.raises(SystemExit), _stoppable():
+        run([part("a"), part("b", "a")], 2, {"a": ["ignores 1"]})
+    assert run.log == ["begin a", "ignores", "end a"]
+
+
+def signal_when(condition: Callable[[], bool], number: signal.Signals) -> None:
+    """Sends this process a signal as soon as something holds."""
+
+    def stop() -> None:
+        wait_until(condition)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=stop).start()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
