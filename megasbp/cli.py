@@ -80,7 +80,12 @@ def _parser() -> argparse.ArgumentParser:
         "run", help="run a recipe: every stage that is missing or changed, then the report"
     )
     _add_recipe(run)
-    run.add_argument("--until", metavar="STAGE", help="stop when this stage is finished, e.g. datasets")
+    run.add_argument(
+        "--until",
+        action="append",
+        metavar="STAGE",
+        help="make this stage and what it needs, no more; may be given several times: --until datasets",
+    )
     run.add_argument(
         "--jobs",
         type=int,
@@ -224,7 +229,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.until is None:
         _draw(recipe.folder)
     else:
-        print(f"stopped after {options.until}, as asked")
+        print(f"stopped after {', '.join(options.until)}, as asked")
     return 0
 
 

@@ -9,15 +9,17 @@ from megasbp.experiment.run import Finished
 from megasbp.launch.job import Job
 
 
-def recipe_jobs(recipe: Recipe, path: Path, overrides: Sequence[str], until: str | None = None) -> list[Job]:
+def recipe_jobs(
+    recipe: Recipe, path: Path, overrides: Sequence[str], until: Sequence[str] | None = None
+) -> list[Job]:
     """A job for each part, in order: `megasbp stage RECIPE PART` on what [cluster] gives that kind.
 
     Args:
         path, overrides: what the recipe was read from.
-        until: a stage; the jobs end with the one that makes it.
+        until: stages; there are jobs for the parts that make them and for what these need.
 
     Raises:
-        InputError: no part makes `until`.
+        InputError: no part makes a stage of `until`.
     """
     return [
         Job(

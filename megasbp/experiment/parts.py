@@ -1,5 +1,7 @@
 """A recipe's parts: the stages that one start makes, what they need first, and what they run on."""
 
+from collections.abc import Sequence
+
 from megasbp.errors import InputError
 from megasbp.experiment.clean import record_used
 from megasbp.experiment.method import Method
@@ -44,13 +46,21 @@ def find_part(recipe: Recipe, name: str) -> Part:
     raise InputError(f"{name}: no such stage; this recipe's are {known}")
 
 
-def parts_until(recipe: Recipe, stage: str | None) -> list[Part]:
-    """The parts up to the one that makes a stage; all of them for None."""
-    if stage is None:
-        return parts(recipe)
-    last = find_part(recipe, stage).name
-    names = [part.name for part in parts(recipe)]
-    return parts(recipe)[: names.index(last) + 1]
+def parts_until(recipe: Recipe, stages: Sequence[str] | None) -> list[Part]:
+    """The parts that make these stages, and those that they need; all of them for None.
+
+    Raises:
+        InputError: as of `find_part`.
+    """
+    listed = parts(recipe)
+    if stages is None:
+        return listed
+    wanted = {find_part(recipe, stage).name for stage in stages}
+    # A part stands after those that it needs.
+    for part in reversed(listed):
+        if part.name in wanted:
+            wanted.update(part.needs)
+    return [part for part in listed if part.name in wanted]
 
 
 def _publish(method: Method) -> None:

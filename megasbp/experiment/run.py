@@ -1,6 +1,6 @@
 """Makes a recipe's parts: all of them in this process, or one, which several ranks may make together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def run_experiment(
     recipe: Recipe,
     announce: Callable[[str], None],
     announce_plan: Callable[[dict[str, Any]], None],
-    until: str | None = None,
+    until: Sequence[str] | None = None,
     variant: Path | None = None,
 ) -> None:
     """Makes every stage that is missing or changed, then results.json.
@@ -35,7 +35,7 @@ def run_experiment(
     Args:
         announce: receives one line per stage.
         announce_plan: receives the exact plan (`plan.plan`) when the corpus is tokenised, before training.
-        until: a stage; the run ends after the part that makes it.
+        until: stages; nothing is made but them and what they need.
         variant: see `Method`.
 
     Raises:

@@ -25,7 +25,7 @@ def run_side_by_side(
     jobs: int,
     announce: Callable[[str], None],
     announce_plan: Callable[[dict[str, Any]], None],
-    until: str | None = None,
+    until: Sequence[str] | None = None,
 ) -> None:
     """As `run_experiment`, by several workers. This process computes nothing, and uses no GPU.
 

@@ -69,8 +69,14 @@ def test_every_stage_of_a_run_belongs_to_one_part(recipe: Recipe) -> None:
 
 
 def test_parts_end_with_the_one_that_makes_a_stage(recipe: Recipe) -> None:
-    assert [part.name for part in parts_until(recipe, "datasets")] == ["corpus"]
-    assert parts_until(recipe, "losses-sbp")[-1].name == "seed-0/losses"
+    assert [part.name for part in parts_until(recipe, ["datasets"])] == ["corpus"]
+    assert parts_until(recipe, ["losses-sbp"])[-1].name == "seed-0/losses"
+    # What nothing of it needs is left out, wherever it stands in the list.
+    assert not {"seed-0/embed-sbp", "seed-0/triples"} & {
+        part.name for part in parts_until(recipe, ["losses"])
+    }
+    both = [part.name for part in parts_until(recipe, ["pairs", "train-baseline"])]
+    assert both == ["corpus", "seed-0/train-baseline", "embed", "seed-0/pairs"]
     assert find_part(recipe, "train-sbp").name == "seed-0/train-sbp"
 
 
