@@ -4,7 +4,7 @@ python tools/benchmark.py generate configs/demo.toml --checkpoint FOLDER/checkpo
 
 All sides draw documents at temperature 1 from the whole vocabulary until the end-of-document token or the
 limit, 64 at a time; ours takes the next request when a document ends, transformers' `generate` waits for the
-longest of a batch. Further sides are ours in batch-invariant mode (what that costs) and, on a GPU, ours with
+longest of a batch. Further sides are ours in batch-invariant mode (what that costs) and, on a GPU, without
 CUDA graphs. Each of our sides has a cache of its own: where they do not fit, name fewer (--sides). Tokens
 that were kept count, not padding. Without --checkpoint weights are random, and every document has the limit's
 length. On a GPU the serial roofline is printed: to read weights and cache, then to multiply.
@@ -39,7 +39,7 @@ from megasbp.training.checkpoint import checkpoint_tensors, load_tensors
 
 PACKAGES = ("megasbp", "torch", "triton", "transformers")
 _THEIRS = "transformers"
-_INVARIANT, _GRAPHED = f"{OURS}, batch invariant", f"{OURS}, CUDA graphs"
+_INVARIANT, _PLAIN = f"{OURS}, batch invariant", f"{OURS}, no CUDA graphs"
 _SIDES = ("invariant", "graphs", "transformers")
 _TARGET_RATIO = 2.0
 _SHORTEST = 128
@@ -144,11 +144,11 @@ def _engines(model: Transformer, options: argparse.Namespace, device: torch.devi
     if "invariant" in options.sides:
         engines[_INVARIANT] = _engine(_invariant(model), options)
     if "graphs" in options.sides and device.type == "cuda":
-        engines[_GRAPHED] = _engine(model, options, cuda_graphs="on")
+        engines[_PLAIN] = _engine(model, options, cuda_graphs="off")
     return engines
 
 
-def _engine(model: Transformer, options: argparse.Namespace, cuda_graphs: Graphs = "off") -> Engine:
+def _engine(model: Transformer, options: argparse.Namespace, cuda_graphs: Graphs = "auto") -> Engine:
     chunk = 64
     capacity = -(-(options.prompt_tokens + options.maximum_tokens) // chunk) * chunk
     sampler: dict[str, Any] = {"stop_token": options.stop_token, "temperature": 1.0, "top_p": 1.0, "key": 0}

@@ -70,7 +70,7 @@ class Engine:
         paged: bool | None = None,
         cache_tokens: int | None = None,
         share_prompts: bool = True,
-        cuda_graphs: Graphs = "off",
+        cuda_graphs: Graphs = "auto",
     ) -> None:
         if prefill_slots is None:
             prefill_slots = max(1, min(8, slots // 4))

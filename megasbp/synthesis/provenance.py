@@ -192,7 +192,7 @@ def require_same_origin(row: Mapping[str, Any], expected: Mapping[str, Any]) -> 
 
 
 def engine_of(
-    row: Mapping[str, Any], model: Transformer, stop_token: int, cuda_graphs: Graphs = "off"
+    row: Mapping[str, Any], model: Transformer, stop_token: int, cuda_graphs: Graphs = "auto"
 ) -> Engine:
     """An engine of the compute shape that a row records."""
     return Engine(
