@@ -13,6 +13,7 @@ length. On a GPU the serial roofline is printed: to read weights and cache, then
 import argparse
 import copy
 import functools
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,12 +22,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.kernel_timing import copy_rate, product_rate
+from benchmarks.decoding import Roofline, decoding
 from benchmarks.measuring import OURS, Measure, Side, interleave, not_installed
+from megasbp.errors import InputError
 from megasbp.experiment.recipe import Recipe, load_recipe
 from megasbp.model.batch_invariant import make_batch_invariant
-from megasbp.model.config import ModelConfig
-from megasbp.model.flops import parameter_count
 from megasbp.model.hugging_face import export_hugging_face
 from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
@@ -34,6 +34,7 @@ from megasbp.parallel.runtime import ALONE, computes_bfloat16
 from megasbp.synthesis.decode_graph import Graphs
 from megasbp.synthesis.engine import Engine
 from megasbp.synthesis.exchange import Request
+from megasbp.synthesis.generator import narrow_weights
 from megasbp.training.checkpoint import checkpoint_tensors, load_tensors
 
 PACKAGES = ("megasbp", "torch", "triton", "transformers")
@@ -41,7 +42,7 @@ _THEIRS = "transformers"
 _INVARIANT, _GRAPHED = f"{OURS}, batch invariant", f"{OURS}, CUDA graphs"
 _SIDES = ("invariant", "graphs", "transformers")
 _TARGET_RATIO = 2.0
-_TARGET_SHARE = 0.8
+_SHORTEST = 128
 _STOP = 1
 
 
@@ -56,11 +57,19 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt-tokens", type=int, default=64, help="longest prompt (%(default)s)")
     parser.add_argument("--maximum-tokens", type=int, default=128, help="of a document (%(default)s)")
     parser.add_argument("--sides", nargs="*", choices=_SIDES, default=_SIDES, help="beside ours (all)")
+    parser.add_argument(
+        "--decoding",
+        nargs="*",
+        default=["64x1024", "256x1024", "512x1024", "64x2048", "256x2048", "512x2048"],
+        metavar="DOCUMENTSxTOKENS",
+        help="decode steps to measure on a GPU (%(default)s)",
+    )
     parser.add_argument("--repeats", type=int, default=2, help="of every side, in turn (%(default)s)")
 
 
 def measure(options: argparse.Namespace, folder: Path) -> list[Measure]:
-    """Tokens a second of all sides."""
+    """Tokens a second of all sides, then of decode steps."""
+    sizes = [_size(text) for text in options.decoding]
     recipe = load_recipe(options.recipe, options.overrides)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = _model(recipe, options.checkpoint, device)
@@ -75,24 +84,43 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Measure]:
         calls[_THEIRS] = lambda: _rate(lambda: _their_tokens(theirs, requests, options))
     values = interleave(calls, options.repeats)
     sides = {name: Side(values[name]) for name in calls} | {_THEIRS: Side(values.get(_THEIRS, []), missing)}
-    measure = Measure("generation", "tokens/s", True, sides)
-    if device.type == "cuda":
-        roofline = _roofline(recipe.model, options, device)
-        sides[OURS].facts = {"roofline": roofline, "share": sides[OURS].median / roofline}
-        measure.target_limit = _TARGET_SHARE * roofline
-    else:
-        measure.target_ratios = {_THEIRS: _TARGET_RATIO}
-    return [measure]
+    if device.type == "cpu":
+        ratios = {_THEIRS: _TARGET_RATIO}
+        return [Measure("generation", "tokens/s", True, sides, target_ratios=ratios)]
+    calls.clear()  # The engines' caches go.
+    roofline = Roofline(recipe.model, device)
+    return [
+        Measure("generation", "tokens/s", True, sides),
+        # What graphs are worth is most where there is little else to do: at the first size.
+        *(
+            decoding(model, roofline, *size, ("on",) if number else ("on", "off"))
+            for number, size in enumerate(sizes)
+        ),
+    ]
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Documents and tokens of "64x1024"."""
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not found or int(found[1]) % 8 or int(found[2]) < _SHORTEST:
+        raise InputError(
+            f"--decoding {text}; allowed: DOCUMENTSxTOKENS such as 64x1024, a multiple of 8 documents, "
+            f"{_SHORTEST} tokens or more"
+        )
+    return int(found[1]), int(found[2])
 
 
 def _model(recipe: Recipe, checkpoint: Path | None, device: torch.device) -> Transformer:
-    model = Transformer(recipe.model)
+    with device:  # Where the numbers of its weights are made, too.
+        model = Transformer(recipe.model).eval()
     if checkpoint is None:
         initialize(model, seed=0)
     else:
         load_tensors(checkpoint, checkpoint_tensors(model), ALONE)
-    model.compute_dtype = torch.bfloat16 if computes_bfloat16(device) else torch.float32
-    return model.to(device).eval()
+    if computes_bfloat16(device):
+        model.compute_dtype = torch.bfloat16
+        narrow_weights(model, torch.bfloat16)
+    return model
 
 
 def _invariant(model: Transformer) -> Transformer:
@@ -183,13 +211,3 @@ def _their_tokens(model: Any, requests: list[Request], options: argparse.Namespa
         ended = (written == options.stop_token).cumsum(1)
         tokens += int(((ended == 0) | ((ended == 1) & (written == options.stop_token))).sum())
     return tokens
-
-
-def _roofline(model: ModelConfig, options: argparse.Namespace, device: torch.device) -> float:
-    """Tokens a second where each step reads all weights and caches once, and then multiplies."""
-    context = options.prompt_tokens / 2 + options.maximum_tokens / 2
-    weights = parameter_count(model) - (0 if model.tied else model.vocabulary_size * model.width)
-    cache = model.layers * 2 * model.kv_heads * model.head_dim * context * options.batch
-    operations = 2 * weights * options.batch + 2 * cache * (model.heads // model.kv_heads)
-    seconds = 2 * (weights + cache) / copy_rate(device.type) + operations / product_rate(device.type)
-    return options.batch / seconds

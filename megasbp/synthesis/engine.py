@@ -26,6 +26,8 @@ from megasbp.synthesis.exchange import Completion, FinishReason, Request
 from megasbp.synthesis.shared_prompts import SharedPrompts
 
 FREE, PREFILLING, WAITING, DECODING = range(4)
+# Numbers of a slot that a decode step is fed.
+_FED = 6
 
 
 class Engine:
@@ -181,10 +183,10 @@ class Engine:
         self._prefilled = np.zeros(slots, np.int64)
         self._shared = np.zeros(slots, np.int64)  # tokens of the prompt that another slot reads or has read
         self._request = np.zeros(slots, np.int64)
-        # What the next decode step feeds: the last token of each slot and where it stands.
-        self._token = np.zeros(slots, np.int64)
-        self._position = np.zeros(slots, np.int64)
-        self._address = np.zeros((slots, 3), np.int64)
+        # What the next decode step feeds, by `_FED`: the last token of each slot, where it stands, whether it
+        # counts, the address of the noise. One array, so that one copy takes it to the device.
+        self._fed = np.zeros((slots, _FED), np.int64)
+        self._token, self._position, self._address = self._fed[:, 0], self._fed[:, 1], self._fed[:, 3:]
         self._length = np.zeros(slots, np.int64)
         self._limit = np.zeros(slots, np.int64)
         self._generated = np.zeros((slots, min(maximum_tokens, self.capacity)), np.int64)
@@ -284,13 +286,11 @@ class Engine:
     def _decode(self) -> Iterator[tuple[int, Completion]]:
         """Feeds every decoding slot its last token and draws the next; yields what finished."""
         active = self._decoding
-        inputs = (
-            self._token[:, None],
-            np.where(active, self._position, 0)[:, None],
-            active[:, None],
-            self._address,
-        )
-        drawn = self._step(*map(self._tensor, inputs)).cpu().numpy()
+        fed = self._fed.copy()
+        # Where nothing is decoded the position may lie behind the last page.
+        fed[:, 1] *= active
+        fed[:, 2] = active
+        drawn = self._step(self._tensor(fed)).cpu().numpy()
         rows = np.flatnonzero(active)
         self._generated[rows, self._length[rows]] = drawn[rows]
         self._length[rows] += 1
@@ -307,16 +307,18 @@ class Engine:
             tokens, shared = self._generated[slot, :kept].copy(), int(self._shared[slot])
             yield int(self._request[slot]), Completion(tokens, reason, shared)
 
-    def _draw(
-        self, tokens: torch.Tensor, positions: torch.Tensor, active: torch.Tensor, address: torch.Tensor
-    ) -> torch.Tensor:
+    def _draw(self, fed: torch.Tensor) -> torch.Tensor:
         """The next token of every slot, int64 [slots]; what is not active means nothing.
 
         Args:
-            tokens, positions: int64 [slots, 1].
-            active: bool [slots, 1].
-            address: int64 [slots, 3], of the noise.
+            fed: int64 [slots, 6]: token, position, 1 where the slot is active, and the noise's address.
         """
+        tokens, positions, active, address = (
+            fed[:, :1],
+            fed[:, 1:2],
+            fed[:, 2:3] != 0,
+            fed[:, 3:].contiguous(),
+        )
         hidden = self.model.decode(tokens, positions, self._cache, self._all_slots, active)
         logits = self.model.logits(hidden)[:, 0]
         return sample(logits, self.temperature, self.top_p, self.key, address)

@@ -83,12 +83,11 @@ def test_pages_and_shared_prompts_reach_a_captured_step():
 
 
 @pytest.mark.usefixtures("in_pytorch")
-@pytest.mark.parametrize("name", ["_token", "_position", "_address"])
-def test_a_tensor_that_is_in_no_static_buffer_is_caught(name):
-    def careless(engine, tokens, positions, active, address):
-        inputs = {"_token": tokens, "_position": positions, "_address": address}
-        inputs[name] = torch.tensor(getattr(engine, name)).view(inputs[name].shape)
-        return engine._draw(inputs["_token"], inputs["_position"], active, inputs["_address"])
+@pytest.mark.parametrize("column", [0, 1, 2, 3, 5])
+def test_a_tensor_that_is_in_no_static_buffer_is_caught(column):
+    def careless(engine, fed):
+        own = torch.tensor(engine._fed[:, column])
+        return engine._draw(torch.cat((fed[:, :column], own[:, None], fed[:, column + 1 :]), 1))
 
     engine, _ = graphed_engine(tiny_model(), careless)
     with pytest.raises(ValueError, match="in no static buffer"):
