@@ -7,7 +7,7 @@ product. Weights of the embedding count only where they are the output layer's t
 import gc
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.kernel_timing import copy_rate, product_rate
-from benchmarks.measuring import OURS, Measure, Side
+from benchmarks.measuring import Measure, Side
 from benchmarks.training_profile import kind
 from megasbp.model.config import ModelConfig
 from megasbp.model.flops import parameter_count
 from megasbp.model.transformer import Transformer
-from megasbp.synthesis.decode_graph import Graphs
 from megasbp.synthesis.engine import Engine
 from megasbp.synthesis.exchange import Request
 
@@ -53,19 +52,18 @@ class Roofline:
 
 
 def decoding(
-    model: Transformer, roofline: Roofline, rows: int, context: int, graphs: tuple[Graphs, ...]
+    model: Transformer, roofline: Roofline, rows: int, context: int, ways: Mapping[str, Mapping[str, Any]]
 ) -> Measure:
     """Tokens a second while `rows` documents have `context` tokens each, in the mean of the steps.
 
     Args:
         model: on a GPU; of any weights.
-        graphs: whether steps are a CUDA graph, a side each; the first is compared.
+        ways: name of a side -> settings of its engine; the first is compared.
     """
     sides = {}
-    for setting in graphs:
-        name = OURS if setting == graphs[0] else f"{OURS}, cuda_graphs = {setting}"
+    for name, settings in ways.items():
         try:
-            sides[name] = _side(model, rows, context, setting)
+            sides[name] = _side(model, rows, context, settings)
         except torch.OutOfMemoryError:
             sides[name] = Side(missing="out of memory")
         gc.collect()
@@ -78,7 +76,7 @@ def decoding(
     return Measure(name, "tokens/s", True, sides, target_limit=TARGET_SHARE * limit)
 
 
-def _side(model: Transformer, rows: int, context: int, graphs: Graphs) -> Side:
+def _side(model: Transformer, rows: int, context: int, settings: Mapping[str, Any]) -> Side:
     """Of an engine of its own. Documents that end early mark when a window of steps begins and ends."""
     steps = _FIRST_STEPS + _WINDOWS * _WINDOW_STEPS + _PROFILED_STEPS
     length = context - steps // 2
@@ -94,7 +92,7 @@ def _side(model: Transformer, rows: int, context: int, graphs: Graphs) -> Side:
         top_p=1.0,
         key=0,
         cache_tokens=rows * (length + steps + 64) + capacity,
-        cuda_graphs=graphs,
+        **settings,
     )
     random = np.random.default_rng(0)
     ends = [1, *(_FIRST_STEPS + window * _WINDOW_STEPS for window in range(_WINDOWS + 1))]

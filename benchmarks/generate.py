@@ -40,6 +40,9 @@ from megasbp.training.checkpoint import checkpoint_tensors, load_tensors
 PACKAGES = ("megasbp", "torch", "triton", "transformers")
 _THEIRS = "transformers"
 _INVARIANT, _PLAIN = f"{OURS}, batch invariant", f"{OURS}, no CUDA graphs"
+# Of decode steps: name of a side -> settings of the engine.
+_WAYS: dict[str, dict[str, Any]] = {OURS: {}, f"{OURS}, a step ahead": {"ahead": True}}
+_WITHOUT_GRAPHS: dict[str, dict[str, Any]] = {_PLAIN: {"cuda_graphs": "off"}}
 _SIDES = ("invariant", "graphs", "transformers")
 _TARGET_RATIO = 2.0
 _SHORTEST = 128
@@ -93,7 +96,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Measure]:
         Measure("generation", "tokens/s", True, sides),
         # What graphs are worth is most where there is little else to do: at the first size.
         *(
-            decoding(model, roofline, *size, ("on",) if number else ("on", "off"))
+            decoding(model, roofline, *size, _WAYS if number else _WAYS | _WITHOUT_GRAPHS)
             for number, size in enumerate(sizes)
         ),
     ]

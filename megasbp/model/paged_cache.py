@@ -6,12 +6,14 @@ For a GPU: a decode step reads the tokens that are there, not the capacity.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from megasbp.kernels.attention import SegmentBounds, attention_within
 from megasbp.kernels.paged_attention import paged_attention, write_pages
 from megasbp.model.cache import check_range
 from megasbp.model.config import ModelConfig
+from megasbp.model.host_copies import to_device
 from megasbp.model.page_pool import PagePool
 
 PAGE_TOKENS = 64
@@ -78,9 +80,8 @@ class PagedCache:
             return False
         self._pool.share(shared)
         self._pages[slot] = [*shared, *own]
-        self._table[slot, :needed] = torch.tensor(
-            self._pages[slot], dtype=torch.int32, device=self._table.device
-        )
+        numbers = np.asarray(self._pages[slot], np.int32)
+        self._table[slot, :needed] = to_device(numbers, self._table.device, wait=False)
         return True
 
     def release(self, slot: int) -> None:

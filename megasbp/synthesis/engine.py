@@ -6,10 +6,14 @@ padded and masked, never left out, because the last bits of a matrix product dep
 prefilled up to their last token, which is fed by the first decode step: every sample is drawn at the decode
 shape. The noise of a draw is addressed by (seed document, draw, position), so the schedule decides the speed
 and nothing else.
+
+The host may be a step ahead: what a step draws is then fed to the next one on the device, and looked at when
+that is launched. A document whose end is seen so late has been fed once more, for nothing.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +22,7 @@ from megasbp.errors import InputError
 from megasbp.kernels.sample import sample
 from megasbp.model.batch_invariant import is_batch_invariant
 from megasbp.model.cache import Cache, KeyValueCache
+from megasbp.model.host_copies import HostCopy, to_device
 from megasbp.model.paged_cache import PAGE_TOKENS, PagedCache
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import computes_bfloat16
@@ -25,9 +30,29 @@ from megasbp.synthesis.decode_graph import GraphedStep, Graphs, Step, capture_cu
 from megasbp.synthesis.exchange import Completion, FinishReason, Request
 from megasbp.synthesis.shared_prompts import SharedPrompts
 
-FREE, PREFILLING, WAITING, DECODING = range(4)
+# An ending slot is not fed any more: its last token is drawn, and has yet to be looked at.
+FREE, PREFILLING, WAITING, DECODING, ENDING = range(5)
 # Numbers of a slot that a decode step is fed.
 _FED = 6
+# In place of a token: the one that the step before drew.
+_AS_DRAWN = -1
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A decode step that the device works on.
+
+    Attributes:
+        drawn: its tokens, [slots].
+        rows: slots that it was fed.
+        uses: of these, how often they had been given away.
+        places: of their tokens in the documents.
+    """
+
+    drawn: HostCopy
+    rows: np.ndarray
+    uses: np.ndarray
+    places: np.ndarray
 
 
 class Engine:
@@ -50,6 +75,8 @@ class Engine:
         share_prompts: with pages, equal prompts in a row are read once (`Request.same_prompt`); no bit of a
             document changes.
         cuda_graphs: decode steps as a CUDA graph: "on", "off", or "auto": on a GPU with triton.
+        ahead: launches a step before it looks at what the one before has drawn, so that a GPU need not wait
+            for the host; no bit of a document changes. It has not run on a GPU yet, so it is off.
 
     Raises:
         InputError: the sizes do not agree; the message names the allowed values.
@@ -71,6 +98,7 @@ class Engine:
         cache_tokens: int | None = None,
         share_prompts: bool = True,
         cuda_graphs: Graphs = "auto",
+        ahead: bool = False,
     ) -> None:
         if prefill_slots is None:
             prefill_slots = max(1, min(8, slots // 4))
@@ -113,6 +141,7 @@ class Engine:
         self._step: Step = self._draw
         if uses_graphs(cuda_graphs, self.device, model.compute_dtype):
             self._step = GraphedStep(self._draw, capture_cuda_graph)
+        self._ahead = ahead
         self._reset(maximum_tokens=0)
 
     def generate(
@@ -164,9 +193,12 @@ class Engine:
                 or not self._decoding.any()
             ):
                 self._prefill()
-            if self._decoding.any():
-                yield from self._decode()
-            elif exhausted:
+            decodes = bool(self._decoding.any())
+            if decodes:
+                self._launched.append(self._launch())
+            if len(self._launched) > (self._ahead and decodes):
+                yield from self._look_at(self._launched.popleft())
+            elif exhausted and not decodes:
                 return
 
     def _reset(self, maximum_tokens: int) -> None:
@@ -183,6 +215,9 @@ class Engine:
         self._prefilled = np.zeros(slots, np.int64)
         self._shared = np.zeros(slots, np.int64)  # tokens of the prompt that another slot reads or has read
         self._request = np.zeros(slots, np.int64)
+        self._uses = np.zeros(slots, np.int64)
+        self._launched: deque[_Launched] = deque()
+        self._drawn = torch.zeros(slots, dtype=torch.int64, device=self.device)  # By the newest step.
         # What the next decode step feeds, by `_FED`: the last token of each slot, where it stands, whether it
         # counts, the address of the noise. One array, so that one copy takes it to the device.
         self._fed = np.zeros((slots, _FED), np.int64)
@@ -266,13 +301,9 @@ class Engine:
             positions[lane] += start
             valid[lane, : len(part)] = True
             self._prefilled[slot] += len(part)
-        self.model.decode(
-            self._tensor(tokens),
-            self._tensor(positions),
-            self._cache,
-            self._tensor(lanes),
-            self._tensor(valid),
-        )
+        given = (to_device(array, self.device, wait=False) for array in (tokens, positions, lanes, valid))
+        fed_tokens, fed_positions, fed_lanes, fed_valid = given
+        self.model.decode(fed_tokens, fed_positions, self._cache, fed_lanes, fed_valid)
         unfinished = []
         for slot in group:
             if self._prefilled[slot] == len(self._prompts[slot]) - 1:
@@ -283,49 +314,54 @@ class Engine:
                 unfinished.append(slot)
         self._waiting.extendleft(reversed(unfinished))
 
-    def _decode(self) -> Iterator[tuple[int, Completion]]:
-        """Feeds every decoding slot its last token and draws the next; yields what finished."""
+    def _launch(self) -> _Launched:
+        """Feeds every decoding slot its last token; the device draws the next ones."""
         active = self._decoding
         fed = self._fed.copy()
         # Where nothing is decoded the position may lie behind the last page.
         fed[:, 1] *= active
         fed[:, 2] = active
-        drawn = self._step(self._tensor(fed)).cpu().numpy()
+        self._drawn = self._step(to_device(fed, self.device, wait=False), self._drawn)
         rows = np.flatnonzero(active)
-        self._generated[rows, self._length[rows]] = drawn[rows]
+        launched = _Launched(HostCopy(self._drawn), rows, self._uses[rows], self._length[rows])
         self._length[rows] += 1
         self._position[rows] += 1
         self._address[rows, 2] += 1
-        self._token[rows] = drawn[rows]
+        self._token[rows] = _AS_DRAWN
+        self._state[rows[self._length[rows] == self._limit[rows]]] = ENDING
+        return launched
+
+    def _look_at(self, launched: _Launched) -> Iterator[tuple[int, Completion]]:
+        """Takes what a step has drawn; yields what finished."""
+        current = launched.uses == self._uses[launched.rows]  # The others had ended before.
+        rows, places = launched.rows[current], launched.places[current]
+        drawn = launched.drawn.wait()[rows]
+        self._generated[rows, places] = drawn
         stopped = drawn == self._stop_token
-        for slot in np.flatnonzero(active & (stopped | (self._length == self._limit))).tolist():
+        for which in np.flatnonzero(stopped | (places + 1 == self._limit[rows])).tolist():
+            slot = int(rows[which])
             self._state[slot] = FREE
+            self._uses[slot] += 1
             if self._pages is not None:
                 self._pages.release(slot)
-            kept = self._length[slot] - stopped[slot]
-            reason: FinishReason = "eos" if stopped[slot] else "length"
+            kept = places[which] + 1 - stopped[which]
+            reason: FinishReason = "eos" if stopped[which] else "length"
             tokens, shared = self._generated[slot, :kept].copy(), int(self._shared[slot])
             yield int(self._request[slot]), Completion(tokens, reason, shared)
 
-    def _draw(self, fed: torch.Tensor) -> torch.Tensor:
+    def _draw(self, fed: torch.Tensor, drawn_before: torch.Tensor) -> torch.Tensor:
         """The next token of every slot, int64 [slots]; what is not active means nothing.
 
         Args:
-            fed: int64 [slots, 6]: token, position, 1 where the slot is active, and the noise's address.
+            fed: int64 [slots, 6]: token or `_AS_DRAWN`, position, 1 where the slot is active, and the noise's
+                address.
+            drawn_before: int64 [slots], by the last step.
         """
-        tokens, positions, active, address = (
-            fed[:, :1],
-            fed[:, 1:2],
-            fed[:, 2:3] != 0,
-            fed[:, 3:].contiguous(),
-        )
-        hidden = self.model.decode(tokens, positions, self._cache, self._all_slots, active)
+        tokens, positions, active, address = fed.tensor_split((1, 2, 3), dim=1)
+        tokens = torch.where(tokens == _AS_DRAWN, drawn_before[:, None], tokens)
+        hidden = self.model.decode(tokens, positions, self._cache, self._all_slots, active != 0)
         logits = self.model.logits(hidden)[:, 0]
-        return sample(logits, self.temperature, self.top_p, self.key, address)
-
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        # A copy: numpy's state changes while the device may still be reading.
-        return torch.tensor(array, device=self.device)
+        return sample(logits, self.temperature, self.top_p, self.key, address.contiguous())
 
 
 def _nearest_divisor(number: int, value: int) -> int:

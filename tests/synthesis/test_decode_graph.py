@@ -85,9 +85,10 @@ def test_pages_and_shared_prompts_reach_a_captured_step():
 @pytest.mark.usefixtures("in_pytorch")
 @pytest.mark.parametrize("column", [0, 1, 2, 3, 5])
 def test_a_tensor_that_is_in_no_static_buffer_is_caught(column):
-    def careless(engine, fed):
+    def careless(engine, fed, drawn_before):
         own = torch.tensor(engine._fed[:, column])
-        return engine._draw(torch.cat((fed[:, :column], own[:, None], fed[:, column + 1 :]), 1))
+        fed = torch.cat((fed[:, :column], own[:, None], fed[:, column + 1 :]), 1)
+        return engine._draw(fed, drawn_before)
 
     engine, _ = graphed_engine(tiny_model(), careless)
     with pytest.raises(ValueError, match="in no static buffer"):
