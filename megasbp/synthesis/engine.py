@@ -25,8 +25,8 @@ from megasbp.model.cache import Cache, KeyValueCache
 from megasbp.model.host_copies import HostCopy, to_device
 from megasbp.model.paged_cache import PAGE_TOKENS, PagedCache
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.runtime import computes_bfloat16
 from megasbp.synthesis.decode_graph import GraphedStep, Graphs, Step, capture_cuda_graph, uses_graphs
+from megasbp.synthesis.engine_sizes import require_sizes
 from megasbp.synthesis.exchange import Completion, FinishReason, Request
 from megasbp.synthesis.shared_prompts import SharedPrompts
 
@@ -102,27 +102,17 @@ class Engine:
     ) -> None:
         if prefill_slots is None:
             prefill_slots = max(1, min(8, slots // 4))
-        if not 1 <= prefill_slots <= slots:
-            raise InputError(f"prefill_slots is {prefill_slots}; allowed: 1 to slots ({slots})")
-        if prefill_chunk < 1 or capacity % prefill_chunk:
-            raise InputError(
-                f"prefill_chunk is {prefill_chunk}; allowed: divisors of the context {capacity}, "
-                f"such as {_nearest_divisor(capacity, prefill_chunk)}"
-            )
-        if capacity > model.config.maximum_positions:
-            raise InputError(
-                f"context is {capacity}; "
-                f"allowed: up to model.maximum_positions ({model.config.maximum_positions})"
-            )
-        self.device = next(model.parameters()).device
-        if model.compute_dtype == torch.bfloat16 and not computes_bfloat16(self.device):
-            raise InputError(
-                f"{self.device} emulates bfloat16, so a document's bytes would depend on its neighbours; "
-                "synthesise in float32, or on a device that multiplies bfloat16"
-            )
-        self.model = model
         self.slots, self.capacity = slots, capacity
         self.prefill_slots, self.prefill_chunk = prefill_slots, prefill_chunk
+        require_sizes(
+            model,
+            slots=slots,
+            capacity=capacity,
+            prefill_slots=prefill_slots,
+            prefill_chunk=prefill_chunk,
+        )
+        self.device = next(model.parameters()).device
+        self.model = model
         self.temperature, self.top_p, self.key = temperature, top_p, key
         self._stop_token = stop_token
         self._all_slots = torch.arange(slots, device=self.device)
@@ -134,9 +124,9 @@ class Engine:
                 f"context is {capacity}; allowed on a GPU with synthesis.batch_invariant: multiples of "
                 f"{PAGE_TOKENS}, the tokens of a page"
             )
-        sizes = (model.config, slots, capacity, model.compute_dtype, self.device)
-        self._pages = PagedCache(*sizes, cache_tokens, invariant) if paged else None
-        self._cache: Cache = self._pages or KeyValueCache(*sizes)
+        of_cache = (model.config, slots, capacity, model.compute_dtype, self.device)
+        self._pages = PagedCache(*of_cache, cache_tokens, invariant) if paged else None
+        self._cache: Cache = self._pages or KeyValueCache(*of_cache)
         self._prompts_read = SharedPrompts(self._pages) if self._pages and share_prompts else None
         self._step: Step = self._draw
         if uses_graphs(cuda_graphs, self.device, model.compute_dtype):
@@ -362,7 +352,3 @@ class Engine:
         hidden = self.model.decode(tokens, positions, self._cache, self._all_slots, active != 0)
         logits = self.model.logits(hidden)[:, 0]
         return sample(logits, self.temperature, self.top_p, self.key, address.contiguous())
-
-
-def _nearest_divisor(number: int, value: int) -> int:
-    return min((d for d in range(1, number + 1) if number % d == 0), key=lambda d: (abs(d - value), d))

@@ -10,6 +10,7 @@ from megasbp.errors import InputError
 from megasbp.kernels.sample import sample
 from megasbp.parallel.runtime import computes_bfloat16
 from megasbp.synthesis import engine as engine_module
+from megasbp.synthesis import engine_sizes
 from megasbp.synthesis.exchange import Request
 
 MAXIMUM = 24
@@ -69,7 +70,7 @@ def test_a_document_does_not_depend_on_its_slot(model, expected):
 def test_bfloat16_is_refused_where_it_is_emulated(monkeypatch):
     model = tiny_model()
     model.compute_dtype = torch.bfloat16
-    monkeypatch.setattr(engine_module, "computes_bfloat16", lambda device: False)
+    monkeypatch.setattr(engine_sizes, "computes_bfloat16", lambda device: False)
     with pytest.raises(InputError, match="cpu emulates bfloat16, .*; synthesise in float32"):
         make_engine(model)
 
