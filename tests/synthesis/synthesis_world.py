@@ -1,6 +1,8 @@
 """A synthesizer small enough to run hundreds of times: two random layers, 12 tokens, short documents."""
 
 import hashlib
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.synthesis import engine
 from megasbp.synthesis.config import SynthesisConfig
 from megasbp.synthesis.engine import Engine
-from megasbp.synthesis.exchange import Request
+from megasbp.synthesis.exchange import Completion, Request
 from megasbp.synthesis.streaming import StreamingWriter
 from megasbp.synthesis.synthesize import SynthesisResult, synthesize
 
@@ -86,6 +88,19 @@ def make_engine(model: Transformer, **changed: object) -> Engine:
         "key": 2**64 - 5,
     }
     return Engine(model, **(settings | changed))
+
+
+def same(completions: Sequence[Completion], others: Sequence[Completion]) -> bool:
+    """Whether two lists hold the same documents, ended for the same reason."""
+    return all(
+        np.array_equal(one.tokens, other.tokens) and one.finish_reason == other.finish_reason
+        for one, other in zip(completions, others, strict=True)
+    )
+
+
+def token_of_bits(logits: torch.Tensor, *rest: object) -> torch.Tensor:
+    """In place of `sample`: any differing bit of the logits sends a document another way."""
+    return torch.tensor([zlib.crc32(row.numpy().tobytes()) % VOCABULARY for row in logits])
 
 
 def make_pages_small(monkeypatch) -> None:

@@ -1,7 +1,5 @@
 """A host that is a step ahead of the device: the same documents, and each step is launched before a look."""
 
-import zlib
-
 import numpy as np
 import pytest
 import torch
@@ -9,11 +7,12 @@ from recorded_graph import record
 from routes import send_all
 from synthesis_world import (
     CONTEXT,
-    VOCABULARY,
     make_engine,
     make_pages_small,
     make_requests,
+    same,
     tiny_model,
+    token_of_bits,
 )
 
 from megasbp.kernels import paged_attention
@@ -36,13 +35,6 @@ def model():
     return tiny_model()
 
 
-def same(completions, others) -> bool:
-    return all(
-        np.array_equal(one.tokens, other.tokens) and one.finish_reason == other.finish_reason
-        for one, other in zip(completions, others, strict=True)
-    )
-
-
 @pytest.mark.parametrize("paged", [False, True])
 @pytest.mark.parametrize("maximum", [1, 2, MAXIMUM])
 def test_documents_are_those_of_a_host_that_waits(model, paged, maximum):
@@ -56,11 +48,7 @@ def test_documents_are_those_of_a_host_that_waits(model, paged, maximum):
 
 
 def test_not_one_bit_depends_on_it(model, monkeypatch):
-    def bits_as_token(logits, *rest):
-        # Any differing bit sends a document another way.
-        return torch.tensor([zlib.crc32(row.numpy().tobytes()) % VOCABULARY for row in logits])
-
-    monkeypatch.setattr(engine_module, "sample", bits_as_token)
+    monkeypatch.setattr(engine_module, "sample", token_of_bits)
     requests = make_requests(24)
     expected = make_engine(model, paged=True, ahead=False).generate(requests, MAXIMUM)
     # Pages for two documents at a time, or a little more: given away as soon as an end is seen.

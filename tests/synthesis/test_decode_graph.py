@@ -2,12 +2,11 @@
 
 import functools
 
-import numpy as np
 import pytest
 import torch
 from recorded_graph import record
 from routes import send_all
-from synthesis_world import make_engine, make_requests, tiny_model
+from synthesis_world import make_engine, make_requests, same, tiny_model
 
 from megasbp.errors import InputError
 from megasbp.kernels import paged_attention
@@ -19,13 +18,6 @@ from megasbp.synthesis.engine import Engine
 from megasbp.synthesis.exchange import Request
 
 MAXIMUM = 24
-
-
-def same(completions, others) -> bool:
-    return all(
-        np.array_equal(one.tokens, other.tokens) and one.finish_reason == other.finish_reason
-        for one, other in zip(completions, others, strict=True)
-    )
 
 
 @pytest.fixture(autouse=True)

@@ -1,10 +1,17 @@
 import itertools
-import zlib
 
 import numpy as np
 import pytest
 import torch
-from synthesis_world import CONTEXT, EOS, VOCABULARY, make_engine, make_requests, tiny_model
+from synthesis_world import (
+    CONTEXT,
+    EOS,
+    make_engine,
+    make_requests,
+    same,
+    tiny_model,
+    token_of_bits,
+)
 
 from megasbp.errors import InputError
 from megasbp.kernels.sample import sample
@@ -25,13 +32,6 @@ def model():
 def expected(model):
     """Forty documents, written together."""
     return make_engine(model).generate(make_requests(40), MAXIMUM)
-
-
-def same(completions, others) -> bool:
-    return all(
-        np.array_equal(one.tokens, other.tokens) and one.finish_reason == other.finish_reason
-        for one, other in zip(completions, others, strict=True)
-    )
 
 
 def full_forward_logits(model, tokens: np.ndarray) -> torch.Tensor:
@@ -82,11 +82,7 @@ needs_bfloat16 = pytest.mark.skipif(
 
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)])
 def test_not_one_bit_of_the_logits_depends_on_order_slot_and_neighbours(dtype, monkeypatch):
-    def bits_as_token(logits, *rest):
-        # Any differing bit sends a document another way.
-        return torch.tensor([zlib.crc32(row.numpy().tobytes()) % VOCABULARY for row in logits])
-
-    monkeypatch.setattr(engine_module, "sample", bits_as_token)
+    monkeypatch.setattr(engine_module, "sample", token_of_bits)
     model = tiny_model()
     model.compute_dtype = dtype
     engine = make_engine(model)

@@ -2,13 +2,20 @@
 
 import copy
 import importlib.util
-import zlib
 
 import numpy as np
 import pytest
 import torch
 from routes import send_all
-from synthesis_world import CONTEXT, VOCABULARY, make_engine, make_pages_small, make_requests, tiny_model
+from synthesis_world import (
+    CONTEXT,
+    make_engine,
+    make_pages_small,
+    make_requests,
+    same,
+    tiny_model,
+    token_of_bits,
+)
 
 from megasbp.errors import InputError
 from megasbp.model.paged_cache import PagedCache
@@ -28,13 +35,6 @@ def model():
     return tiny_model()
 
 
-def same(completions, others) -> bool:
-    return all(
-        np.array_equal(one.tokens, other.tokens) and one.finish_reason == other.finish_reason
-        for one, other in zip(completions, others, strict=True)
-    )
-
-
 def test_documents_are_those_of_whole_slots(model):
     requests = make_requests(40)
     expected = make_engine(model, paged=False).generate(requests, MAXIMUM)
@@ -42,11 +42,7 @@ def test_documents_are_those_of_whole_slots(model):
 
 
 def test_not_one_bit_depends_on_order_neighbours_and_pages(model, monkeypatch):
-    def bits_as_token(logits, *rest):
-        # Any differing bit sends a document another way.
-        return torch.tensor([zlib.crc32(row.numpy().tobytes()) % VOCABULARY for row in logits])
-
-    monkeypatch.setattr(engine_module, "sample", bits_as_token)
+    monkeypatch.setattr(engine_module, "sample", token_of_bits)
     requests = make_requests(24)
     engine = make_engine(model, paged=True)
     together = engine.generate(requests, MAXIMUM)

@@ -3,7 +3,6 @@
 import copy
 import functools
 import importlib.util
-import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +18,9 @@ from synthesis_world import (
     make_pages_small,
     open_seeds,
     run,
+    same,
     tiny_model,
+    token_of_bits,
 )
 
 from megasbp.model.page_pool import PagePool
@@ -56,21 +57,11 @@ def draws(lengths=LENGTHS, each=5) -> list[Request]:
     ]
 
 
-def same(completions, others) -> bool:
-    return all(
-        np.array_equal(one.tokens, other.tokens) and one.finish_reason == other.finish_reason
-        for one, other in zip(completions, others, strict=True)
-    )
-
-
 @pytest.fixture
 def bits_as_tokens(monkeypatch):
     """Any differing bit of the logits sends a document another way."""
 
-    def drawn(logits, *rest):
-        return torch.tensor([zlib.crc32(row.numpy().tobytes()) % VOCABULARY for row in logits])
-
-    monkeypatch.setattr(engine_module, "sample", drawn)
+    monkeypatch.setattr(engine_module, "sample", token_of_bits)
 
 
 def alone(model, requests) -> list:
