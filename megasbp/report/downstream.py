@@ -1,8 +1,10 @@
 """The report's table of downstream tasks."""
 
+from collections.abc import Mapping
+
 from megasbp.report.formats import NOTHING, arm_name, arms_in_order, interval, number, share, signed
 from megasbp.report.schema import Results
-from megasbp.report.schema_tasks import Score, Task
+from megasbp.report.schema_tasks import Measured, Score, Task
 from megasbp.report.tables import Table
 
 TASK_NAMES = {
@@ -34,17 +36,9 @@ def downstream_table(results: Results) -> Table:
     rows = []
     for name, task in found.tasks.items() if found else ():
         for measure, arms in task.measures.items():
-            for position, arm in enumerate(arms_in_order(arms)):
-                one = arms[arm]
-                rows.append(
-                    [
-                        _title(name, measure, task) if position == 0 else "",
-                        arm_name(arm),
-                        _value(one.value, measure),
-                        _gain(one.gain, measure),
-                        _bounds(one.gain, measure),
-                    ]
-                )
+            rows += _rows(_title(name, measure, task), arms, measure)
+    if found and found.average:
+        rows += _rows(f"Mean accuracy of {len(found.average.of)} tasks", found.average.arms, "acc")
     header = ["Task", "Arm", "Value \N{PLUS-MINUS SIGN} error", "Gain", "Interval of gain"]
     note = (
         f"By {found.harness if found else 'lm-eval'}. The gain is over the baseline, positive where the arm "
@@ -53,6 +47,15 @@ def downstream_table(results: Results) -> Table:
         "models whose accuracy is that of guessing. No gain here is a declared hypothesis, and they are many."
     )
     return Table("Downstream tasks", header, rows, note, text_columns=2)
+
+
+def _rows(title: str, arms: Mapping[str, Measured], measure: str) -> list[list[str]]:
+    rows = []
+    for position, arm in enumerate(arms_in_order(arms)):
+        one = arms[arm]
+        gain = (_gain(one.gain, measure), _bounds(one.gain, measure))
+        rows.append([title if position == 0 else "", arm_name(arm), _value(one.value, measure), *gain])
+    return rows
 
 
 def _title(name: str, measure: str, task: Task) -> str:

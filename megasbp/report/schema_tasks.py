@@ -38,9 +38,21 @@ class Task(Part):
     measures: dict[str, dict[str, Measured]]
 
 
+class Average(Part):
+    """The mean accuracy of several tasks, each as heavy as another; `of`: of each the measure that it is."""
+
+    of: dict[str, str]
+    arms: dict[str, Measured]
+
+
 class Downstream(Part):
-    """Every arm on downstream tasks; `limit`: the most documents of a task, null for all."""
+    """Every arm on downstream tasks.
+
+    `limit`: the most documents of a task, null for all. `average`: null where fewer than two tasks have an
+    accuracy, and in results of older versions.
+    """
 
     harness: str
     limit: Count | None = None
     tasks: dict[str, Task]
+    average: Average | None = None

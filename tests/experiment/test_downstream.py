@@ -16,7 +16,7 @@ from megasbp.evaluation.downstream import harness
 from megasbp.evaluation.downstream.scores import TaskScores
 from megasbp.experiment import downstream_stages
 from megasbp.experiment.downstream_cost import downstream_cost
-from megasbp.experiment.downstream_results import ANSWER, measures
+from megasbp.experiment.downstream_results import ANSWER, average, measures
 from megasbp.experiment.parts import parts
 from megasbp.experiment.plan import plan
 from megasbp.experiment.recipe import Recipe, load_recipe
@@ -297,3 +297,38 @@ def test_seeds_are_averaged_and_widen_the_interval() -> None:
         "gain"
     ]
     assert gain["high"] - gain["low"] > one["high"] - one["low"]
+
+
+def test_the_average_is_that_of_the_tasks_with_their_errors() -> None:
+    rng = np.random.default_rng(0)
+
+    def task(size: int, share: float) -> TaskScores:
+        return scores((rng.random(size) < share).astype(float).tolist(), [1.0] * size)
+
+    by_task = {
+        "small": {arm: {0: task(200, share)} for arm, share in (("baseline", 0.9), ("sbp", 0.9))},
+        "large": {arm: {0: task(2000, share)} for arm, share in (("baseline", 0.2), ("sbp", 0.5))},
+    }
+    found = average(by_task, resamples=4000)
+    assert found is not None
+    assert found["of"] == {"small": "acc", "large": "acc"}
+    right = {
+        name: {arm: one[0].metrics["acc"] for arm, one in arms.items()} for name, arms in by_task.items()
+    }
+    for arm in ("baseline", "sbp"):
+        value = found["arms"][arm]["value"]
+        assert value["estimate"] == pytest.approx(np.mean([right[name][arm].mean() for name in right]))
+        # Of independent tasks, each with its own error; the tasks' distance from each other is none.
+        errors = [right[name][arm].std() / len(right[name][arm]) ** 0.5 for name in right]
+        assert value["standard_error"] == pytest.approx(np.hypot(*errors) / 2, rel=0.05)
+    gain = found["arms"]["sbp"]["gain"]
+    gains = [right[name]["sbp"] - right[name]["baseline"] for name in right]
+    assert gain["estimate"] == pytest.approx(np.mean([one.mean() for one in gains]))
+    errors = [one.std() / len(one) ** 0.5 for one in gains]
+    assert gain["standard_error"] == pytest.approx(np.hypot(*errors) / 2, rel=0.05)
+    assert found["arms"]["baseline"]["gain"] is None
+
+
+def test_one_task_has_no_average() -> None:
+    one = {"baseline": {0: scores([1.0, 0.0], [1.0, 2.0])}}
+    assert average({"only": one}, resamples=100) is None

@@ -60,6 +60,10 @@ def fake_downstream() -> dict[str, Any]:
                 "measures": {"exact_match": measured({"baseline": 0.0, "sbp": 0.0}, 0.0, 1)},
             },
         },
+        "average": {
+            "of": {"megasbp_arc_easy": "acc", "megasbp_lambada": "acc", "gsm8k": "exact_match"},
+            "arms": measured({"baseline": 0.1207, "sbp": 0.1193}, 0.0076, 1),
+        },
     }
 
 

@@ -27,6 +27,12 @@ def test_a_task_of_another_collection_keeps_its_name_and_says_its_shots() -> Non
     assert "gsm8k, exact match, 5 shots" in {row[0] for row in rows()}
 
 
+def test_the_mean_of_the_tasks_comes_last() -> None:
+    *_, baseline, sbp = rows()
+    assert baseline[:3] == ["Mean accuracy of 3 tasks", "Baseline", "12.1% ± 0.8"]
+    assert sbp == ["", "SBP", "11.9% ± 0.8", "−0.1", "−0.5 to +0.2"]
+
+
 def test_it_stands_in_the_terminal_and_on_the_page() -> None:
     assert "ARC-Easy, answer, nats per byte" in terminal_table(fake_results())
     drawn = page(fake_results())
