@@ -86,15 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="STAGE",
         help="make this stage and what it needs, no more; may be given several times: --until datasets",
     )
-    run.add_argument(
-        "--jobs",
-        type=int,
-        default=1,
-        metavar="N",
-        help="make up to N independent parts side by side on this machine: arms, trials, learning rates, "
-        "seeds. Models that do not fill a GPU share it: raise N while nvidia-smi shows idle time and memory. "
-        "On a CPU keep N x the recipe's threads within the cores (default: 1)",
-    )
+    _add_jobs(run)
     run.add_argument(
         "--launcher",
         choices=("torchrun", "slurm"),
@@ -123,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         "give a list of lists.",
     )
     _add_recipe(sweep)
+    _add_jobs(sweep)
     sweep.add_argument("--dry-run", action="store_true", help="list the combinations, and run nothing")
     sweep.set_defaults(verb=_sweep)
 
@@ -199,6 +192,24 @@ def _add_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_jobs(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="make up to N independent parts side by side on this machine: arms, trials, learning rates, "
+        "seeds. Models that do not fill a GPU share it: raise N while nvidia-smi shows idle time and memory. "
+        "On a CPU keep N x the recipe's threads within the cores (default: 1)",
+    )
+
+
+def _jobs(options: argparse.Namespace) -> int:
+    if options.jobs < 1:
+        raise InputError(f"--jobs {options.jobs}: is the number of workers, at least 1")
+    return options.jobs
+
+
 def _run(options: argparse.Namespace) -> int:
     from megasbp.experiment.recipe import load_recipe
     from megasbp.experiment.run import run_experiment
@@ -209,22 +220,21 @@ def _run(options: argparse.Namespace) -> int:
             "`megasbp run` is one process; under torchrun use `megasbp stage RECIPE STAGE`, or let "
             "`megasbp run RECIPE --launcher torchrun` start the ranks"
         )
-    if options.jobs < 1:
-        raise InputError(f"--jobs {options.jobs}: is the number of workers, at least 1")
+    jobs = _jobs(options)
     recipe = load_recipe(options.recipe, options.overrides)
     if options.launcher is not None:
-        if options.jobs > 1:
+        if jobs > 1:
             raise InputError(
-                f"--jobs {options.jobs}: is for one machine; leave it out with --launcher, which starts each "
+                f"--jobs {jobs}: is for one machine; leave it out with --launcher, which starts each "
                 "part on what [cluster] gives it"
             )
         return _launch(options, recipe)
-    if options.jobs == 1:
+    if jobs == 1:
         run_experiment(recipe, _announce, print_plan, options.until)
     else:
         from megasbp.experiment.side_by_side import run_side_by_side
 
-        given = (options.recipe, options.overrides, options.jobs)
+        given = (options.recipe, options.overrides, jobs)
         run_side_by_side(recipe, *given, _announce, print_plan, options.until)
     if options.until is None:
         _draw(recipe.folder)
@@ -242,7 +252,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from megasbp.report.write import write_report
     from megasbp.storage import publish_bytes
 
-    variants = read_sweep(options.recipe, options.overrides)
+    jobs, variants = _jobs(options), read_sweep(options.recipe, options.overrides)
     if options.dry_run:
         for variant in variants:
             print(f"{variant.folder}  {describe(variant.settings)}")
@@ -251,7 +261,7 @@ def _sweep(options: argparse.Namespace) -> int:
     def finished(variant: "Variant") -> None:
         write_report(variant.folder / "results.json")
 
-    path = run_sweep(variants, _announce, print_plan, finished)
+    path = run_sweep(options.recipe, variants, jobs, _announce, print_plan, finished)
     text = text_of(sweep_table(path), width=180)
     publish_bytes(path.with_name("table.txt"), text.encode())
     publish_bytes(path.with_name("report.html"), sweep_page(path).encode())

@@ -54,11 +54,12 @@ def raisable(failure: dict[str, Any]) -> Exception:
 class _Maker:
     """The recipe as this process has read it, and where it computes."""
 
-    def __init__(self, recipe: str, overrides: Sequence[str], hash: str) -> None:
+    def __init__(self, recipe: str, overrides: Sequence[str], hash: str, variant: str | None) -> None:
         self._recipe = load_recipe(Path(recipe), overrides)
         if self._recipe.hash != hash:
             raise InputError(f"{recipe}: was changed while it was run; run the same command again")
         self._runtime = start_runtime(self._recipe)
+        self._variant = None if variant is None else Path(variant)
 
     def make(self, part: str, piece: int | None) -> None:
         task = Task(find_part(self._recipe, part), piece)

@@ -58,11 +58,13 @@ def make_part(
     runtime: Runtime,
     announce: Callable[[str], None],
     piece: int | None = None,
+    variant: Path | None = None,
 ) -> None:
     """Makes one part, whose needs are finished; under torchrun all ranks call it.
 
     Args:
         piece: makes this one of its pieces alone.
+        variant: see `Method`.
 
     Raises:
         InputError: another part must be made first, or it is made by one process and these are several.
@@ -75,7 +77,7 @@ def make_part(
     workspace = Workspace(recipe.folder, announce, makes=part.stages, runtime=runtime)
     make = part.make if piece is None else part.pieces[piece]
     try:
-        make(Method(recipe, workspace, runtime))
+        make(Method(recipe, workspace, runtime, variant))
     except MissingStage as missing:
         first = find_part(recipe, missing.stage).name
         raise InputError(

@@ -26,6 +26,7 @@ def run_side_by_side(
     announce: Callable[[str], None],
     announce_plan: Callable[[dict[str, Any]], None],
     until: Sequence[str] | None = None,
+    variant: Path | None = None,
 ) -> None:
     """As `run_experiment`, by several workers. This process computes nothing, and uses no GPU.
 
@@ -33,6 +34,7 @@ def run_side_by_side(
         path, overrides: what the recipe was read from; every worker reads it for itself.
         jobs: how many workers.
         announce: receives one line per part that was finished before; the workers print their own.
+        variant: see `Method`.
 
     Raises:
         InputError, ShardError, OSError: as `run_experiment`; of the last, where there is no room on the disk.
@@ -40,7 +42,12 @@ def run_side_by_side(
     """
     require_inputs(recipe)
     wanted = parts_until(recipe, until)
-    opening = {"recipe": str(path), "overrides": list(overrides), "hash": recipe.hash}
+    opening = {
+        "recipe": str(path),
+        "overrides": list(overrides),
+        "hash": recipe.hash,
+        "variant": None if variant is None else str(variant),
+    }
 
     with folder_lock(recipe.folder), _stoppable(), PartPool(jobs, opening) as pool:
 

@@ -16,6 +16,7 @@ from megasbp.errors import InputError
 from megasbp.experiment.clean import SWEEP
 from megasbp.experiment.recipe import Recipe, load_recipe
 from megasbp.experiment.run import run_experiment
+from megasbp.experiment.side_by_side import run_side_by_side
 from megasbp.storage import publish_json
 
 _MOST = 1000
@@ -28,10 +29,12 @@ class Variant:
     Attributes:
         settings: key -> the value tried.
         recipe: with them, and with what is the same for all.
+        overrides: both, as `load_recipe` takes them.
     """
 
     settings: Mapping[str, Any]
     recipe: Recipe
+    overrides: tuple[str, ...]
 
     @property
     def folder(self) -> Path:
@@ -73,15 +76,18 @@ def read_sweep(path: Path, overrides: Sequence[str]) -> list[Variant]:
     for chosen in itertools.product(*swept.values()):
         settings = dict(zip(swept, chosen, strict=True))
         own = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+        given = (*fixed, *own)
         try:
-            variants.append(Variant(settings, load_recipe(path, [*fixed, *own])))
+            variants.append(Variant(settings, load_recipe(path, given), given))
         except InputError as error:
             raise InputError(f"{' '.join(own)}: {error}") from None
     return variants
 
 
 def run_sweep(
+    path: Path,
     variants: Sequence[Variant],
+    jobs: int,
     announce: Callable[[str], None],
     announce_plan: Callable[[dict[str, Any]], None],
     finished: Callable[[Variant], None],
@@ -89,12 +95,19 @@ def run_sweep(
     """Runs one combination after another, and then writes sweep/sweep.json, whose path it returns.
 
     Args:
+        path: of the recipe.
+        jobs: parts of a combination that are made side by side.
         announce, announce_plan: as of `run_experiment`.
         finished: called when the results of one are there.
     """
     for number, variant in enumerate(variants, 1):
         announce(f"sweep {number} of {len(variants)}: {describe(variant.settings)}")
-        run_experiment(variant.recipe, announce, announce_plan, variant=variant.folder)
+        recipe, folder = variant.recipe, variant.folder
+        if jobs == 1:
+            run_experiment(recipe, announce, announce_plan, variant=folder)
+        else:
+            given = (recipe, path, variant.overrides, jobs)
+            run_side_by_side(*given, announce, announce_plan, variant=folder)
         finished(variant)
     root = variants[0].recipe.folder / SWEEP
     listed = [

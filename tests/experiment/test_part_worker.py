@@ -42,4 +42,4 @@ def test_what_nobody_expected_is_printed_where_it_happened(capsys: pytest.Captur
 
 def test_a_recipe_that_was_changed_under_way_is_refused() -> None:
     with pytest.raises(InputError, match=r"demo\.toml: was changed while it was run"):
-        _Maker(str(DEMO), [], "0" * 64)
+        _Maker(str(DEMO), [], "0" * 64, None)

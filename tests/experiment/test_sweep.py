@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from megasbp.errors import InputError
+from megasbp.experiment import sweep
 from megasbp.experiment.clean import clean
+from megasbp.experiment.recipe import load_recipe
 from megasbp.experiment.sweep import describe, read_sweep
 from megasbp.storage import publish_json
 
@@ -24,6 +26,33 @@ def test_every_combination_is_a_recipe_and_the_last_setting_varies_fastest():
     assert describe(variants[1].settings) == "synthesis.temperature=0.8 seeds=[1, 2]"
     assert len({one.folder for one in variants}) == 4
     assert {one.folder.parent for one in variants} == {variants[0].recipe.folder / "sweep"}
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_each_combination_is_run_with_its_own_recipe_and_folder(jobs, monkeypatch, tmp_path):
+    calls = []
+
+    def alone(recipe, *rest, variant):
+        calls.append((recipe.hash, variant, None, 1))
+
+    def side_by_side(recipe, path, overrides, jobs, *rest, variant):
+        # The workers read it for themselves.
+        calls.append((load_recipe(path, overrides).hash, variant, recipe.hash, jobs))
+
+    monkeypatch.setattr(sweep, "run_experiment", alone)
+    monkeypatch.setattr(sweep, "run_side_by_side", side_by_side)
+    variants = read_sweep(DEMO, ["synthesis.temperature=[0.8, 1.0]", "training.weight_decay=0.3"])
+    written = []
+    monkeypatch.setattr(sweep, "publish_json", lambda path, content: written.append(content))
+    finished = []
+    sweep.run_sweep(DEMO, variants, jobs, print, print, finished.append)
+    hashes = [one.recipe.hash for one in variants]
+    told = [None, None] if jobs == 1 else hashes
+    assert calls == [
+        (one, variant.folder, other, jobs) for one, other, variant in zip(hashes, told, variants, strict=True)
+    ]
+    assert finished == variants
+    assert [one["settings"] for one in written[0]["recipes"]] == [one.settings for one in variants]
 
 
 def test_words_are_tried_too():
