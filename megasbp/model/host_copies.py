@@ -4,14 +4,9 @@ import numpy as np
 import torch
 
 
-def to_device(array: np.ndarray, device: torch.device, *, wait: bool = True) -> torch.Tensor:
-    """A copy on the device.
-
-    Args:
-        wait: until it is there. Else a GPU takes it, behind what it was given before, from memory that stays
-            as it is until then.
-    """
-    if wait or device.type != "cuda":
+def to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """A copy on the device. A GPU takes it behind what it was given before, as the array is now."""
+    if device.type != "cuda":
         return torch.tensor(array, device=device)
     return torch.from_numpy(array).pin_memory().to(device, non_blocking=True)
 

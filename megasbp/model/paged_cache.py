@@ -81,7 +81,7 @@ class PagedCache:
         self._pool.share(shared)
         self._pages[slot] = [*shared, *own]
         numbers = np.asarray(self._pages[slot], np.int32)
-        self._table[slot, :needed] = to_device(numbers, self._table.device, wait=False)
+        self._table[slot, :needed] = to_device(numbers, self._table.device)
         return True
 
     def release(self, slot: int) -> None:

@@ -291,7 +291,7 @@ class Engine:
             positions[lane] += start
             valid[lane, : len(part)] = True
             self._prefilled[slot] += len(part)
-        given = (to_device(array, self.device, wait=False) for array in (tokens, positions, lanes, valid))
+        given = (to_device(array, self.device) for array in (tokens, positions, lanes, valid))
         fed_tokens, fed_positions, fed_lanes, fed_valid = given
         self.model.decode(fed_tokens, fed_positions, self._cache, fed_lanes, fed_valid)
         unfinished = []
@@ -311,7 +311,7 @@ class Engine:
         # Where nothing is decoded the position may lie behind the last page.
         fed[:, 1] *= active
         fed[:, 2] = active
-        self._drawn = self._step(to_device(fed, self.device, wait=False), self._drawn)
+        self._drawn = self._step(to_device(fed, self.device), self._drawn)
         rows = np.flatnonzero(active)
         launched = _Launched(HostCopy(self._drawn), rows, self._uses[rows], self._length[rows])
         self._length[rows] += 1
