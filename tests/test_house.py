@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,12 @@ def test_no_tracked_file_names_a_path_of_one_machine():
         if pattern.search(line)
     ]
     assert offenders == []
+
+
+def test_no_two_modules_of_the_tests_have_one_name():
+    """They are imported by their bare names: pytest refuses the second `test_x.py`, and a helper would be the wrong one."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py")
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_every_package_says_what_it_is():
