@@ -96,7 +96,7 @@ def test_no_tracked_file_names_a_path_of_one_machine():
 
 
 def test_no_two_modules_of_the_tests_have_one_name():
-    """They are imported by their bare names: pytest refuses the second `test_x.py`, and a helper would be the wrong one."""
+    """Imported by bare names: pytest refuses the second `test_x.py`, a helper would be the wrong one."""
     names = Counter(path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py")
     assert [name for name, count in names.items() if count > 1] == []
 
