@@ -20,9 +20,9 @@ from torch.distributed.elastic.multiprocessing import SignalException
 
 from megasbp.errors import InputError, StageError
 from megasbp.launch.agent import run_agent
+from megasbp.launch.failure import LONGEST_PAUSE, heard, tell
 from megasbp.launch.job import Job
 
-_LONGEST_PAUSE = 30.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -53,19 +53,27 @@ def run_jobs(
 
     Raises:
         InputError: several hosts and no endpoint, or one that cannot be used.
-        StageError: a job has failed.
+        StageError: a job has failed, here or on host 0.
     """
-    with _meeting_place(jobs, host) as endpoint, _stoppable():
+    nodes = _most_nodes(jobs)
+    with _meeting_place(jobs, host) as (endpoint, store), _stoppable():
         own = [number for number, job in enumerate(jobs) if host.rank < job.resources.nodes]
         for job in jobs[: own[-1] + 1]:
             if finished(job):
                 announce(f"{job.name}: done before, kept")
             elif host.rank >= job.resources.nodes:
-                _wait_for(job, finished, announce)
-            elif job.resources.ranks == 1:
-                _run_process(job, announce)
+                _wait_for(job, host, endpoint, finished, announce)
             else:
-                run_agent(job, host.rank == 0, endpoint, maximum_restarts, finished, announce)
+                try:
+                    if job.resources.ranks == 1:
+                        _run_process(job, announce)
+                    else:
+                        run_agent(job, store is not None, endpoint, maximum_restarts, finished, announce)
+                except StageError as error:
+                    # The hosts of this job know it from their agents.
+                    if store is not None:
+                        tell(store, range(job.resources.nodes, nodes), str(error))
+                    raise
 
 
 def describe(job: Job) -> str:
@@ -75,10 +83,14 @@ def describe(job: Job) -> str:
     return f"{job.name}: {shape}: python {shlex.join(job.arguments)}"
 
 
+def _most_nodes(jobs: Sequence[Job]) -> int:
+    return max(job.resources.nodes for job in jobs)
+
+
 @contextmanager
-def _meeting_place(jobs: Sequence[Job], host: Host) -> Iterator[str]:
-    """The endpoint. Host 0 keeps its store for the whole run, so that no stage meets the end of another's."""
-    nodes = max(job.resources.nodes for job in jobs)
+def _meeting_place(jobs: Sequence[Job], host: Host) -> Iterator[tuple[str, TCPStore | None]]:
+    """The endpoint, and on host 0 its store, for the whole run: no stage meets the end of another's."""
+    nodes = _most_nodes(jobs)
     if not 0 <= host.rank < nodes:
         raise InputError(f"--node-rank {host.rank}: the recipe's stages use {nodes} hosts, 0 to {nodes - 1}")
     if host.endpoint is None and nodes > 1:
@@ -90,7 +102,7 @@ def _meeting_place(jobs: Sequence[Job], host: Host) -> Iterator[str]:
     if not colon or not port.isdigit():
         raise InputError(f"--rdzv-endpoint {host.endpoint}: is not HOST:PORT, e.g. node-1:29400")
     if host.rank > 0:
-        yield f"{name}:{port}"
+        yield f"{name}:{port}", None
         return
     try:
         store = TCPStore(name, int(port), is_master=True, multi_tenant=True, wait_for_workers=False)
@@ -99,7 +111,7 @@ def _meeting_place(jobs: Sequence[Job], host: Host) -> Iterator[str]:
             f"--rdzv-endpoint {name}:{port}: host 0 cannot listen there ({str(error).splitlines()[0]}); "
             "name this host and a free port"
         ) from None
-    yield f"{name}:{store.port}"
+    yield f"{name}:{store.port}", store
 
 
 @contextmanager
@@ -123,12 +135,20 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _wait_for(job: Job, finished: Callable[[Job], bool], announce: Callable[[str], None]) -> None:
+def _wait_for(
+    job: Job,
+    host: Host,
+    endpoint: str,
+    finished: Callable[[Job], bool],
+    announce: Callable[[str], None],
+) -> None:
     announce(f"{job.name}: is made on other hosts; waiting")
     pause = 1.0
     while not finished(job):
+        if (failure := heard(endpoint, host.rank)) is not None:
+            raise StageError(f"host 0 has failed, and its lines say why: {failure}")
         time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _run_process(job: Job, announce: Callable[[str], None]) -> None:

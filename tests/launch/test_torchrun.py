@@ -3,15 +3,17 @@
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 
 import pytest
 
 from megasbp.errors import InputError, StageError
-from megasbp.launch import agent
+from megasbp.launch import agent, failure
 from megasbp.launch.config import Resources
 from megasbp.launch.job import Job
-from megasbp.launch.torchrun import Host, run_jobs
+from megasbp.launch.torchrun import Host, _wait_for, run_jobs
 
 ALONE = Host()
 
@@ -64,6 +66,26 @@ def test_another_host_waits_and_ends_with_its_last_job(tmp_path: Path) -> None:
         "a: done before, kept",
         "b: done before, kept",
     ]
+
+
+def test_a_waiting_host_ends_when_host_0_has_failed_and_not_while_it_is_away(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    failing = Job("seed-0/f", Resources(), (), ("-c", "import time; time.sleep(3); raise SystemExit(3)"))
+    jobs = [failing, job("b", tmp_path, nodes=2)]
+    with ThreadPoolExecutor(1) as pool:
+        # It begins to wait before host 0 is there.
+        waiting = pool.submit(_wait_for, failing, Host(1, endpoint), endpoint, lambda job: False, print)
+        with pytest.raises(FutureTimeout):
+            waiting.result(timeout=1)
+        start = time.monotonic()
+        with pytest.raises(StageError, match="seed-0/f: failed with status 3"):
+            run(jobs, Host(0, endpoint))
+        assert time.monotonic() - start < failure.LONGEST_PAUSE, "host 0 went on before it was heard"
+        with pytest.raises(StageError, match="host 0 has failed.*seed-0/f: failed with status 3"):
+            waiting.result(timeout=1)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
