@@ -18,6 +18,8 @@ RUN := $(PYTHON)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 else
 RUN := $(VENV)/bin/python
+# Where it is set, each of the hundreds of processes would compile torch and the others anew, for 15 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 endif
 
 .PHONY: help environment demo lint test peers test-all bench gpu clean
@@ -41,8 +43,8 @@ lint: environment ## formatting, lint, types, order of imports
 	$(RUN) -m mypy
 	$(RUN) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 
-# Tests share the cores, a file a worker; the slow ones run alone, because many of them start ranks or measure times.
-PARALLEL = -n auto --dist loadfile --no-loadscope-reorder
+# Tests share the cores, a file a worker; no test asks for a time that company would spoil.
+PARALLEL = -n auto --dist loadfile --no-loadscope-reorder --durations=25
 test: lint ## lint, and the tests without the slow ones
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" $(PARALLEL)
 
@@ -50,8 +52,7 @@ peers: environment ## add what the slow tests and the benchmarks compare with
 	@$(PYTHON) tools/environment.py --venv "$(VENV)" --torch-index "$(TORCH_INDEX)" --peers
 
 test-all: peers lint ## lint, and every test
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow" $(PARALLEL)
-	$(RUN) -m pytest -m slow
+	OMP_NUM_THREADS=1 $(RUN) -m pytest $(PARALLEL)
 
 bench: peers ## measure beside the tools people use; results in benchmarks/results
 	@$(RUN) tools/fetch_demo_corpus.py corpora/demo
