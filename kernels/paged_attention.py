@@ -134,7 +134,24 @@ def _write_pages(
         pages.flatten(0, 1).index_copy_(0, slots[written], x[written])
 
 
+# A CPU's library chooses by the sizes how it adds up: every product has this many sequences.
+_BLOCK_SEQUENCES = 8
+
+
 def _attend(q: Tensor, key_pages: Tensor, value_pages: Tensor, page_table: Tensor, lengths: Tensor) -> Tensor:
+    blocks = []
+    for start in range(0, len(q), _BLOCK_SEQUENCES):
+        parts = [x[start : start + _BLOCK_SEQUENCES] for x in (q, page_table, lengths)]
+        rows = len(parts[0])
+        # Filled up with empty lanes.
+        block = [torch.cat((x, x.new_zeros(_BLOCK_SEQUENCES - rows, *x.shape[1:]))) for x in parts]
+        blocks.append(_attend_block(block[0], key_pages, value_pages, *block[1:])[:rows])
+    return torch.cat(blocks) if blocks else torch.empty_like(q)
+
+
+def _attend_block(
+    q: Tensor, key_pages: Tensor, value_pages: Tensor, page_table: Tensor, lengths: Tensor
+) -> Tensor:
     (_, page, kv_heads, head_dim), math = key_pages.shape, torch.promote_types(q.dtype, torch.float32)
     token = torch.arange(page_table.shape[1] * page, device=q.device)
     visible = token < lengths[:, None]

@@ -18,7 +18,8 @@ SETTINGS = (
     "corpus.oracle=1500",
     "corpus.validation=100",
     "corpus.test=200",
-    "budget.tokens_per_arm=102_400",
+    "budget.tokens_per_arm=61_440",
+    "evaluation.maximum_value_pairs=50",
     "threads=1",
 )
 

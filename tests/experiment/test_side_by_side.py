@@ -161,9 +161,14 @@ def test_lines_of_workers_come_out_whole(run: Run, capfd: pytest.CaptureFixture[
 def test_a_signal_reaches_the_workers_which_are_waited_for(
     run: Run, number: signal.Signals, raised: type[BaseException]
 ) -> None:
+    # A shell that starts the tests in the background has SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     signal_when(lambda: "begin a" in run.log, number)
-    with pytest.raises(raised) as stopped, _stoppable():
-        run([part("a")], 2, {"a": ["sleeps"]})
+    try:
+        with pytest.raises(raised) as stopped, _stoppable():
+            run([part("a")], 2, {"a": ["sleeps"]})
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert run.log == ["begin a", "stopped cleanly"]
     assert raised is KeyboardInterrupt or stopped.value.code == 143  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""Triton's interpreter, with bfloat16 made right: kernels run on CPU tensors, a program at a time.
+"""Triton's interpreter, with bfloat16 and the rows of products made right: kernels run on CPU tensors.
 
 Import it before anything imports triton. Unmended, the interpreter of triton 3.6 to 3.9 multiplies the raw
 bits of bfloat16 in `tl.dot`, and cuts fp32 to bfloat16 instead of rounding it.
@@ -36,8 +36,13 @@ def _to_fp32(handle: Any) -> Any:
     return interpreter.TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
 
 
-def _dot(self: Any, a: Any, b: Any, *others: Any) -> Any:
-    return _DOT(self, _to_fp32(a), _to_fp32(b), *others)
+def _dot(self: Any, a: Any, b: Any, d: Any, *others: Any) -> Any:
+    if a.dtype.primitive_bitwidth == 8 or b.dtype.primitive_bitwidth == 8:
+        return _DOT(self, a, b, d, *others)
+    # Not numpy's matmul: on some CPUs its BLAS adds up a row in an order that depends on its place.
+    wide_a, wide_b = _to_fp32(a).data, _to_fp32(b).data
+    product = np.einsum("...ij,...jk->...ik", wide_a, wide_b, dtype=d.data.dtype, optimize=False)
+    return interpreter.TensorHandle(product + d.data, d.dtype.scalar)
 
 
 def _cast(self: Any, source: Any, target: Any) -> Any:

@@ -94,7 +94,7 @@ def kill_many_times(folder: Path, kills: int) -> dict[str, int]:
     first = seconds_to_first_shard(folder) if kills else 0.0
     for number in range(kills):
         process = in_child(lambda: synthesize_many_shards(folder))
-        time.sleep(delays.uniform(0.2, 1.15) * first)
+        time.sleep(delays.uniform(0.3, 1.3) * first)
         os.kill(process, signal.SIGKILL)
         assert was_killed(process), f"the run ended after {number} kills; make it longer"
         published = published_shards(folder)
