@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,15 @@ def test_five_kills_change_no_byte_of_the_demo(tmp_path: Path, monkeypatch: pyte
         megasbp_command("run", "configs/demo.toml", f"runs={tmp_path / name}", *SETTINGS)
         for name in ("whole", "killed")
     )
+    start = time.monotonic()
     subprocess.run(whole, check=True, capture_output=True)
+    seconds = time.monotonic() - start
 
-    # The kills come before the end of a run of some minutes.
+    # Together no longer than the whole run took, which a killed one, beginning anew, cannot outrun.
     moments = random.Random(0)
     log = tmp_path / "output.txt"
-    kills = run_and_kill(killed, [moments.uniform(15, 50) for _ in range(KILLS)], os.environ, log)
+    pauses = [moments.uniform(0.05, 0.2) * seconds for _ in range(KILLS)]
+    kills = run_and_kill(killed, pauses, os.environ, log)
     done = subprocess.run(killed, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr[-2000:]

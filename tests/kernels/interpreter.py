@@ -1,7 +1,8 @@
 """Triton's interpreter, with bfloat16 and the rows of products made right: kernels run on CPU tensors.
 
 Import it before anything imports triton. Unmended, the interpreter of triton 3.6 to 3.9 multiplies the raw
-bits of bfloat16 in `tl.dot`, and cuts fp32 to bfloat16 instead of rounding it.
+bits of bfloat16 in `tl.dot`, and cuts fp32 to bfloat16 instead of rounding it. Its products are
+numpy's, whose rows on some CPUs depend on their place, which those of a GPU's tile do not.
 """
 
 import importlib
@@ -38,8 +39,8 @@ def _to_fp32(handle: Any) -> Any:
 
 def _dot(self: Any, a: Any, b: Any, d: Any, *others: Any) -> Any:
     if a.dtype.primitive_bitwidth == 8 or b.dtype.primitive_bitwidth == 8:
-        return _DOT(self, a, b, d, *others)
-    # Not numpy's matmul: on some CPUs its BLAS adds up a row in an order that depends on its place.
+        return _DOT(self, _to_fp32(a), _to_fp32(b), d, *others)
+    # Without BLAS every row is added up alike.
     wide_a, wide_b = _to_fp32(a).data, _to_fp32(b).data
     product = np.einsum("...ij,...jk->...ik", wide_a, wide_b, dtype=d.data.dtype, optimize=False)
     return interpreter.TensorHandle(product + d.data, d.dtype.scalar)
@@ -56,7 +57,7 @@ def _cast(self: Any, source: Any, target: Any) -> Any:
 
 
 def mend() -> None:
-    """Puts both corrections in place."""
+    """Puts the corrections in place."""
     _BUILDER.create_dot, _BUILDER.cast_impl = _dot, _cast
 
 
