@@ -1,4 +1,4 @@
-// Python classes of the indexed dataset.
+// Python classes of the indexed dataset, and maps of other files.
 #include <pybind11/functional.h>
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -8,6 +8,7 @@
 #include "arrays.h"
 #include "indexed_dataset.h"
 #include "indexed_dataset_writer.h"
+#include "mapped_file.h"
 
 namespace py = pybind11;
 
@@ -37,11 +38,19 @@ TokenType token_type(const py::dtype &dtype) {
                               " is not one of uint8, int8, int16, uint16, int32, int64, float32, float64");
 }
 
-// A read-only array over mapped memory; it keeps the dataset, and so the mapping, alive.
+// A read-only array over mapped memory; it keeps the owner, and so the mapping, alive.
 py::array view(const py::object &owner, const py::dtype &dtype, int64_t count, const char *address) {
   py::array array(dtype, {count}, {dtype.itemsize()}, address, owner);
   py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
   return array;
+}
+
+py::array map_file(const std::string &path) {
+  auto file = std::make_unique<MappedFile>(path);
+  const MappedFile &mapped = *file;
+  const py::capsule owner(file.get(), [](void *held) { delete static_cast<MappedFile *>(held); });
+  file.release();
+  return view(owner, py::dtype::of<uint8_t>(), mapped.size(), mapped.data());
 }
 
 // Tokens as integers: where they are stored as such, the file itself, else a checked copy.
@@ -88,6 +97,9 @@ void register_indexed_dataset(py::module_ &module) {
   using megasbp::IndexedDataset;
   using megasbp::IndexedDatasetWriter;
   py::register_local_exception_translator(&megasbp::translate_file_error);
+
+  module.def("map_file", &megasbp::map_file, py::arg("path"),
+             "uint8 [bytes]: a read-only map of a whole file, which keeps no descriptor open.");
 
   py::class_<IndexedDataset, std::shared_ptr<IndexedDataset>>(module, "IndexedDataset")
       .def(py::init<const std::string &, const std::string &, bool>(), py::arg("bin_path"), py::arg("idx_path"),

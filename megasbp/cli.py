@@ -148,7 +148,10 @@ def _parser() -> argparse.ArgumentParser:
         help="train nothing: print each rank's parameters, memory, FLOPs and communication, by arithmetic",
     )
     train.add_argument(
-        "--gpus", type=_counts, default=[8], metavar="N,N", help="of --dry-run: numbers of GPUs (8)"
+        "--gpus",
+        type=_counts,
+        metavar="N,N",
+        help="of --dry-run: numbers of GPUs (those of the recipe's cluster.training)",
     )
     train.add_argument(
         "--memory", type=float, default=80.0, metavar="GIB", help="of --dry-run: memory of a GPU (80)"
@@ -296,7 +299,7 @@ def _launch(options: argparse.Namespace, recipe: "Recipe") -> int:
     host = torchrun.Host(options.node_rank, options.rdzv_endpoint)
     # One such run at a time; the other hosts only do what host 0 does.
     with folder_lock(recipe.folder) if host.rank == 0 else nullcontext():
-        torchrun.run_jobs(jobs, host, recipe.cluster.maximum_restarts, finished, _announce)
+        torchrun.run_jobs(jobs, host, recipe.cluster, finished, _announce)
     return 0
 
 
@@ -330,7 +333,8 @@ def _dry_run(options: argparse.Namespace) -> int:
     from megasbp.experiment.recipe import load_recipe
     from megasbp.report.dry_run_table import print_dry_run
 
-    report = dry_run(load_recipe(options.recipe, options.overrides), options.gpus, options.memory)
+    recipe = load_recipe(options.recipe, options.overrides)
+    report = dry_run(recipe, options.gpus or [recipe.cluster.training.ranks], options.memory)
     if options.json:
         print(json.dumps(report, indent=2))
     else:
@@ -348,8 +352,13 @@ def _stage(options: argparse.Namespace) -> int:
     runtime = start_runtime(recipe, part)
     try:
         make_part(recipe, part, runtime, _announce if runtime.is_main else _ignore)
-    finally:
+    except SystemExit:
+        # Asked to stop, which all ranks agree on.
         runtime.close()
+        raise
+    # A rank that fails leaves without the others, for whom it would wait here while they wait for it: they,
+    # and what it has to say, come to an end with its process.
+    runtime.close()
     if part.name == REPORT:
         _draw(recipe.folder)
     return 0

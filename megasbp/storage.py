@@ -12,9 +12,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from megasbp.errors import InputError
@@ -30,6 +32,19 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(folder: Path) -> str:
+    """Hash of the names and bytes of all files below a folder, hexadecimal. A file is read once a process."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return hash_object(
+        {path.relative_to(folder).as_posix(): _hash_of(path, _identity(path)) for path in files}
+    )
+
+
+@cache
+def _hash_of(path: Path, identity: tuple[int, ...]) -> str:
+    return hash_file(path)
 
 
 def remember_hash(path: Path, digest: str) -> None:
@@ -296,15 +311,28 @@ def _holds(folder: Path, name: str, entry: dict[str, Any], check: str) -> bool:
     return check != "hashes" or hash_file(file) == entry.get("sha256")
 
 
-def require_free_space(folder: Path, needed: int) -> None:
+def bytes_below(folder: Path) -> int:
+    """Bytes of all files below a folder, or of a file; 0 for nothing. Others may remove files meanwhile."""
+    total = 0
+    for path in (folder, *Path(folder).rglob("*")):
+        with suppress(FileNotFoundError):
+            status = os.lstat(path)
+            total += status.st_size if S_ISREG(status.st_mode) else 0
+    return total
+
+
+def require_free_space(folder: Path, needed: int, beside_what_is_there: bool = False) -> None:
     """Refuses to start work that cannot fit.
 
     Args:
         needed: bytes the work is estimated to write.
+        beside_what_is_there: the files below `folder` are of the same work, and count as written.
 
     Raises:
         InputError: the file system that holds `folder` has less than that free.
     """
+    if beside_what_is_there:
+        needed = max(0, needed - bytes_below(folder))
     existing = Path(folder).resolve()
     while not existing.exists():
         existing = existing.parent

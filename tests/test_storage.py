@@ -3,13 +3,16 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from megasbp import storage
 from megasbp.errors import InputError
 from megasbp.storage import (
+    bytes_below,
     hash_file,
+    hash_folder,
     hash_object,
     publish_bytes,
     publish_json,
@@ -134,6 +137,19 @@ def test_a_manifest_of_a_folder_that_does_not_last_notes_sizes_and_hashes_nothin
     assert read_manifest(tmp_path) is None
 
 
+def test_a_folders_hash_is_that_of_its_names_and_bytes(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        (folder / "inside").mkdir(parents=True)
+        (folder / "inside" / "weights").write_bytes(b"abc")
+    assert hash_folder(one) == hash_folder(other)
+    (other / "inside" / "weights").write_bytes(b"abcd")
+    changed = hash_folder(other)
+    assert changed != hash_folder(one)
+    (other / "inside" / "weights").rename(other / "weights")
+    assert hash_folder(other) != changed
+
+
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     (tmp_path / "file.partial-123").write_text("half")
     (tmp_path / "folder.partial-123").mkdir()
@@ -146,6 +162,21 @@ def test_work_that_cannot_fit_is_refused(tmp_path: Path) -> None:
     require_free_space(tmp_path / "not" / "yet", 0)
     with pytest.raises(InputError, match="needs 1000000000.00 GB of disk"):
         require_free_space(tmp_path, 10**18)
+
+
+def test_what_a_killed_start_has_written_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "weights").write_bytes(bytes(700))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=400))
+    assert bytes_below(tmp_path) == 700
+    assert bytes_below(tmp_path / "checkpoints" / "weights") == 700
+    assert bytes_below(tmp_path / "nothing") == 0
+    require_free_space(tmp_path, 1000, beside_what_is_there=True)
+    for needed, beside in ((1000, False), (1200, True)):
+        with pytest.raises(InputError, match="of disk"):
+            require_free_space(tmp_path, needed, beside_what_is_there=beside)
 
 
 def test_what_a_folder_inside_has_published_is_not_read_again(

@@ -22,11 +22,11 @@ examples:
 END
 }
 
-cd "$(dirname "$0")/.."
-recipe=configs/sbp_3b_200b.toml
+home=$(cd "$(dirname "$0")/.." && pwd)
+recipe=$home/configs/sbp_3b_200b.toml
 launcher=slurm
 python=python3
-[ -x .venv/bin/python ] && python=.venv/bin/python
+[ -x "$home/.venv/bin/python" ] && python=$home/.venv/bin/python
 overrides=()
 options=()
 while [ $# -gt 0 ]; do
@@ -50,4 +50,10 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-exec "$python" -m megasbp run "$recipe" --launcher "$launcher" "${overrides[@]}" "${options[@]}"
+# The recipe and the program are named from where this was typed, the corpus and runs/ from the repository.
+recipe=$(realpath "$recipe")
+[ ! -e "$python" ] || python=$(realpath --no-symlinks "$python")
+cd "$home"
+# An empty array is unset to bash before 4.4.
+exec "$python" -m megasbp run "$recipe" --launcher "$launcher" \
+    ${overrides[@]+"${overrides[@]}"} ${options[@]+"${options[@]}"}

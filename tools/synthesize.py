@@ -89,13 +89,15 @@ def write_corpus(options: argparse.Namespace) -> None:
         print("no --held-out: nothing keeps passages of held-out text out of the corpus", flush=True)
     corpus = [open_dataset(path, tokenizer) for path in options.corpus] or [seeds]
     held_out = [open_dataset(path, tokenizer) for path in options.held_out]
+    corpus_index = NgramIndex.build(corpus, options.shingle_width)
+    held_out_index = NgramIndex.build(held_out or [np.empty(0, np.int64)], options.shingle_width)
     result = synthesize(
         writer=writer(options, config),
         tokenizer=tokenizer,
         seed_dataset=seeds,
         dtype=seeds.dtype,
-        corpus_index=NgramIndex.build(corpus, options.shingle_width),
-        held_out_index=NgramIndex.build(held_out or [np.empty(0, np.int64)], options.shingle_width),
+        corpus_index=corpus_index,
+        held_out_index=held_out_index.without(corpus_index),
         config=config,
         need_tokens=options.tokens,
         context=options.context or recipe.get("synthesizer", {}).get("context", positions),

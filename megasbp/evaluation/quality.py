@@ -73,7 +73,7 @@ def quality(
         "length_characters": None if texts is None else _length_summary(np.array([len(t) for t in texts])),
         "repeated_share": _share([repeated_share(document, width) > 0 for document in documents]),
         "near_duplicate_share": _share(clusters != np.arange(len(documents))),
-        "distinct": {str(n): _distinct(documents, n) for n in DISTINCT_WIDTHS},
+        "distinct": {str(n): distinct_share(documents, n) for n in DISTINCT_WIDTHS},
         "seed_copy": None,
         "corpus_copy": None,
         "novel": None,
@@ -121,7 +121,8 @@ def _copy_summary(coverage: Sequence[float], copied_above: float) -> dict[str, f
     return {"mean_coverage": float(values.mean()), "copied_share": _share(values > copied_above)}
 
 
-def _distinct(documents: Sequence[np.ndarray], width: int) -> float | None:
+def distinct_share(documents: Sequence[np.ndarray], width: int) -> float | None:
+    """Distinct n-grams, n = `width`, over n-grams; it falls with the amount of text. None without any."""
     hashes = np.concatenate([shingle_hashes(document, width) for document in documents])
     return len(np.unique(hashes)) / len(hashes) if len(hashes) else None
 

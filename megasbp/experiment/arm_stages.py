@@ -145,7 +145,7 @@ def train_stage(
         inputs=inputs,
         settings={
             "model": recipe.model.model_dump(mode="json"),
-            "training": training.content(),
+            "training": training.deciding(),
             "samples": plan.samples,
             "steps": plan.steps,
             "seed": seed,
@@ -176,13 +176,16 @@ def synthesis_stage(context: Context, arm: str, writer: StageResult) -> StageRes
 
     def make(folder: Path) -> dict[str, Any]:
         unique = corpus.open("unique")
+        corpus_index = NgramIndex.build([unique], width)
+        held_out_index = NgramIndex.build([corpus.open("validation"), corpus.open("test")], width)
         result = synthesize(
             writer=_shard_writer(context, checkpoint),
             tokenizer=corpus.open_tokenizer(),
             seed_dataset=corpus.open_units("unique") if is_seeded(arm) else None,
             dtype=unique.dtype,
-            corpus_index=NgramIndex.build([unique], width),
-            held_out_index=NgramIndex.build([corpus.open("validation"), corpus.open("test")], width),
+            corpus_index=corpus_index,
+            # What the corpus says too is no leak: every arm trains on it, and only some arms are filtered.
+            held_out_index=held_out_index.without(corpus_index),
             config=config,
             need_tokens=synthetic_need(recipe),
             context=length,

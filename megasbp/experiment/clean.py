@@ -5,7 +5,7 @@ from pathlib import Path
 
 from megasbp.errors import InputError
 from megasbp.shards.lock import folder_lock
-from megasbp.storage import MANIFEST_NAME, publish_json, read_json
+from megasbp.storage import MANIFEST_NAME, bytes_below, publish_json, read_json
 
 _USED = "used.json"
 # Folder of a run in which a sweep has a folder for each of its recipes.
@@ -37,7 +37,7 @@ def clean(root: Path, everything: bool = False, dry_run: bool = False) -> list[t
         raise InputError(f"{root}: not a run of megasbp; name a folder below runs/")
     with folder_lock(root):
         doomed = [root] if everything else _unused(root)
-        removed = [(path, _size(path)) for path in doomed]
+        removed = [(path, bytes_below(path)) for path in doomed]
         if not dry_run:
             for path in doomed:
                 if path.is_dir():
@@ -65,14 +65,9 @@ def _unused(root: Path) -> list[Path]:
         and not path.name.startswith("seed-")
         and (path in stages or "-" in path.name)
     ]
-    return unused + sorted(root.rglob("*.partial-*"))
+    remains = (path for path in sorted(root.rglob("*.partial-*")) if not set(path.parents) & set(unused))
+    return unused + list(remains)
 
 
 def _records(root: Path) -> list[Path]:
     return [path for path in (root / _USED, *sorted(root.glob(f"{SWEEP}/*/{_USED}"))) if path.exists()]
-
-
-def _size(path: Path) -> int:
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())

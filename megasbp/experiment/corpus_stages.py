@@ -122,7 +122,7 @@ def tokenizer_stage(recipe: Recipe, workspace: Workspace, split: StageResult) ->
         tokenizer.save(folder / "tokenizer.json")
         return {"vocabulary_size": tokenizer.vocabulary_size, "hash": tokenizer.hash}
 
-    inputs: dict[str, StageResult | str] = {"split": split}
+    inputs: dict[str, StageResult | str] = {"split": split, "text": _text_read(split)}
     if given is not None:
         # The tokenizer's own hash, because the file alone does not say which tokens are bos, eos and sep.
         inputs["tokenizer"] = given.hash
@@ -162,7 +162,7 @@ def datasets_stage(
 
     return workspace.stage(
         "datasets",
-        inputs={"split": split, "tokenizer": tokenizer_result},
+        inputs={"split": split, "text": _text_read(split), "tokenizer": tokenizer_result},
         settings={"datasets": sorted(DATASETS)},
         make=make,
     )
@@ -276,6 +276,14 @@ _NOT_READING = {
 def _reading_settings(recipe: Recipe) -> dict[str, Any]:
     """What decides which documents of which text there are and where they go (not where the files lie)."""
     return {name: value for name, value in recipe.corpus.content().items() if name not in _NOT_READING}
+
+
+def _text_read(split: StageResult) -> str:
+    """Hash of the files that were split and of how they are read.
+
+    What `split` holds says where documents go, and nothing of their text.
+    """
+    return split.manifest.key
 
 
 def _write_dataset(

@@ -16,7 +16,7 @@ from megasbp.experiment.statistics.readings import reading
 # Of an answer: a loss, in the unit of the held-out loss.
 ANSWER = "answer_nats_per_byte"
 # The first of them that a task has is its accuracy.
-_ACCURACIES = ("acc", "exact_match")
+_ACCURACIES = ("acc", "acc_norm", "exact_match")
 # Arm -> seed -> its scores on one task.
 Scores = dict[str, dict[int, TaskScores]]
 

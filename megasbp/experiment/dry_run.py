@@ -21,7 +21,9 @@ _GIB = 2**30
 
 
 def dry_run(recipe: Recipe, gpus: Sequence[int], memory_gib: float) -> dict[str, Any]:
-    """A report for each number of GPUs, in the order given.
+    """A report of training an arm for each number of GPUs, in the order given.
+
+    The layout is that of the recipe's training stages: `cluster.training.parallel` where that is set.
 
     Args:
         memory_gib: of each GPU.
@@ -39,6 +41,9 @@ def dry_run(recipe: Recipe, gpus: Sequence[int], memory_gib: float) -> dict[str,
             "causal": flops_per_token(model, length, causal=True),
             "full": flops_per_token(model, length, causal=False),
         },
+        "layout_setting": "parallel"
+        if recipe.cluster.training.parallel is None
+        else "cluster.training.parallel",
         "gpu_memory_gib": memory_gib,
         "gpus": {str(count): _layout(recipe, count, memory_gib) for count in gpus},
     }
@@ -47,13 +52,15 @@ def dry_run(recipe: Recipe, gpus: Sequence[int], memory_gib: float) -> dict[str,
 def _layout(recipe: Recipe, gpus: int, memory_gib: float) -> dict[str, Any]:
     problem = _problem(recipe, gpus)
     if problem is not None:
-        return {"problem": problem}
-    training, model = recipe.training, recipe.model
+        return {
+            "problem": problem if recipe.cluster.training.parallel is None else f"cluster.training: {problem}"
+        }
+    training, model, parallel = recipe.training, recipe.model, recipe.layout("training")
     element = training.compute_dtype.itemsize
     places = [
         Sizes.of(
             model,
-            recipe.parallel,
+            parallel,
             gpus,
             place=place,
             sequence_length=training.sequence_length,
@@ -62,7 +69,7 @@ def _layout(recipe: Recipe, gpus: int, memory_gib: float) -> dict[str, Any]:
             element=element,
             checkpointing=training.activation_checkpointing,
         )
-        for place in range(recipe.parallel.pipeline)
+        for place in range(parallel.pipeline)
     ]
     peaks = [peak_memory(sizes) for sizes in places]
     place, peak = max(enumerate(peaks), key=lambda numbered: numbered[1].total)
@@ -83,8 +90,8 @@ def _layout(recipe: Recipe, gpus: int, memory_gib: float) -> dict[str, Any]:
         "pipeline": {
             "place": place,
             "stages": [part.layers for part in sizes.parts],
-            "bubble_share": bubble_share(recipe.parallel, sizes.micro_batches),
-            "bubble_is_bound": recipe.parallel.defers_gradients,
+            "bubble_share": bubble_share(parallel, sizes.micro_batches),
+            "bubble_is_bound": parallel.defers_gradients,
         },
         "micro_batches": sizes.micro_batches,
         "parameters": rank_parameters(sizes),
@@ -97,7 +104,7 @@ def _layout(recipe: Recipe, gpus: int, memory_gib: float) -> dict[str, Any]:
 
 def _problem(recipe: Recipe, gpus: int) -> str | None:
     """Why the recipe cannot be trained on so many GPUs."""
-    training, parallel = recipe.training, recipe.parallel
+    training, parallel = recipe.training, recipe.layout("training")
     problem = layout_problem(parallel, recipe.model, training.sequence_length, gpus)
     if problem is not None:
         return problem

@@ -5,7 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from megasbp.experiment.context import Context
+import numpy as np
+
+from megasbp.data.indexed_dataset import IndexedDataset
+from megasbp.evaluation.quality import distinct_share
+from megasbp.experiment.context import Context, open_dataset
 from megasbp.experiment.gates import (
     Gate,
     baseline_gate,
@@ -15,6 +19,9 @@ from megasbp.experiment.gates import (
     round_gate,
 )
 from megasbp.experiment.stages import StageResult
+
+# Of the runs of tokens whose variety is compared between rounds.
+_DISTINCT_WIDTH = 4
 
 
 def gates_stage(
@@ -57,22 +64,28 @@ def gates_stage(
 
 
 def round_gate_stage(
-    context: Context, synthesizers: Mapping[str, StageResult], quality: Mapping[str, StageResult]
+    context: Context, synthesizers: Mapping[str, StageResult], synthesis: Mapping[str, StageResult]
 ) -> StageResult:
     """Asks whether a second round pays, and says what it found.
 
     Args:
-        synthesizers, quality: of "first" and "second".
+        synthesizers, synthesis: of "first" and "second".
 
     Facts: "gates", as `gates_of` reads them.
     """
     limit = context.recipe.gates.maximum_diversity_loss
 
     def make(folder: Path) -> dict[str, Any]:
+        tokenizer = context.corpus.open_tokenizer()
+        texts = {
+            name: open_dataset(stage.folder / "synthetic", tokenizer) for name, stage in synthesis.items()
+        }
+        # The last shard is kept whole, so one is longer, and longer text has fewer distinct runs.
+        tokens = min(text.tokens for text in texts.values())
         first, second = (
             {
                 "pair_loss": synthesizers[name].facts["best_validation_loss"],
-                "distinct": quality[name].facts["quality"]["distinct"]["4"],
+                "distinct": distinct_share(first_documents(texts[name], tokens), _DISTINCT_WIDTH),
             }
             for name in ("first", "second")
         )
@@ -84,12 +97,23 @@ def round_gate_stage(
         context.name("gate-second_round"),
         inputs={
             f"{kind}/{name}": stage
-            for kind, stages in (("synthesizer", synthesizers), ("quality", quality))
+            for kind, stages in (("synthesizer", synthesizers), ("synthesis", synthesis))
             for name, stage in stages.items()
         },
         settings={"maximum_diversity_loss": limit},
         make=make,
     )
+
+
+def first_documents(text: IndexedDataset, tokens: int) -> list[np.ndarray]:
+    """The first documents, without bos and eos, that hold so many tokens with them; the last one is cut."""
+    ends = np.cumsum(text.lengths)
+    whole = int(np.searchsorted(ends, tokens, side="right"))
+    documents = [text.document(document)[1:-1] for document in range(whole)]
+    left = tokens - int(ends[whole - 1] if whole else 0)
+    if left > 1:
+        documents.append(text.document(whole)[1:left])
+    return documents
 
 
 def gates_of(stage: StageResult) -> list[Gate]:

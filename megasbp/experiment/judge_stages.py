@@ -17,6 +17,7 @@ from megasbp.experiment.arms import is_seeded
 from megasbp.experiment.context import Context, document_text, open_dataset
 from megasbp.experiment.stages import StageResult
 from megasbp.pairing.table import read_pairs
+from megasbp.storage import hash_folder
 
 # Real text that is judged beside the arms'.
 REAL = ("real", "unrelated")
@@ -56,9 +57,16 @@ def judge_stage(context: Context, name: str, source: StageResult) -> StageResult
             versions |= {row["version"] for row in rows}
         return {"rates": rates, "versions": sorted(versions)}
 
+    inputs: dict[str, StageResult | str] = {
+        "datasets": corpus.datasets,
+        "units": corpus.units,
+        "source": source,
+    }
+    if config.kind == "local" and Path(config.model).is_dir():
+        inputs["judge"] = hash_folder(Path(config.model))
     return context.workspace.stage(
         context.name(f"judge-{name}"),
-        inputs={"datasets": corpus.datasets, "units": corpus.units, "source": source},
+        inputs=inputs,
         settings={
             "judge": config.deciding(),
             "prompts": {question.name: question.prompt_hash for question in questions},

@@ -204,11 +204,12 @@ class SeedStages:
     def round_gate(self) -> StageResult:
         """Whether a second round is worth training an arm on."""
         synthesizers = {"first": self.synthesizer("true"), "second": self.synthesizer("second")}
-        quality = {
-            name: self.arm(arm).quality_of_text
-            for name, arm in (("first", "sbp"), ("second", "second_round"))
-        }
-        return round_gate_stage(self.context, synthesizers, quality)
+        synthesis = {}
+        for name, arm in (("first", "sbp"), ("second", "second_round")):
+            stage = self.arm(arm).synthesis
+            assert stage is not None
+            synthesis[name] = stage
+        return round_gate_stage(self.context, synthesizers, synthesis)
 
     def found_gates(self) -> list[Gate]:
         """Every gate of this seed."""
@@ -228,14 +229,16 @@ class SeedStages:
         """
         require_open(gates_of(self.gates), self._method.recipe.gates, self.context.name("gates"))
 
-    def pass_round_gate(self) -> None:
-        """As `pass_gates`, before the arm of the second round.
+    def pass_round_gate(self) -> StageResult:
+        """As `pass_gates`, before the arm of the second round; returns the quality of its text.
 
         Raises:
             ClosedGate: it does.
         """
+        quality = self.arm("second_round").quality_of_text
         gates = gates_of(self.round_gate)
         require_open(gates, self._method.recipe.gates, self.context.name("gate-second_round"))
+        return quality
 
     @cached_property
     def real_quality(self) -> StageResult:

@@ -33,7 +33,7 @@ from megasbp.pairing.pairs import (
 from megasbp.pairing.permutation import permute_seeds
 from megasbp.pairing.table import write_pairs
 from megasbp.pairing.vectors import Vectors
-from megasbp.storage import hash_file, publish_manifest, publishing_folder, read_manifest
+from megasbp.storage import hash_file, hash_folder, publish_manifest, publishing_folder, read_manifest
 
 # Of the pairs that a source has for tuning, what is held out at most when it has none for validation.
 _HELD_OUT_SHARE = 0.1
@@ -61,6 +61,8 @@ def embed_stage(context: Context, baseline: StageResult | None) -> StageResult |
         return agreed_facts(manifests)
 
     inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "units": corpus.units}
+    if Path(recipe.pairing.embedder).is_dir():
+        inputs["embedder"] = hash_folder(Path(recipe.pairing.embedder))
     if baseline is not None:
         inputs["baseline"] = baseline
     # Only the project's own checkpoint differs between seeds; outside embedders are shared by all of them.

@@ -63,7 +63,14 @@ class _Maker:
 
     def make(self, part: str, piece: int | None) -> None:
         task = Task(find_part(self._recipe, part), piece)
-        make_part(self._recipe, task.part, self._runtime, lambda line: print_line(line + task.which), piece)
+        make_part(
+            self._recipe,
+            task.part,
+            self._runtime,
+            lambda line: print_line(line + task.which),
+            piece,
+            self._variant,
+        )
         # While this worker waits, the others may need the memory of the GPU that it has kept for itself.
         gc.collect()
         torch.cuda.empty_cache()

@@ -13,6 +13,7 @@ from megasbp.experiment.gates import ClosedGate
 from megasbp.experiment.method import Method
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.results import assemble
+from megasbp.experiment.software import publish_software
 from megasbp.experiment.stages import MissingStage, Workspace
 from megasbp.experiment.text_measures import measuring_parts
 from megasbp.parallel.runtime import Runtime
@@ -46,6 +47,7 @@ def publish_partial_results(recipe: Recipe) -> tuple[Path, list[str]]:
     path = recipe.folder / "report" / PARTIAL / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     publish_json(path, results)
+    publish_software(path.parent)
     return path, missing
 
 

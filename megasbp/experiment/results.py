@@ -21,6 +21,7 @@ from megasbp.experiment.domain_stages import domain_results
 from megasbp.experiment.downstream_results import downstream_results
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.seed_results import SeedResults
+from megasbp.experiment.software import publish_software
 from megasbp.experiment.stages import StageResult
 from megasbp.experiment.statistics.intervals import arm_loss
 from megasbp.experiment.statistics.losses import HeldOutLosses
@@ -45,6 +46,7 @@ def publish_results(recipe: Recipe, seeds: list[SeedResults], folder: Path) -> P
     """Writes results.json into a folder and returns its path."""
     path = folder / "results.json"
     publish_json(path, assemble(recipe, seeds))
+    publish_software(folder)
     return path
 
 

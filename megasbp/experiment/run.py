@@ -112,7 +112,7 @@ def require_inputs(recipe: Recipe) -> None:
     recipe.pairing.file()
     recipe.quality.require_inputs()
     require_downstream(recipe)
-    require_free_space(recipe.folder, estimate_disk(recipe).total)
+    require_free_space(recipe.folder, estimate_disk(recipe).total, beside_what_is_there=True)
 
 
 def start_runtime(recipe: Recipe, part: Part | None = None) -> Runtime:

@@ -29,7 +29,7 @@ def sharing_stage(context: Context, synthesis: Mapping[str, StageResult]) -> Sta
     Facts: "density", "real" | arm -> {"corpus", "seed": None where there is none}, means over the documents;
     "contamination", as `megasbp.evaluation.contamination` returns it, for the unique text and each arm; and
     "before_filters", arm -> the share of all documents written, dropped ones among them, that hold a shingle
-    of validation or test text.
+    of validation or test text that the unique text does not have.
     """
     recipe, corpus = context.recipe, context.corpus
     width = recipe.pairing.shingle_width

@@ -182,7 +182,7 @@ def _tune(
         name,
         inputs={"pairs": pairs, "baseline": baseline},
         settings={
-            "training": training.content(),
+            "training": training.deciding(),
             "steps": steps,
             "patience": patience,
             "seed": context.seed,

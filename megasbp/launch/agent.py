@@ -16,6 +16,7 @@ from torch.distributed.elastic.rendezvous import RendezvousClosedError, Rendezvo
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from megasbp.errors import StageError
+from megasbp.launch.config import ClusterConfig
 from megasbp.launch.job import Job
 
 # An agent waits for a lost host until someone has seen to it. One that gives up closes the meeting for all.
@@ -30,7 +31,7 @@ def run_agent(
     job: Job,
     keeps_store: bool,
     endpoint: str,
-    maximum_restarts: int,
+    cluster: ClusterConfig,
     finished: Callable[[Job], bool],
     announce: Callable[[str], None],
 ) -> None:
@@ -41,14 +42,19 @@ def run_agent(
         finished: whether the job's stages are there.
 
     Raises:
-        StageError: ranks of this host have failed more often than `maximum_restarts`, or those of another.
+        StageError: ranks of this host have failed more often than `cluster` allows, or those of another.
     """
     resources = job.resources
     announce(f"{job.name}: {resources.nodes} x {resources.processes} ranks, meeting at {endpoint}")
-    config = LaunchConfig(
-        min_nodes=resources.nodes,
-        max_nodes=resources.nodes,
-        nproc_per_node=resources.processes,
+    with _environment(resources.processes, cluster.seconds_to_stop):
+        _run_agent(job, _launch_config(job, keeps_store, endpoint, cluster), finished, announce)
+
+
+def _launch_config(job: Job, keeps_store: bool, endpoint: str, cluster: ClusterConfig) -> LaunchConfig:
+    return LaunchConfig(
+        min_nodes=job.resources.nodes,
+        max_nodes=job.resources.nodes,
+        nproc_per_node=job.resources.processes,
         # It becomes part of a file's name.
         run_id=job.name.replace("/", "-"),
         rdzv_backend="c10d",
@@ -58,15 +64,16 @@ def run_agent(
             "join_timeout": _JOIN_SECONDS,
             "read_timeout": _CONNECT_SECONDS,
         },
-        max_restarts=maximum_restarts,
+        max_restarts=cluster.maximum_restarts,
     )
+
+
+def _run_agent(
+    job: Job, config: LaunchConfig, finished: Callable[[Job], bool], announce: Callable[[str], None]
+) -> None:
     while True:
         try:
-            with (
-                _environment(resources.processes),
-                TemporaryDirectory(prefix="megasbp-agent-") as logs,
-                _ending_when(lambda: finished(job)),
-            ):
+            with TemporaryDirectory(prefix="megasbp-agent-") as logs, _ending_when(lambda: finished(job)):
                 config.logs_specs = DefaultLogsSpecs(log_dir=logs)
                 elastic_launch(config, sys.executable)(*job.arguments)
             return
@@ -75,8 +82,8 @@ def run_agent(
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
             raise StageError(
-                f"{job.name}: rank {rank} failed with status {failure.exitcode}, after {maximum_restarts} "
-                "restarts; its lines above say why"
+                f"{job.name}: rank {rank} failed with status {failure.exitcode}, after "
+                f"{config.max_restarts} restarts; its lines above say why"
             ) from None
         except RendezvousClosedError:
             raise StageError(f"{job.name}: has failed on another host; its lines there say why") from None
@@ -84,7 +91,7 @@ def run_agent(
             # The store has gone with host 0, or host 0 is not there yet.
             if finished(job):
                 return
-            announce(f"{job.name}: host 0 is not at {endpoint}; trying again")
+            announce(f"{job.name}: host 0 is not at {config.rdzv_endpoint}; trying again")
             time.sleep(1)
 
 
@@ -116,12 +123,14 @@ def _ending_when(finished: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
-def _environment(processes: int) -> Iterator[None]:
+def _environment(processes: int, seconds_to_stop: int) -> Iterator[None]:
     """What an agent and its ranks find in the environment, where it does not say otherwise."""
     wanted = {
         # Agents that share their store keep rank 0's address of the first round, so that a replacement waits
         # for one that nobody sends (pytorch issue 135712).
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        # Of ranks that are asked to stop; when one fails, the agent kills the others after 30.
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(seconds_to_stop),
         # As torchrun: one thread for each of several ranks of a host.
         **({"OMP_NUM_THREADS": "1"} if processes > 1 else {}),
     }

@@ -9,6 +9,8 @@ from megasbp.parallel.config import ParallelConfig
 Kind = Literal["data", "inference", "training", "tuning", "evaluation"]
 # Their stages are one process; what they spread, they spread by [shards].
 ONE_PROCESS: tuple[Kind, ...] = ("data", "inference")
+# What stopping leaves of the time before a job's limit.
+_SECONDS_TO_REQUEUE = 30
 
 
 class Resources(BaseModel):
@@ -18,6 +20,8 @@ class Resources(BaseModel):
         nodes: hosts.
         processes: ranks of each host; on hosts with GPUs as many as those.
         gpus: GPUs of each host that Slurm is asked for.
+        cpus: processor cores of each host that Slurm is asked for; 0 for what it gives by itself, which may
+            be one.
         parallel: layout of the ranks; None for the recipe's section [parallel].
         options: further options of sbatch, e.g. "--partition=gpu".
     """
@@ -27,6 +31,7 @@ class Resources(BaseModel):
     nodes: int = Field(1, ge=1)
     processes: int = Field(1, ge=1)
     gpus: int = Field(0, ge=0)
+    cpus: int = Field(0, ge=0)
     parallel: ParallelConfig | None = None
     options: tuple[str, ...] = ()
 
@@ -49,7 +54,8 @@ class ClusterConfig(BaseModel):
         options: of sbatch, for every job, e.g. "--account=me".
         maximum_restarts: times that a host's agent starts failed ranks again before the stage has failed.
         port: of the agents' rendezvous, where no endpoint names one.
-        requeue_before: seconds before a job's time limit at which Slurm puts it back into its queue.
+        requeue_before: seconds before a job's time limit at which Slurm has it stop and puts it back into its
+            queue. A checkpoint is written in that time: give it several steps' worth.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +68,12 @@ class ClusterConfig(BaseModel):
     options: tuple[str, ...] = ()
     maximum_restarts: int = Field(3, ge=0)
     port: int = Field(29400, ge=1, le=65535)
-    requeue_before: int = Field(300, ge=30)
+    requeue_before: int = Field(300, ge=60)
+
+    @property
+    def seconds_to_stop(self) -> int:
+        """After which ranks that were asked to stop are killed."""
+        return self.requeue_before - _SECONDS_TO_REQUEUE
 
     @model_validator(mode="after")
     def _kinds_agree(self) -> Self:

@@ -15,15 +15,32 @@ _SCRIPT = """\
 #!/bin/bash
 {directives}
 
-# Shortly before the time limit the job goes back into the queue; its next start goes on where this one ends.
-trap 'scontrol requeue "$SLURM_JOB_ID"' USR1
+# Before the time limit the work is asked to stop, which it does with a checkpoint, and the job goes back into
+# the queue: its next start goes on there.
+stop() {{
+    {ask_to_stop}
+    for _ in $(seq {seconds_to_stop}); do
+        kill -0 "$work" 2> /dev/null || break
+        sleep 1
+    done
+    scontrol requeue "$SLURM_JOB_ID"
+}}
+trap stop USR1
 {command} &
-wait $!
+work=$!
+wait "$work"
 """
+# Of a process, and of a step of srun: all its agents.
+_STOP_PROCESS = 'kill -TERM "$work"'
+_STOP_STEP = 'scancel --signal=TERM "$SLURM_JOB_ID"'
 _AGENTS = """\
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # A shared store would show ranks that start again what the lost ones wrote (pytorch issue 135712).
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+# What an agent that was asked to stop leaves its ranks for a checkpoint.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT={seconds_to_stop}
+# srun does not take over the job's cores per task by itself.
+export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}}"
 srun {python} -m torch.distributed.run --nnodes={nodes} --nproc-per-node={processes} \\
     --rdzv-backend=c10d --rdzv-endpoint="$head:{port}" --rdzv-id="$SLURM_JOB_ID" \\
     --max-restarts={restarts} {arguments}"""
@@ -42,6 +59,7 @@ def script(job: Job, cluster: ClusterConfig, run: str, folder: Path) -> str:
         f"--nodes={resources.nodes}",
         "--ntasks-per-node=1",
         *([f"--gpus-per-node={resources.gpus}"] if resources.gpus else []),
+        *([f"--cpus-per-task={resources.cpus}"] if resources.cpus else []),
         f"--chdir={Path.cwd()}",
         f"--output={folder.resolve() / _file_name(job)}-%j.log",
         "--open-mode=append",
@@ -51,7 +69,7 @@ def script(job: Job, cluster: ClusterConfig, run: str, folder: Path) -> str:
         *resources.options,
     )
     python, arguments = shlex.quote(sys.executable), shlex.join(job.arguments)
-    command = f"{python} {arguments}"
+    command, ask_to_stop = f"{python} {arguments}", _STOP_PROCESS
     if resources.ranks > 1:
         command = _AGENTS.format(
             python=python,
@@ -59,10 +77,17 @@ def script(job: Job, cluster: ClusterConfig, run: str, folder: Path) -> str:
             processes=resources.processes,
             port=cluster.port,
             restarts=cluster.maximum_restarts,
+            seconds_to_stop=cluster.seconds_to_stop,
             arguments=arguments,
         )
+        ask_to_stop = _STOP_STEP
     directives = "\n".join(f"#SBATCH {shlex.quote(option)}" for option in options)
-    return _SCRIPT.format(directives=directives, command=command)
+    return _SCRIPT.format(
+        directives=directives,
+        command=command,
+        ask_to_stop=ask_to_stop,
+        seconds_to_stop=cluster.seconds_to_stop,
+    )
 
 
 def submit(jobs: Sequence[Job], cluster: ClusterConfig, run: str, folder: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 
 from megasbp.errors import InputError, StageError
 from megasbp.launch.agent import run_agent
+from megasbp.launch.config import ClusterConfig
 from megasbp.launch.failure import LONGEST_PAUSE, heard, tell
 from megasbp.launch.job import Job
 
@@ -42,7 +43,7 @@ class Host:
 def run_jobs(
     jobs: Sequence[Job],
     host: Host,
-    maximum_restarts: int,
+    cluster: ClusterConfig,
     finished: Callable[[Job], bool],
     announce: Callable[[str], None],
 ) -> None:
@@ -68,7 +69,7 @@ def run_jobs(
                     if job.resources.ranks == 1:
                         _run_process(job, announce)
                     else:
-                        run_agent(job, store is not None, endpoint, maximum_restarts, finished, announce)
+                        run_agent(job, store is not None, endpoint, cluster, finished, announce)
                 except StageError as error:
                     # The hosts of this job know it from their agents.
                     if store is not None:

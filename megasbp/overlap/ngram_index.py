@@ -45,6 +45,12 @@ class NgramIndex:
     def __len__(self) -> int:
         return len(self.hashes)
 
+    def without(self, other: "NgramIndex") -> "NgramIndex":
+        """The n-grams that are in this index and not in the other one, which has the same width."""
+        if self.width != other.width:
+            raise ValueError(f"indexes of {self.width}-grams and {other.width}-grams")
+        return NgramIndex(np.setdiff1d(self.hashes, other.hashes, assume_unique=True), self.width)
+
     def contains(self, tokens: np.ndarray) -> np.ndarray:
         """Whether each run of `width` tokens of a document is in the index, bool [max(n - width + 1, 0)]."""
         return core.contains_shingles(self.hashes, token_array(tokens), self.width)

@@ -30,7 +30,7 @@ from megasbp import _C
 from megasbp.pairing.config import SearchConfig
 from megasbp.pairing.join import best_among, best_per_owner, joined
 from megasbp.pairing.partition_choice import choose_setting
-from megasbp.pairing.partitions import few_open, load, open_blocks, read_all, read_rows, save, write_block
+from megasbp.pairing.partitions import Block, load, read_all, read_rows, save, write_block
 from megasbp.pairing.products import Candidates, columns
 from megasbp.pairing.recall import sample_truth
 from megasbp.pairing.similarity import best_of_each, similarities
@@ -167,7 +167,7 @@ def search_own(shard: int, folder: Path, **settings: Any) -> None:
     int64 [partitions of the group + 1].
     """
     plan = Plan(**settings)
-    queries, corpus = open_blocks(plan.blocks("queries")), open_blocks(plan.blocks("corpus"))
+    queries, corpus = (_open_blocks(plan, side) for side in ("queries", "corpus"))
 
     def join(partition: int) -> tuple[np.ndarray, np.ndarray]:
         asking, stored = read_all(queries, "home", partition), read_all(corpus, "stored", partition)
@@ -190,7 +190,7 @@ def gather_own(shard: int, folder: Path, **settings: Any) -> None:
     Also limit.npy float32 [r]: what another row must reach to be one of them.
     """
     plan = Plan(**settings)
-    blocks = open_blocks(plan.blocks("queries"))
+    blocks = _open_blocks(plan, "queries")
     before = sum((block.sizes("home") for block in blocks[:shard]), np.zeros(plan.partitions, np.int64))
     sizes = blocks[shard].sizes("home")
     similarities_found, rows_found = [], []
@@ -212,11 +212,8 @@ def search_cross(shard: int, folder: Path, *, round: int, **settings: Any) -> No
     int64 [blocks + 1].
     """
     plan = Plan(**settings)
-    queries, corpus = open_blocks(plan.blocks("queries")), open_blocks(plan.blocks("corpus"))
-    limit_folders, load_limit = [str(path) for path in plan.query_folders(f"best_{round}")], few_open()
-
-    def limits(block: int) -> np.ndarray:
-        return load_limit(limit_folders[block], "limit")
+    queries, corpus = (_open_blocks(plan, side) for side in ("queries", "corpus"))
+    limits = [load(path, "limit") for path in plan.query_folders(f"best_{round}")]
 
     def join(partition: int) -> Candidates:
         stored = read_all(corpus, "stored", partition, limits if plan.same else None)
@@ -260,9 +257,9 @@ def merge(shard: int, folder: Path, **settings: Any) -> None:
     _, row = _best_after(plan, shard, len(plan.rounds))
     owner, place = np.nonzero(row >= 0)
     exact = np.full(row.shape, -np.inf)
-    exact[owner, place] = similarities(
-        Vectors(plan.queries), Vectors(plan.corpus), owner + rows.start, row[owner, place]
-    )
+    # Together, so that each file of the corpus is opened once, and not for each file of queries.
+    queries = Vectors(plan.queries)[rows.start : rows.stop]
+    exact[owner, place] = similarities(queries, Vectors(plan.corpus), owner, row[owner, place])
     order = np.lexsort((row, -exact), axis=-1)[:, :k]
     similarity = np.take_along_axis(exact, order, axis=1).astype(np.float32)
     neighbours = np.take_along_axis(row, order, axis=1)
@@ -286,6 +283,10 @@ def _best_after(plan: Plan, shard: int, rounds: int) -> tuple[np.ndarray, np.nda
         part = slice(*load(path, "bounds")[shard : shard + 2])
         found.append((load(path, "owner")[part], load(path, "row")[part], load(path, "similarity")[part]))
     return best_of_each(*joined(found), range(len(rows)), plan.neighbours + _SPARE)
+
+
+def _open_blocks(plan: Plan, side: str) -> list[Block]:
+    return [Block(folder) for folder in plan.blocks(side)]
 
 
 def _save_best(folder: Path, similarity: np.ndarray, row: np.ndarray, k: int) -> None:

@@ -6,9 +6,8 @@ which other partitions a row is stored in or asks is a list of positions.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,8 @@ from megasbp.pairing.join import best_among
 from megasbp.pairing.picked_rows import PickedRows
 from megasbp.pairing.vectors import Vectors, load_array
 
-# (folder, name of an array) -> a map of it; text, which is looked up faster than a path.
-Load = Callable[[str, str], np.ndarray]
-
 _SAMPLE_PER_PARTITION = 64
 _ITERATIONS = 6
-_MOST_OPEN = 512
 _NO_POSITIONS = np.empty(0, np.int32)
 
 
@@ -112,35 +107,36 @@ def _smallest(count: int) -> np.dtype[Any]:
 
 
 class Block:
-    """A block's folder; see `write_block` for the arrays."""
+    """A block's folder; see `write_block` for the arrays, each of which is mapped once."""
 
-    def __init__(self, folder: Path, load: Load) -> None:
-        self._folder, self._load = str(folder), load
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._maps: dict[str, np.ndarray] = {}
 
     @property
     def vectors(self) -> np.ndarray:
         """float16 [r, d]."""
-        return self._load(self._folder, "vectors")
+        return self._array("vectors")
 
     @property
     def row(self) -> np.ndarray:
         """int64 [r], row numbers."""
-        return self._load(self._folder, "row")
+        return self._array("row")
 
     def positions(self, name: str, partition: int) -> np.ndarray:
         """int32: where the rows of the list `name` of a partition lie in this block."""
-        first, last = self._load(self._folder, f"{name}_bounds")[partition : partition + 2]
-        return self._load(self._folder, name)[first:last]
+        first, last = self._array(f"{name}_bounds")[partition : partition + 2]
+        return self._array(name)[first:last]
 
     def sizes(self, name: str) -> np.ndarray:
         """int64 [partitions]: rows in each partition's list."""
-        return np.diff(self._load(self._folder, f"{name}_bounds"))
+        return np.diff(self._array(f"{name}_bounds"))
 
-
-def open_blocks(folders: Sequence[Path]) -> list[Block]:
-    """The blocks of several folders, which keep few files open together."""
-    load = few_open()
-    return [Block(folder, load) for folder in folders]
+    def _array(self, name: str) -> np.ndarray:
+        array = self._maps.get(name)
+        if array is None:
+            array = self._maps[name] = load(self._folder, name)
+        return array
 
 
 @dataclass(frozen=True)
@@ -163,13 +159,13 @@ def read_rows(
     name: str,
     partition: int,
     *,
-    limits: Callable[[int], np.ndarray] | None = None,
+    limits: Sequence[np.ndarray] | None = None,
     at_once: int,
 ) -> Iterator[Rows]:
     """A partition's list, `at_once` rows after the other, block by block and in each by rising row number.
 
     Args:
-        limits: of a block, by its place in `blocks`: float32 [r], in the block's order.
+        limits: of each block: float32 [r], in the block's order.
         at_once: rows that are yielded together; the last ones may be fewer, or none.
     """
     held: list[tuple[int, np.ndarray]] = []
@@ -190,7 +186,7 @@ def read_all(
     blocks: Sequence[Block],
     name: str,
     partition: int,
-    limits: Callable[[int], np.ndarray] | None = None,
+    limits: Sequence[np.ndarray] | None = None,
 ) -> Rows:
     """A partition's whole list, block by block and in each by rising row number."""
     return next(read_rows(blocks, name, partition, limits=limits, at_once=sys.maxsize))
@@ -199,7 +195,7 @@ def read_all(
 def _gathered(
     blocks: Sequence[Block],
     parts: Sequence[tuple[int, np.ndarray]],
-    limits: Callable[[int], np.ndarray] | None,
+    limits: Sequence[np.ndarray] | None,
 ) -> Rows:
     """The rows at some positions of some blocks."""
     # Without any, what tells their width.
@@ -212,19 +208,14 @@ def _gathered(
         # Positions are those of rows; "clip" only spares numpy a copy.
         np.take(blocks[place].row, part, out=rows.row[here], mode="clip")
         if limits is not None:
-            np.take(limits(place), part, out=rows.limit[here], mode="clip")
+            np.take(limits[place], part, out=rows.limit[here], mode="clip")
         start = here.stop
     return rows
 
 
-def load(folder: Path | str, name: str) -> np.ndarray:
+def load(folder: Path, name: str) -> np.ndarray:
     """A memory map of NAME.npy."""
-    return load_array(Path(folder, f"{name}.npy"))
-
-
-def few_open() -> Load:
-    """A `load` that keeps the arrays it opened last: there are more of them than a process may have open."""
-    return lru_cache(_MOST_OPEN)(load)
+    return load_array(folder / f"{name}.npy")
 
 
 def save(folder: Path, name: str, array: np.ndarray) -> None:

@@ -86,5 +86,6 @@ def found_similarities(
         counts &= ordered != truth.query[:, None]
     place, _ = np.nonzero(counts)
     result = np.full(row.shape, -np.inf)
-    result[counts] = similarities(queries, corpus, truth.query[place], ordered[counts])
+    # The sample's queries together, so that each file of the corpus is opened once.
+    result[counts] = similarities(queries[truth.query], corpus, place, ordered[counts])
     return result

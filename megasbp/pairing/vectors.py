@@ -5,16 +5,20 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.lib import format as npy
 
+from megasbp import _C
 from megasbp.errors import InputError
 from megasbp.storage import hash_file, hash_object
+
+# Version of a .npy file -> what reads the rest of its header.
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 class Vectors:
     """The rows of several files, one after the other. Indexed by a slice or an int array, as a matrix is.
 
-    Files are mapped while they are read from, and not before: there may be more of them than a process may
-    have open.
+    Files are mapped while they are read from, and not before.
 
     Args:
         paths: NAME.npy, each float32 [n_i, d].
@@ -82,12 +86,27 @@ class Vectors:
 
 
 def load_array(path: Path) -> np.ndarray:
-    """A memory map of a .npy file; an empty array is read, since nothing cannot be mapped."""
+    """A read-only map of a .npy file.
+
+    The map keeps no descriptor open, as one of numpy's does: a search over millions of documents holds more
+    maps than a process may have open files. The kernel allows some 65,000 of them (vm.max_map_count).
+
+    Raises:
+        InputError: the file holds no array, or only a part of it.
+        OSError: it cannot be opened or mapped; with its name.
+    """
+    content = _C.map_file(str(path))
     try:
-        # A plain array over the map: np.memmap slices several times as slowly.
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except ValueError:
-        return np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            shape, by_columns, dtype = _HEADERS[npy.read_magic(file)](file)
+            start = file.tell()
+        if dtype.hasobject:
+            raise ValueError("it holds Python objects")
+        return np.ndarray(shape, dtype, content, start, order="F" if by_columns else "C")
+    except OSError:
+        raise
+    except Exception as error:  # NumPy reads the header as Python, and a damaged one fails in many ways.
+        raise InputError(f"{path}: not an array ({error}); have it made again") from None
 
 
 def _read_shape(path: Path) -> tuple[int, int]:
@@ -95,8 +114,6 @@ def _read_shape(path: Path) -> tuple[int, int]:
         vectors = load_array(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; embed the texts again") from None
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: not an array ({error}); embed the texts again") from None
     if vectors.ndim != 2 or vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
         raise InputError(f"{path}: {vectors.dtype} {vectors.shape}, must be a float32 matrix stored by rows")
     return vectors.shape[0], vectors.shape[1]

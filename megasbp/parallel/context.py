@@ -7,6 +7,7 @@ section 3.3.2).
 """
 
 import inspect
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ def take_context_part(module: nn.Module, mesh: DeviceMesh, names: tuple[str, ...
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         given = dict(zip(order, arguments, strict=False)) | named
         whole = next(given[name] for name in names if given.get(name) is not None)
-        places = context_places(whole.shape[1], group.rank(), group.size()).to(whole.device)
+        places = _places_on(whole.shape[1], group.rank(), group.size(), whole.device)
         for name in names:
             if given.get(name) is not None:
                 given[name] = given[name].index_select(1, places)
@@ -65,6 +66,19 @@ def context_places(length: int, rank: int, ranks: int) -> torch.Tensor:
     return torch.cat((first, second))
 
 
+# Copies to a GPU, for which the host would wait in every layer.
+@lru_cache(maxsize=64)
+def _places_on(length: int, rank: int, ranks: int, device: torch.device) -> torch.Tensor:
+    return context_places(length, rank, ranks).to(device)
+
+
+@lru_cache(maxsize=64)
+def _order_on(length: int, ranks: int, device: torch.device) -> torch.Tensor:
+    """int64 [length]: where each token of a row lies among those of all ranks, one rank after the other."""
+    places = [context_places(length, rank, ranks) for rank in range(ranks)]
+    return torch.cat(places).argsort().to(device)
+
+
 class ContextAttention:
     """`attention` of this rank's queries over the keys and values of all ranks of a group."""
 
@@ -76,8 +90,8 @@ class ContextAttention:
     ) -> torch.Tensor:
         """[B, S / C, H, E], of tokens of this rank; `segments` is of the whole rows."""
         ranks = self._group.size()
-        places = [context_places(k.shape[1] * ranks, rank, ranks) for rank in range(ranks)]
-        # Where each token of the row lies among the gathered ones.
-        order = torch.cat(places).argsort().to(k.device)
+        length = k.shape[1] * ranks
+        order = _order_on(length, ranks, k.device)
         k, v = (gather_sequence(x, self._group).index_select(1, order) for x in (k, v))
-        return attention_at(q, k, v, places[self._group.rank()].to(q.device), segments, self._backend)
+        places = _places_on(length, self._group.rank(), ranks, q.device)
+        return attention_at(q, k, v, places, segments, self._backend)

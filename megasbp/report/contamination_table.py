@@ -18,12 +18,13 @@ def contamination_table(found: Contamination) -> Table:
         for name, test in found.tests.items()
     ]
     before = (share(found.before_filters[arm], 2) for arm in arms)
-    rows.append(["Held-out text, before the filters", NOTHING, NOTHING, NOTHING, *before])
+    rows.append(["Held-out text alone, before the filters", NOTHING, NOTHING, NOTHING, *before])
     return Table(
         "Contamination: documents that share a shingle with a test",
         ["Test", "Documents", "Too short", "Unique", *(arm_name(arm) for arm in arms)],
         rows,
         "Unique: what real text shares with the test anyway. The filters of synthesis drop documents that "
-        "share more with held-out text than the recipe allows; the last row is of all that was written.",
+        "share more with held-out text than the recipe allows, but for what the unique text says too; the "
+        "last row is of all that was written.",
         total_rows=1,
     )

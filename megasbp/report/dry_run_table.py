@@ -18,7 +18,8 @@ def print_dry_run(report: dict[str, Any], console: Console | None = None) -> Non
     console.print(
         f"[bold]{report['name']}[/bold]: {quantity(report['parameters'])} parameters, "
         f"{quantity(report['batch_tokens'])} tokens a step, {quantity(per_token['causal'])} FLOP a token "
-        f"causal ({quantity(per_token['full'])} full); figures are a rank's, of one optimiser step"
+        f"causal ({quantity(per_token['full'])} full); figures are a rank's, of one optimiser step, "
+        f"in the layout of {report['layout_setting']}"
     )
     for gpus, layout in report["gpus"].items():
         console.print()

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ from megasbp.report.triple_browser import browser
 from megasbp.storage import publish_bytes
 
 
-def page(results: dict[str, Any]) -> str:
-    """The page's HTML; equal results give equal bytes.
+def page(results: dict[str, Any], software: Mapping[str, str] | None = None) -> str:
+    """The page's HTML; equal results, put together with equal software, give equal bytes.
+
+    Args:
+        software: name -> version, of what put the results together.
 
     Raises:
         InputError: `results` are not of the documented schema.
@@ -39,7 +43,7 @@ def page(results: dict[str, Any]) -> str:
             sections.header(checked),
             element("nav", *links, aria_label="Sections"),
             element("main", sections.verdict_card(checked), join([part for _, _, part in shown])),
-            sections.footer(checked),
+            sections.footer(checked, software),
         ],
     )
 
@@ -61,10 +65,10 @@ def document(title: str, parts: list[Markup]) -> str:
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
-def write_page(results: dict[str, Any], path: Path) -> None:
+def write_page(results: dict[str, Any], path: Path, software: Mapping[str, str] | None = None) -> None:
     """Publishes `page` as a file.
 
     Raises:
         InputError: `results` are not of the documented schema.
     """
-    publish_bytes(Path(path), page(results).encode())
+    publish_bytes(Path(path), page(results, software).encode())

@@ -240,8 +240,8 @@ def glossary() -> Markup:
     return section("terms", [element("h2", "Terms"), element("dl", *terms)])
 
 
-def footer(results: Results) -> Markup:
-    """Where the texts come from and under which licence they stand."""
+def footer(results: Results, software: Mapping[str, str] | None = None) -> Markup:
+    """Where the texts come from and under which licence they stand, and what the results were made with."""
     source = results.source
     # A link only to the web: any other scheme could run code.
     web = source.url.startswith(("https://", "http://"))
@@ -253,7 +253,12 @@ def footer(results: Results) -> Markup:
         element(
             "p", "Drawn by megasbp from results.json of recipe ", element("code", results.recipe_hash), "."
         ),
+        *([element("p", "Results put together with ", _versions(software), ".")] if software else []),
     )
+
+
+def _versions(software: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in software.items())
 
 
 def table(content: tables.Table) -> Markup:

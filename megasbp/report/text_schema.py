@@ -81,7 +81,11 @@ class TestText(Part):
 
 
 class Contamination(Part):
-    """What is shared with tests; `before_filters`: of all that an arm's writer wrote, with held-out text."""
+    """What is shared with tests.
+
+    Attributes:
+        before_filters: of all that an arm's writer wrote, with held-out text and not with the unique text.
+    """
 
     tests: dict[str, TestText]
     before_filters: dict[str, Finite]

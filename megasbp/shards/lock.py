@@ -39,6 +39,7 @@ def folder_lock(folder: Path) -> Iterator[str]:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n{token}")
             file.flush()
+            os.fsync(file.fileno())  # Workers on other machines read it through a shared file system.
             try:
                 yield token
             finally:

@@ -58,7 +58,8 @@ class SynthesisConfig(BaseModel):
         maximum_repeated_share: share of the document's shingles that occur earlier in it.
         maximum_seed_copy: share of the document's tokens inside a shingle of its own seed document.
         maximum_corpus_copy: share of the document's tokens inside a shingle of any corpus document.
-        maximum_held_out_copy: share of the document's tokens inside a shingle of validation or test text.
+        maximum_held_out_copy: share of the document's tokens inside a shingle of validation or test text that
+            is nowhere in the corpus.
         drop_duplicates: drops a document that equals an earlier accepted one.
         minimum_acceptance: share of the requests that must be accepted; below it the run stops and says why.
     """
@@ -96,11 +97,12 @@ class SynthesisConfig(BaseModel):
         return {name: value for name, value in values.items() if name not in unchanged}
 
     def without_seeds(self) -> "SynthesisConfig":
-        """For a writer that is given bos alone: the model's own distribution, and nothing to prefill.
+        """For a writer that is given bos alone: at temperature 1, and nothing to prefill.
 
+        `top_p` stays: cut differently, its text would differ from the other arms' by more than the seeds.
         What a prompt's shape may be decides nothing then; it is one that fits every context.
         """
-        own = {"temperature": 1.0, "top_p": 1.0, "prefill_slots": _ROWS, "prefill_chunk": 1}
+        own = {"temperature": 1.0, "prefill_slots": _ROWS, "prefill_chunk": 1}
         own |= {"draws_together": 1}
         return self.model_copy(update=own)
 

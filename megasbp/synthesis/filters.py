@@ -37,7 +37,7 @@ class Measurements:
         repeated_share: share of the document's shingles that occur earlier in it.
         seed_copy: share of its tokens inside a shingle of its seed document.
         corpus_copy: the same for any corpus document.
-        held_out_copy: the same for validation and test text.
+        held_out_copy: the same for validation and test text, but for shingles that the corpus has too.
     """
 
     repeated_share: float

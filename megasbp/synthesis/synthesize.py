@@ -98,7 +98,7 @@ def synthesize(
         seed_dataset: documents d1; each is used equally often, up to one. None gives the writer bos alone.
         dtype: of the stored tokens; the seed dataset's, if there is one.
         corpus_index: n-grams of the whole training corpus.
-        held_out_index: n-grams of validation and test text, of the same width.
+        held_out_index: n-grams of validation and test text that the corpus does not have, of the same width.
         need_tokens: accepted tokens wanted, bos and eos included; the last shard is kept whole.
         context: positions of prompt and document together.
         seed: of the order of the seed documents and of all draws.

@@ -13,6 +13,18 @@ from megasbp.parallel.runtime import computes_bfloat16
 
 # They watch a run and change nothing in it.
 OBSERVATION = frozenset({"peak_tflops", "profile_steps"})
+# Settings of how a job is carried out; changing them between two starts continues the same job.
+EXECUTION = frozenset(
+    {
+        "micro_batch",
+        "activation_checkpointing",
+        "attention",
+        "adamw",
+        "compile",
+        "keep_checkpoints",
+        "log_every",
+    }
+)
 
 
 class TrainingConfig(BaseModel):
@@ -108,6 +120,10 @@ class TrainingConfig(BaseModel):
     def content(self) -> dict[str, Any]:
         """The section as JSON-serialisable values, without what only watches a run."""
         return self.model_dump(mode="json", exclude=set(OBSERVATION))
+
+    def deciding(self) -> dict[str, Any]:
+        """What the trained model depends on, but for rounding, JSON-serialisable."""
+        return self.model_dump(mode="json", exclude=set(OBSERVATION | EXECUTION))
 
     @property
     def compute_dtype(self) -> torch.dtype:

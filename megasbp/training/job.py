@@ -21,16 +21,6 @@ from megasbp.training.config import TrainingConfig, batch_problem, pipeline_prob
 
 JOB_NAME = "job.json"
 
-# Settings of how a job is carried out; changing them between two starts continues the same job.
-_EXECUTION = {
-    "micro_batch",
-    "activation_checkpointing",
-    "attention",
-    "adamw",
-    "compile",
-    "keep_checkpoints",
-    "log_every",
-}
 # Weights, two moments: fp32.
 _CHECKPOINT_BYTES_PER_PARAMETER = 12
 
@@ -99,7 +89,7 @@ def check_job(job: TrainingJob, runtime: Runtime) -> None:
         _check_initial(job.initial_checkpoint, model, runtime)
     size = parameter_count(model) * _CHECKPOINT_BYTES_PER_PARAMETER
     # While one is written, the kept ones, the best as of each, and the new one.
-    require_free_space(job.folder, size * (2 * training.keep_checkpoints + 1))
+    require_free_space(job.folder, size * (2 * training.keep_checkpoints + 1), beside_what_is_there=True)
 
 
 def _layout_problem(job: TrainingJob, runtime: Runtime) -> str | None:
@@ -134,9 +124,7 @@ def job_identity(job: TrainingJob) -> dict[str, Any]:
     """Everything that a job's result depends on, by the names that users know; of a job that is checked."""
     initial = job.initial_checkpoint and read_manifest(job.initial_checkpoint, check="none")
     identity = {f"model.{key}": value for key, value in job.model.model_dump(mode="json").items()}
-    for key, value in job.training.content().items():
-        if key not in _EXECUTION:
-            identity[f"training.{key}"] = value
+    identity |= {f"training.{key}": value for key, value in job.training.deciding().items()}
     return identity | {
         "steps": job.steps,
         "seed": job.seed,

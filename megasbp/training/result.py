@@ -1,9 +1,11 @@
 """The result of a finished run: result.json, equal for equal jobs."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megasbp.errors import InputError
 from megasbp.storage import publish_json, read_json, read_manifest
 from megasbp.training.checkpoint_files import checkpoint_folder
 
@@ -65,3 +67,20 @@ def read_result(folder: Path) -> TrainingResult | None:
     )
     whole = all(read_manifest(path) for path in (result.last_checkpoint, result.best_checkpoint))
     return result if whole else None
+
+
+def wait_for_result(folder: Path, seconds: float = 120) -> TrainingResult:
+    """The result that the main rank has published; a shared file system may show it to other hosts later.
+
+    Raises:
+        InputError: it is not there after so many seconds.
+    """
+    end = time.monotonic() + seconds
+    while (result := read_result(folder)) is None:
+        if time.monotonic() > end:
+            raise InputError(
+                f"{folder}: the main rank has published its result, which this host does not see after "
+                f"{seconds:g} s; do all hosts share that folder? The same command continues"
+            )
+        time.sleep(0.2)
+    return result

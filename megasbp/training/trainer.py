@@ -35,7 +35,7 @@ from megasbp.training.job import TrainingJob, check_job, claim_folder
 from megasbp.training.optimizer import build_optimizer, follow_table, optimizer_step, set_update_count
 from megasbp.training.profile import PROFILES, ProfilerWindow
 from megasbp.training.recorder import Recorder
-from megasbp.training.result import CHECKPOINTS, TrainingResult, publish_result, read_result
+from megasbp.training.result import CHECKPOINTS, TrainingResult, publish_result, read_result, wait_for_result
 from megasbp.training.schedule import (
     best_step,
     evenly_spaced,
@@ -76,14 +76,15 @@ def train(job: TrainingJob, runtime: Runtime) -> TrainingResult:
     """
     check_job(job, runtime)
     fingerprint = claim_folder(job, runtime)
-    finished = read_result(job.folder)
-    # No rank may finish the job before the others have seen that it was not finished.
-    runtime.barrier()
-    if finished is None:
+    if not _is_finished(job, runtime):
         _Run(job, runtime, fingerprint).complete()
-        finished = read_result(job.folder)
-        assert finished is not None
-    return finished
+    return wait_for_result(job.folder)
+
+
+def _is_finished(job: TrainingJob, runtime: Runtime) -> bool:
+    """Whether the main rank finds a result. Other hosts may see an older state of a shared file system."""
+    found = runtime.is_main and read_result(job.folder) is not None
+    return bool(runtime.sum(torch.tensor(int(found))))
 
 
 class _Run:

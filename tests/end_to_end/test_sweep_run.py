@@ -36,3 +36,8 @@ def test_stages_that_do_not_change_are_reused_and_each_combination_has_its_resul
     again = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
     assert ": started" not in again.stdout
     assert not (tmp_path / "runs" / "small" / "report").exists()
+    # Workers put the results where they belong too.
+    (variants[1].folder / "results.json").unlink()
+    subprocess.run([*command, "--jobs", "2"], env=environment(), capture_output=True, check=True)
+    assert json.loads((variants[1].folder / "results.json").read_text()) == found[1]
+    assert not (tmp_path / "runs" / "small" / "report").exists()

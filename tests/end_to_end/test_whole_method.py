@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -42,7 +43,7 @@ def test_every_arm_has_a_result_and_the_matched_budget(finished_run: Path) -> No
 def test_self_samples_are_written_without_seeds_and_pay_for_no_pairs(finished_run: Path) -> None:
     (folder,) = (finished_run / "runs" / "small" / "seed-0").glob("synthesis-self_samples-*")
     rows = pq.read_table(folder / "provenance.parquet").to_pylist()
-    assert {(row["seed_doc"], row["temperature"], row["top_p"]) for row in rows} == {(-1, 1.0, 1.0)}
+    assert {(row["seed_doc"], row["temperature"], row["top_p"]) for row in rows} == {(-1, 1.0, 0.95)}
     results = json.loads(published(finished_run)["results.json"])
     arm = results["arms"]["self_samples"]
     assert arm["plan"]["tokens_per_source"] == results["arms"]["sbp"]["plan"]["tokens_per_source"]
@@ -109,6 +110,12 @@ def test_triples_show_dropped_documents_and_what_was_copied(finished_run: Path) 
         assert all(set(range(first, end)) <= inside for first, end in one["copied"]["seed"])
 
 
+def test_the_page_says_what_it_was_made_with(finished_run: Path) -> None:
+    software = json.loads((finished_run / "runs" / "small" / "report" / "software.json").read_text())
+    assert software["torch"] == metadata.version("torch")
+    assert f"torch {software['torch']}" in published(finished_run)["report.html"].decode()
+
+
 def test_the_exact_plan_is_printed_before_the_first_training(finished_run: Path) -> None:
     output = (finished_run / "output.txt").read_text()
     assert 0 < output.index("token counts exact") < output.index("train-baseline: started")
@@ -146,6 +153,18 @@ def test_a_second_run_keeps_every_stage_and_changes_nothing(finished_run: Path) 
     )
     assert ": started" not in done.stdout
     assert published(finished_run) == before
+
+
+def test_how_training_is_carried_out_makes_no_other_model(finished_run: Path) -> None:
+    changed = ("training.micro_batch=2", "training.log_every=7", "training.keep_checkpoints=3")
+    done = subprocess.run(
+        megasbp_command("stage", str(finished_run / "small.toml"), "train-sbp", *changed),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "seed-0/train-sbp: done before, kept"
 
 
 def test_five_kills_change_no_byte_of_the_results(finished_run: Path, corpus: Path, tmp_path: Path) -> None:

@@ -329,6 +329,15 @@ def test_the_average_is_that_of_the_tasks_with_their_errors() -> None:
     assert found["arms"]["baseline"]["gain"] is None
 
 
+def test_a_task_scored_by_length_counts_in_the_average() -> None:
+    plain = scores([1.0, 0.0], [1.0, 2.0])
+    normed = TaskScores(**{**vars(plain), "metrics": {"acc_norm": np.array([1.0, 1.0])}})
+    found = average({"arc": {"baseline": {0: plain}}, "piqa": {"baseline": {0: normed}}}, resamples=100)
+    assert found is not None
+    assert found["of"] == {"arc": "acc", "piqa": "acc_norm"}
+    assert found["arms"]["baseline"]["value"]["estimate"] == pytest.approx(0.75)
+
+
 def test_one_task_has_no_average() -> None:
     one = {"baseline": {0: scores([1.0, 0.0], [1.0, 2.0])}}
     assert average({"only": one}, resamples=100) is None

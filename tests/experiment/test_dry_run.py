@@ -13,13 +13,17 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 RECIPE = CONFIGS / "sbp_3b_200b.toml"
 
 
+# One copy of the parameters, on however many GPUs.
+SHARDED = "cluster.training.parallel.replicate=1"
+
+
 def report(*overrides: str, gpus: tuple[int, ...] = (8,), memory: float = 80.0) -> dict:
-    return dry_run(load_recipe(RECIPE, overrides), gpus, memory)
+    return dry_run(load_recipe(RECIPE, (SHARDED, *overrides)), gpus, memory)
 
 
 def test_the_3b_recipe_is_estimated_from_8_to_512_gpus() -> None:
     counts = (8, 16, 32, 64, 128, 256)
-    found = report("parallel.tensor=2", gpus=(*counts, 512))["gpus"]
+    found = report("cluster.training.parallel.tensor=2", gpus=(*counts, 512))["gpus"]
     totals = [found[str(count)]["memory"]["total"] for count in counts]
     assert totals == sorted(totals, reverse=True)
     for count in counts:
@@ -35,7 +39,9 @@ def test_the_3b_recipe_is_estimated_from_8_to_512_gpus() -> None:
 
 def test_checkpointing_needs_less_memory_and_more_gathering() -> None:
     found = {
-        mode: report("parallel.tensor=2", f"training.activation_checkpointing={mode}")["gpus"]["8"]
+        mode: report("cluster.training.parallel.tensor=2", f"training.activation_checkpointing={mode}")[
+            "gpus"
+        ]["8"]
         for mode in ("none", "selective", "full")
     }
     none, selective, full = (found[mode]["memory"]["activations"] for mode in found)
@@ -53,8 +59,7 @@ def test_whether_it_fits_depends_on_the_gpu() -> None:
 @pytest.mark.parametrize(
     ("overrides", "gpus", "mend"),
     [
-        (("parallel.tensor=16",), 16, "set it to 8"),
-        (("parallel.tensor=8",), 12, "start 16"),
+        (("cluster.training.parallel.tensor=8",), 12, "start 16"),
         (("training.micro_batch=8",), 512, "set global_batch to 4096"),
     ],
 )
@@ -67,14 +72,25 @@ def test_an_impossible_layout_says_why_and_the_nearest_that_is_not(
 
 
 def test_the_command_prints_tables_or_json(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["train", str(RECIPE), "--dry-run", "--gpus", "8,9", "--memory", "141"]
+    arguments = ["train", str(RECIPE), SHARDED, "--dry-run", "--gpus", "8,9", "--memory", "141"]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "fits a GPU of 141 GiB" in printed
     assert "dp_shard" in printed
-    assert "9 GPU: impossible" in printed
+    assert "9 GPU: impossible: cluster.training: " in printed
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == report(gpus=(8, 9), memory=141.0)
+
+
+def test_the_layout_is_the_one_that_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    # 8 hosts of 8 GPUs, each host with a copy of the parameters.
+    assert main(["train", str(RECIPE), "--dry-run", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["layout_setting"] == "cluster.training.parallel"
+    assert printed["gpus"].keys() == {"64"}
+    layout = printed["gpus"]["64"]
+    assert layout["layout"] == {"pp": 1, "dp_replicate": 8, "dp_shard": 8, "cp": 1, "tp": 1}
+    assert any(entry["axis"] == "dp_replicate" for entry in layout["communication"])
 
 
 def test_training_still_needs_an_arm(capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,18 +99,23 @@ def test_training_still_needs_an_arm(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_pipeline_divides_the_blocks_and_waits() -> None:
-    recipe = ("parallel.pipeline=4", "parallel.tensor=2")
+    recipe = ("cluster.training.parallel.pipeline=4", "cluster.training.parallel.tensor=2")
     alone, piped = report(*recipe[1:])["gpus"]["8"], report(*recipe)["gpus"]["8"]
     # 256 micro-batches of 8 rows: (4 - 1) / (256 + 4 - 1).
     assert piped["pipeline"]["bubble_share"] == pytest.approx(3 / 259)
     assert sum(piped["pipeline"]["stages"]) < 26
     assert piped["memory"]["gathered"] < alone["memory"]["gathered"]
     assert {entry["axis"] for entry in piped["communication"]} == {"pp", "tp"}
-    mend = report(*recipe, "parallel.schedule=zbv_zero_bubble", "training.activation_checkpointing=full")
+    mend = report(
+        *recipe,
+        "cluster.training.parallel.schedule=zbv_zero_bubble",
+        "training.activation_checkpointing=full",
+    )
     assert "set it to 'none'" in mend["gpus"]["8"]["problem"]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_recipe_has_an_estimate(path: Path) -> None:
-    found = dry_run(load_recipe(path), (1,), 80.0)["gpus"]["1"]
+    recipe = load_recipe(path)
+    (found,) = dry_run(recipe, (recipe.cluster.training.ranks,), 80.0)["gpus"].values()
     assert found["memory"]["total"] > 0

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megasbp.errors import InputError
+from megasbp.experiment.gate_stages import first_documents
 from megasbp.experiment.gates import (
     ClosedGate,
     GatesConfig,
@@ -63,6 +66,28 @@ def test_a_round_pays_with_a_better_synthesizer_and_text_as_diverse(loss, distin
     gate = round_gate(first, second, limit=0.05)
     assert gate.open is is_open
     assert (gate.mend is None) is is_open
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (0, []),
+        (1, []),
+        (3, [4, 5]),
+        (5, [4, 5, 6]),
+        (6, [4, 5, 6]),
+        (8, [4, 5, 6, 7]),
+        (12, [4, 5, 6, 7, 8, 9, 10]),
+    ],
+)
+def test_rounds_are_compared_on_as_many_tokens(tmp_path: Path, tokens: int, expected: list[int]) -> None:
+    # Of 5, 3 and 6 tokens with their bos and eos, which do not count where a document is compared.
+    with IndexedDatasetWriter(tmp_path / "text", "uint16", metadata={}) as writer:
+        for document in ([1, 4, 5, 6, 2], [1, 7, 2], [1, 8, 9, 10, 11, 2]):
+            writer.add_document(np.array(document, np.uint16))
+    text = IndexedDataset(tmp_path / "text")
+    found = first_documents(text, tokens)
+    assert [int(token) for document in found for token in document] == expected
 
 
 def test_one_arm_that_copies_closes_the_gate() -> None:

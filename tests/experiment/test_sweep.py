@@ -86,3 +86,18 @@ def test_cleaning_keeps_what_a_sweep_uses(tmp_path):
     assert [path.name for path, _ in clean(tmp_path)] == ["train-old-0123456789"]
     assert (tmp_path / "sweep" / "abc" / "used.json").exists()
     assert (tmp_path / "train-swept-0123456789").exists()
+
+
+def test_remains_of_a_kill_are_removed_inside_a_folder_and_with_it(tmp_path):
+    publish_json(tmp_path / "train-kept-0123456789" / "manifest.json", {})
+    publish_json(tmp_path / "used.json", {"folders": ["train-kept-0123456789"]})
+    kept = tmp_path / "train-kept-0123456789" / "tensor.bin.partial-7"
+    old = tmp_path / "train-old-0123456789" / "tensor.bin.partial-7"
+    for path in (kept, old):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"12345")
+    listed = [(old.parent, 5), (kept, 5)]
+    assert clean(tmp_path, dry_run=True) == listed
+    assert clean(tmp_path) == listed
+    assert [path.name for path in tmp_path.glob("*-*")] == ["train-kept-0123456789"]
+    assert not kept.exists()

@@ -35,12 +35,17 @@ SCONTROL = """\
 echo "$@" >> "$STAND_IN/controlled"
 if [ "$1" = show ]; then echo 127.0.0.1; fi
 """
+# Signals the steps of a job: what srun's stand-in has started.
+SCANCEL = """\
+#!/bin/bash
+for program in $(pgrep -f "$STAND_IN/srun"); do pkill -TERM -P "$program"; done
+"""
 
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the commands, first on PATH, and with what they note."""
-    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL)):
+    for name, text in (("sbatch", SBATCH), ("srun", SRUN), ("scontrol", SCONTROL), ("scancel", SCANCEL)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
@@ -96,11 +101,45 @@ def test_the_nodes_of_a_job_are_one_group_of_ranks(stand_in: Path, tmp_path: Pat
     assert sorted(path.name for path in stand_in.glob("rank-*")) == [f"rank-{rank}-of-4" for rank in range(4)]
 
 
-def test_before_its_time_limit_a_job_goes_back_into_the_queue(stand_in: Path) -> None:
+# Takes a while to end after SIGTERM, as a rank does that writes a checkpoint.
+STOPPING = """
+import pathlib, signal, sys, time
+def stop(number, frame):
+    time.sleep(1.5)
+    pathlib.Path({said!r}, "controlled").write_text("checkpoint written\\n")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+pathlib.Path({said!r}, "started").touch()
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_before_its_time_limit_a_job_writes_a_checkpoint_and_goes_back_into_the_queue(
+    stand_in: Path, processes: int
+) -> None:
+    worker = stand_in / "worker.py"
+    worker.write_text(STOPPING.format(said=str(stand_in)))
+    given = Job("long", Resources(processes=processes), (), (str(worker),))
     path = stand_in / "job.sh"
-    path.write_text(script(job("long", "import time; time.sleep(60)"), ClusterConfig(), "small", stand_in))
+    path.write_text(script(given, ClusterConfig(port=free_port()), "small", stand_in))
+    known = {"SLURM_JOB_ID": "17", "SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "here"}
+    with subprocess.Popen(["bash", str(path)], env={**os.environ, **known}) as running:
+        wait_until((stand_in / "started").exists)
+        running.send_signal(signal.SIGUSR1)
+        running.wait(timeout=60)
+    assert (stand_in / "controlled").read_text().splitlines()[-2:] == ["checkpoint written", "requeue 17"]
+
+
+def test_a_job_that_does_not_stop_goes_back_into_the_queue_all_the_same(stand_in: Path) -> None:
+    code = "import pathlib, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    code += f"pathlib.Path({str(stand_in)!r}, 'started').touch()\ntime.sleep(60)"
+    path = stand_in / "job.sh"
+    # Two seconds before the limit are enough here.
+    text = script(job("long", code), ClusterConfig(), "small", stand_in).replace("seq 270", "seq 2")
+    path.write_text(text)
     with subprocess.Popen(["bash", str(path)], env={**os.environ, "SLURM_JOB_ID": "17"}) as running:
-        wait_until(lambda: subprocess.run(["pgrep", "-P", str(running.pid)], check=False).returncode == 0)
+        wait_until((stand_in / "started").exists)
         (child,) = subprocess.check_output(["pgrep", "-P", str(running.pid)], text=True).split()
         try:
             running.send_signal(signal.SIGUSR1)
@@ -108,6 +147,14 @@ def test_before_its_time_limit_a_job_goes_back_into_the_queue(stand_in: Path) ->
         finally:
             os.kill(int(child), signal.SIGKILL)
     assert (stand_in / "controlled").read_text() == "requeue 17\n"
+
+
+def test_srun_is_given_the_cores_of_the_job(stand_in: Path) -> None:
+    lines = script(job("a", "", nodes=2, cpus=96), ClusterConfig(), "small", stand_in).splitlines()
+    assert "#SBATCH --cpus-per-task=96" in lines
+    assert 'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}"' in lines
+    alone = script(job("a", ""), ClusterConfig(), "small", stand_in)
+    assert "cpus-per-task" not in alone
 
 
 def test_a_refused_job_is_named(stand_in: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from megasbp.errors import InputError, StageError
 from megasbp.launch import agent, failure
-from megasbp.launch.config import Resources
+from megasbp.launch.config import ClusterConfig, Resources
 from megasbp.launch.job import Job
 from megasbp.launch.torchrun import Host, _wait_for, run_jobs
 
@@ -28,7 +28,8 @@ def job(name: str, folder: Path, **resources: int) -> Job:
 
 def run(jobs: list[Job], host: Host = ALONE, restarts: int = 0, done: tuple[str, ...] = ()) -> list[str]:
     lines: list[str] = []
-    run_jobs(jobs, host, restarts, lambda job: job.name in done, lines.append)
+    cluster = ClusterConfig(maximum_restarts=restarts)
+    run_jobs(jobs, host, cluster, lambda job: job.name in done, lines.append)
     return lines
 
 

@@ -66,6 +66,20 @@ def test_a_copied_passage_is_measured_exactly():
     assert index.coverage(mixed) == (50 + 13) / len(mixed)
 
 
+def test_what_another_index_has_is_left_out():
+    corpus, others = random_documents(0), random_documents(1)
+    known, left_out = (
+        {run for document in documents for run in reference.shingles(document, 3)}
+        for documents in (corpus, others)
+    )
+    index = NgramIndex.build(corpus, 3).without(NgramIndex.build(others, 3))
+    assert len(index) == len(known - left_out) < len(known)
+    for query in corpus:
+        assert index.contains(query).tolist() == [run not in left_out for run in reference.shingles(query, 3)]
+    with pytest.raises(ValueError, match="3-grams and 4-grams"):
+        index.without(NgramIndex.build(others, 4))
+
+
 def test_ngrams_do_not_cross_documents():
     index = NgramIndex.build([np.array([1, 2]), np.array([3, 4])], 3)
 

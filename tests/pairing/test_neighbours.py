@@ -2,6 +2,8 @@
 
 import errno
 import importlib.util
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from megasbp.pairing.config import SearchConfig
 from megasbp.pairing.embedding import unit_rows
 from megasbp.pairing.neighbours import Neighbours, PartitionedSearch, find_neighbours
 from megasbp.pairing.partition_search import Plan
-from megasbp.pairing.partitions import fit_centroids, save
+from megasbp.pairing.partitions import fit_centroids, load, save
 from megasbp.pairing.recall import found_similarities, sample_truth, tie_aware_recall
 from megasbp.pairing.search import nearest_neighbours
 from megasbp.pairing.vectors import Vectors
@@ -154,6 +156,69 @@ def test_fewer_rows_than_neighbours(tmp_path: Path) -> None:
     similarity, row = search(plan)
     assert ((row >= 0).sum(axis=1) == 6).all() and (similarity[:, 6:] == -np.inf).all()
     assert_same_neighbours((similarity, row), nearest_neighbours(corpus, corpus, 10, exclude_same_row=True))
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("few_descriptors")
+def test_there_may_be_more_blocks_than_open_files(tmp_path: Path) -> None:
+    corpus = clustered(280)
+    plan = plan_of(tmp_path / "run", corpus, block_rows=2)
+
+    def run(step: Work, folders: list[Path], **round: int) -> None:
+        for shard, folder in enumerate(folders):
+            folder.mkdir(parents=True)
+            step(shard, folder, **vars(plan), **round)
+
+    # Without a manifest for each shard, which would take most of the time.
+    run(partition_search.block_corpus, plan.blocks("corpus"))
+    run(partition_search.search_own, plan.groups("own"))
+    run(partition_search.gather_own, plan.query_folders("best_0"))
+    run(partition_search.search_cross, plan.groups("cross_0"), round=0)
+    run(partition_search.gather_cross, plan.query_folders("best_1"), round=0)
+    run(partition_search.search_cross, plan.groups("cross_1"), round=1)
+    run(partition_search.merge, plan.query_folders("neighbours"))
+    parts = plan.query_folders("neighbours")
+    similarity, row = (np.concatenate([load(path, name) for path in parts]) for name in ("similarity", "row"))
+    assert_same_neighbours((similarity, row), nearest_neighbours(corpus, corpus, 10, exclude_same_row=True))
+
+
+def test_each_file_is_opened_once_whatever_the_queries_files_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, queries = clustered(240), clustered(250, seed=1)
+    plan = plan_of(tmp_path / "run", corpus, queries)
+    expected = search(plan)
+    files = {
+        name: [saved(tmp_path / f"{name}-{i}.npy", part) for i, part in enumerate(np.array_split(whole, 6))]
+        for name, whole in (("corpus", corpus), ("queries", queries))
+    }
+    opened: list[Path] = []
+    open_file = Vectors.open
+
+    def count(vectors: Vectors, file: int) -> np.ndarray:
+        opened.append(vectors.paths[file])
+        return open_file(vectors, file)
+
+    monkeypatch.setattr(Vectors, "open", count)
+    partition_search.merge(0, tmp_path, **(vars(plan) | files))
+    assert sorted(opened) == sorted(files["corpus"] + files["queries"])
+    merged = np.load(tmp_path / "similarity.npy"), np.load(tmp_path / "row.npy")
+    assert_same_neighbours(merged, expected)
+
+    opened.clear()
+    truth = sample_truth(queries, corpus, 10, 100, exclude_same_row=False)
+    row = expected[1][truth.query]
+    vectors = Vectors(files["queries"]), Vectors(files["corpus"])
+    found = found_similarities(*vectors, truth, row, exclude_same_row=False)
+    assert sorted(opened) == sorted(files["corpus"] + files["queries"])
+    assert (found == found_similarities(queries, corpus, truth, row, exclude_same_row=False)).all()
 
 
 @pytest.mark.usefixtures("several_shards")

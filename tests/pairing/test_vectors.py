@@ -1,5 +1,6 @@
 """Several files as one matrix: the same rows, whatever is asked for; files that do not fit are named."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from megasbp.errors import InputError
 from megasbp.pairing.similarity import similarities
-from megasbp.pairing.vectors import Vectors
+from megasbp.pairing.vectors import Vectors, load_array
 
 
 @pytest.fixture
@@ -73,6 +74,42 @@ def test_files_that_do_not_fit_are_named(
     np.save(tmp_path / "other.npy", array)
     with pytest.raises(InputError, match=said):
         Vectors([tmp_path / "one.npy", tmp_path / "other.npy"])
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (0, 3), (5,), ()])
+@pytest.mark.parametrize("dtype", [np.float16, np.int64])
+def test_a_map_is_the_array_and_keeps_no_descriptor(
+    tmp_path: Path, shape: tuple[int, ...], dtype: type
+) -> None:
+    array = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
+    np.save(tmp_path / "a.npy", array)
+    np.save(tmp_path / "turned.npy", array.T)
+    before = os.listdir("/proc/self/fd")
+    found, turned = load_array(tmp_path / "a.npy"), load_array(tmp_path / "turned.npy")
+    assert os.listdir("/proc/self/fd") == before
+    assert found.dtype == dtype and not found.flags.writeable
+    assert found.flags.c_contiguous and found.flags.aligned
+    np.testing.assert_array_equal(found, array)
+    np.testing.assert_array_equal(turned, array.T)
+
+
+def test_a_map_outlives_its_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(5))
+    part = load_array(tmp_path / "a.npy")[2:]
+    (tmp_path / "a.npy").unlink()
+    assert part.tolist() == [2, 3, 4]
+
+
+def test_what_cannot_be_mapped_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "cut.npy", np.arange(9))
+    os.truncate(tmp_path / "cut.npy", 190)
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    (tmp_path / "empty.npy").touch()
+    for name in ("cut", "objects", "empty"):
+        with pytest.raises(InputError, match=rf"{name}\.npy: not an array \(.+\); have it made again"):
+            load_array(tmp_path / f"{name}.npy")
+    with pytest.raises(FileNotFoundError, match=r"none\.npy"):
+        load_array(tmp_path / "none.npy")
 
 
 def test_a_missing_and_a_broken_file_are_named(tmp_path: Path) -> None:

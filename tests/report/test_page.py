@@ -130,6 +130,15 @@ def test_equal_results_give_equal_bytes(tmp_path):
     assert (tmp_path / "report.html").read_bytes() == page(fake_results()).encode()
 
 
+def test_it_says_what_the_results_were_made_with():
+    software = {"Python": "3.11.2", "torch": "2.10.0"}
+    assert (
+        "Results put together with Python 3.11.2, torch 2.10.0."
+        in Reader(page(fake_results(), software)).words()
+    )
+    assert "put together" not in Reader(page(fake_results())).words()
+
+
 def test_it_shows_the_verdict_the_scope_and_every_section():
     reader = Reader(page(fake_results(seeds=1, gain=-0.002, half=0.004, p=0.3)))
     words = reader.words()

@@ -36,7 +36,7 @@ def test_topics_stand_beside_the_divergence_of_no_shift() -> None:
 def test_contamination_stands_beside_that_of_the_unique_text() -> None:
     text = " ".join(terminal_table(fake_results()).split())
     assert "mmlu.jsonl 200 77 0.12% 0.34%" in text
-    assert "Held-out text, before the filters – – – 2.90%" in text
+    assert "Held-out text alone, before the filters – – – 2.90%" in text
 
 
 def test_a_judges_rates_stand_beside_the_papers_with_who_judged() -> None:

@@ -165,6 +165,15 @@ def test_a_worker_of_a_run_that_lost_its_folder_publishes_nothing(tmp_path: Path
     assert not shard_folder(tmp_path, 0).exists()
 
 
+def test_the_token_is_on_the_disk_before_anyone_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append((tmp_path / ".lock").read_text()))
+    with folder_lock(tmp_path) as token:
+        assert [text.endswith(f"\n{token}") for text in synced] == [True]
+
+
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     with (
         folder_lock(tmp_path),

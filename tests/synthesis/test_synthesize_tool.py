@@ -82,14 +82,26 @@ def test_a_recipe_gives_sampler_and_context(tool, world, tmp_path):
 
 
 def test_held_out_passages_are_kept_out(tool, world, tmp_path):
-    # Of one token each: no token of the seeds may come out again.
-    more = ("--held-out", str(world / "seeds"), "--shingle-width", "1", "maximum_corpus_copy=1")
+    seeds = IndexedDataset(world / "seeds")
+    known = sorted({int(token) for number in range(len(seeds)) for token in seeds.document(number)[1:-1]})
+    shared = known[:1]
+    with IndexedDatasetWriter(tmp_path / "corpus", seeds.dtype, metadata=seeds.metadata) as writer:
+        writer.add_document(np.array([seeds.document(0)[0], *shared, seeds.document(0)[-1]], seeds.dtype))
+    # Of one token each: no token of the held-out text may come out again, but for what the corpus has too.
+    more = ("--held-out", str(world / "seeds"), "--corpus", str(tmp_path / "corpus"))
+    more += ("--shingle-width", "1", "maximum_corpus_copy=1", "maximum_seed_copy=1")
     assert tool.main(arguments(world, tmp_path / "out", *more, tokens="20")) == 0
-    seeds, written = IndexedDataset(world / "seeds"), IndexedDataset(tmp_path / "out" / "synthetic")
-    known = {int(token) for number in range(len(seeds)) for token in seeds.document(number)[1:-1]}
+    written = IndexedDataset(tmp_path / "out" / "synthetic")
     found = {int(token) for number in range(len(written)) for token in written.document(number)[1:-1]}
     assert len(written) > 0
-    assert not known & found
+    assert not set(known[1:]) & found
+
+
+def test_what_the_corpus_says_too_is_not_held_out(tool, world, tmp_path):
+    more = ("--held-out", str(world / "seeds"), "--shingle-width", "1", "maximum_corpus_copy=1")
+    assert tool.main(arguments(world, tmp_path / "out", *more, "maximum_seed_copy=1")) == 0
+    column = pq.read_table(tmp_path / "out" / "provenance.parquet", columns=["held_out_copy"])
+    assert set(column["held_out_copy"].to_pylist()) == {0.0}
 
 
 @pytest.mark.parametrize(

@@ -201,5 +201,5 @@ def test_without_seed_documents_vllm_is_given_bos_alone(tmp_path, checkpoint, se
     prompts = {tuple(prompt["prompt_token_ids"]) for call in asked.calls for prompt in call[0]}
     parameters = [one for call in asked.calls for one in call[1]]
     assert prompts == {(BOS,)}
-    assert {(one.temperature, one.top_p) for one in parameters} == {(1.0, 1.0)}
+    assert {(one.temperature, one.top_p) for one in parameters} == {(1.0, 0.9)}
     assert len({one.seed for one in parameters}) == len(parameters)

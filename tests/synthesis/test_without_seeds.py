@@ -66,12 +66,12 @@ def test_the_prompt_is_bos_alone_and_each_request_a_draw_of_its_own():
     assert [prompts.request(NO_SEED, draw).prompt.tolist() for draw in range(7)] == [[BOS]] * 7
 
 
-def test_the_sampler_is_the_models_own_distribution_whatever_the_recipes(finished):
+def test_the_temperature_is_one_and_the_cut_that_of_the_other_arms(finished):
     assert (CONFIG.temperature, CONFIG.top_p) == (0.6, 0.9)
-    assert {(row["temperature"], row["top_p"]) for row in rows(finished)} == {(1.0, 1.0)}
+    assert {(row["temperature"], row["top_p"]) for row in rows(finished)} == {(1.0, 0.9)}
     # Everything else that decides which documents are kept stays as it is.
     changed = {name for name, value in CONFIG if getattr(OWN, name) != value}
-    assert changed == {"temperature", "top_p", "prefill_slots", "prefill_chunk"}
+    assert changed == {"temperature", "prefill_slots", "prefill_chunk"}
     assert SynthesisConfig(**OWN.model_dump()) == OWN
 
 
@@ -84,7 +84,7 @@ def test_documents_are_what_an_engine_writes_from_bos_at_temperature_one(finishe
         prefill_chunk=CONTEXT,
         stop_token=EOS,
         temperature=1.0,
-        top_p=1.0,
+        top_p=CONFIG.top_p,
         key=recorded[0]["noise_key"],
     )
     requests = [Prompts(None, Marks(), CONTEXT).request(NO_SEED, draw) for draw in range(len(recorded))]

@@ -7,6 +7,7 @@ from training_world import RaggedSource, model_config, training_config, training
 
 from megasbp.errors import InputError
 from megasbp.parallel.runtime import Runtime
+from megasbp.training import result
 from megasbp.training.trainer import train
 
 
@@ -112,3 +113,15 @@ def test_an_initial_checkpoint_with_a_shorter_context_is_taken(tmp_path: Path) -
     job = training_job(tmp_path / "second", steps=1, initial_checkpoint=first.last_checkpoint)
     job.model = longer
     assert train(job, Runtime.start()).steps == 1
+
+
+def test_a_result_that_a_host_sees_late_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = train(training_job(tmp_path, steps=1), Runtime.start())
+    seen = iter([None, None, finished])
+    monkeypatch.setattr(result, "read_result", lambda folder: next(seen))
+    assert result.wait_for_result(tmp_path) is finished
+    monkeypatch.setattr(result, "read_result", lambda folder: None)
+    with pytest.raises(InputError, match="does not see after 0.1 s; do all hosts share that folder"):
+        result.wait_for_result(tmp_path, seconds=0.1)
