@@ -86,7 +86,7 @@ def _preferred(device: torch.device) -> list[tuple[Backend, str]]:
     """Backends and what speaks for them, the best first; the last can do everything."""
     order: list[tuple[Backend, str]] = [("cpp", "C++ for this CPU, each segment on its own")]
     if device.type == "cuda":
-        generation = _capability(device.index)[0]
+        generation = _generation(device.index)
         order = [(name, "installed, and fastest on this GPU") for name in _FASTEST.get(generation, ())]
     order.append(("sdpa", "cuDNN or FlashAttention of torch: rows are whole"))
     order.append(("triton", "our kernels: segments by their bounds"))
@@ -125,9 +125,11 @@ def _own_problem(backend: str, q: Tensor, k: Tensor, v: Tensor, placed: bool) ->
 
 def _flash_problem(backend: str, head_dim: int, device: torch.device, placed: bool) -> str | None:
     package, _, largest = _FLASH[backend]
-    generation = _capability(device.index)[0]
+    generation = _generation(device.index)
     if backend not in _INSTALLED:
         return f"is not installed (pip install {package})"
+    if not generation:
+        return "runs on GPUs of NVIDIA, and this is none"
     if generation not in largest:
         return f"runs on compute capability {', '.join(map(str, largest))}, not {generation}"
     if head_dim % 8 or head_dim > largest[generation]:
@@ -208,8 +210,9 @@ def _flex_attention(compiled: bool) -> Any:
     return torch.compile(flex_attention) if compiled else flex_attention
 
 
-def _capability(index: int | None) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(index)
+def _generation(index: int | None) -> int:
+    """Of a GPU of NVIDIA; 0 for one of AMD, whose capability looks like it: gfx942 says (9, 4)."""
+    return 0 if torch.version.hip is not None else torch.cuda.get_device_capability(index)[0]
 
 
 def _has(package: str) -> bool:

@@ -99,7 +99,7 @@ def cross_entropy_statistics(logits: Tensor, labels: Tensor, first: int) -> tupl
     if route(logits) == "triton":
         from .gpu import cross_entropy as gpu
 
-        return gpu.statistics(logits.contiguous(), labels, first)
+        return gpu.statistics(logits.contiguous(), labels.contiguous(), first)
     return _statistics(logits, labels, first)
 
 
@@ -129,7 +129,9 @@ def cross_entropy_gradient(
     if route(logits) == "triton":
         from .gpu import cross_entropy as gpu
 
-        return gpu.gradient(logits.contiguous(), labels, first, maximum, total, scale, z_loss, dtype)
+        logits, labels, maximum, total = (x.contiguous() for x in (logits, labels, maximum, total))
+        scale = None if scale is None else scale.contiguous()
+        return gpu.gradient(logits, labels, first, maximum, total, scale, z_loss, dtype)
     return _gradient(logits, labels, first, maximum, total, scale, z_loss).to(dtype)
 
 
@@ -147,7 +149,7 @@ def _forward_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _forward_gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
     logits, labels, maximum, total = ctx.saved_tensors
-    scale = grads[0].to(maximum.dtype).contiguous()
+    scale = grads[0].to(maximum.dtype)
     gradient = cross_entropy_gradient(logits, labels, 0, maximum, total, scale, ctx.z_loss, logits.dtype)
     return gradient, None, None
 

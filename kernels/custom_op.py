@@ -1,5 +1,6 @@
 """Operators of torch's dispatcher: torch.compile, selective checkpointing and fake tensors see them whole."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,10 +34,22 @@ def _define(fake: Callable[..., Any], mutated: tuple[str, ...]) -> Callable[[Cal
         name = function.__name__.lstrip("_")
         _LIBRARY.define(name + library.infer_schema(function, mutates_args=mutated))
         _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
+        _LIBRARY.impl(name, _on_its_device(function), "CUDA")
         library.register_fake(f"megasbp::{name}", fake, lib=_LIBRARY)
         return getattr(torch.ops.megasbp, name).default
 
     return define
+
+
+def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run with the device of its first argument, a tensor, as the current one, where Triton launches."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any) -> Any:
+        with torch.cuda.device_of(arguments[0]):
+            return function(*arguments)
+
+    return run
 
 
 def differentiable(operator: Any, setup: Callable[..., None], backward: Callable[..., Any]) -> None:

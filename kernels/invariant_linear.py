@@ -62,7 +62,9 @@ def _product(rows: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
     if route(rows, weight) == "triton":
         from .gpu import invariant_linear as gpu
 
-        return gpu.product(rows.contiguous(), weight.contiguous(), dtype)
+        # Triton launches on the current device.
+        with torch.cuda.device_of(rows):
+            return gpu.product(rows.contiguous(), weight.contiguous(), dtype)
     result = rows.new_empty(len(rows), len(weight), dtype=dtype)
     whole = len(rows) // _BLOCK_ROWS * _BLOCK_ROWS
     for start in range(0, whole, _BLOCK_ROWS):

@@ -57,7 +57,10 @@ def linear_cross_entropy(
     check_options(z_loss, reduction)
     hidden_ND, labels_N, labelled = labelled_tokens(hidden, weight, len(weight), labels, ignore_index)
     if reduction == "sum":
-        return _Sum.apply(hidden_ND, weight, labels_N, z_loss)
+        # `apply` could not tell: what it knows of its inputs is the same under torch.no_grad().
+        if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
+            return _Sum.apply(hidden_ND, weight, labels_N, z_loss)
+        return _losses(hidden_ND, weight, labels_N, z_loss).sum()
     nats = _Each.apply(hidden_ND, weight, labels_N, z_loss)
     return nats.new_zeros(labels.numel()).index_copy(0, labelled, nats).view(labels.shape)
 
@@ -71,7 +74,7 @@ def labelled_tokens(
         vocabulary: labels lie in [0, vocabulary); the weight may hold fewer rows.
 
     Returns:
-        hidden [N, D], labels int64 [N], and their places int64 [N] among all tokens.
+        hidden [N, D], labels int64 [N], contiguous, and their places int64 [N] among all tokens.
 
     Raises:
         ValueError: as of `linear_cross_entropy`.
@@ -87,16 +90,17 @@ def labelled_tokens(
     hidden_ND = hidden.reshape(-1, hidden.shape[-1])
     if len(labelled) < len(labels_N):
         hidden_ND, labels_N = hidden_ND.index_select(0, labelled), labels_N.index_select(0, labelled)
-    return hidden_ND, labels_N.long(), labelled  # What gather takes.
+    # The type that gather takes, one after the other as kernels read them: a column of pairs is not.
+    return hidden_ND, labels_N.long().contiguous(), labelled
 
 
 class _Sum(torch.autograd.Function):
+    """Where gradients are asked for: they are made in the forward pass."""
+
     @staticmethod
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, z_loss: float
     ) -> torch.Tensor:
-        if not any(ctx.needs_input_grad):
-            return _losses(hidden, weight, labels, z_loss).sum()
         nats, grad_hidden, grad_weight = _losses_and_gradients(hidden, weight, labels, None, z_loss)
         ctx.save_for_backward(grad_hidden, grad_weight)
         return nats.sum()
@@ -104,12 +108,17 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
         grad_hidden, grad_weight = ctx.saved_tensors
-        return (
-            grad_hidden * grads[0].to(grad_hidden.dtype),
-            grad_weight * grads[0].to(grad_weight.dtype),
-            None,
-            None,
-        )
+        return _scaled(grad_hidden, grads[0]), _scaled(grad_weight, grads[0]), None, None
+
+
+def _scaled(gradient: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """gradient * factor, a scalar of at least fp32, in the type of `gradient`.
+
+    Multiplied in the wider type and rounded once: a factor rounded to bf16 would be wrong by up to 2**-8, and
+    with it every gradient below. One of a dimension widens the product, one of none does not. With `out` a
+    GPU rounds as it writes; a product of its own would be 4 bytes an element more.
+    """
+    return torch.mul(gradient, factor.reshape(1), out=torch.empty_like(gradient))
 
 
 class _Each(torch.autograd.Function):

@@ -43,7 +43,8 @@ def _qk_norm_rope_forward(
 ) -> tuple[Tensor, Tensor]:
     from .gpu import qk_norm_rope as gpu
 
-    return gpu.forward(q.contiguous(), k.contiguous(), q_weight, k_weight, table.contiguous(), eps)
+    weights = q_weight.contiguous(), k_weight.contiguous()
+    return gpu.forward(q.contiguous(), k.contiguous(), *weights, table.contiguous(), eps)
 
 
 @custom_op(
@@ -68,7 +69,8 @@ def _qk_norm_rope_backward(
     from .gpu import qk_norm_rope as gpu
 
     inputs = (grad_q.contiguous(), grad_k.contiguous(), q.contiguous(), k.contiguous())
-    return gpu.backward(*inputs, q_weight, k_weight, table.contiguous(), eps)
+    weights = q_weight.contiguous(), k_weight.contiguous()
+    return gpu.backward(*inputs, *weights, table.contiguous(), eps)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

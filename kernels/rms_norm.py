@@ -80,7 +80,7 @@ def _rms_norm_forward(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Te
         case "triton":
             from .gpu import rms_norm as gpu
 
-            return gpu.forward(x.contiguous(), weight, eps)
+            return gpu.forward(x.contiguous(), weight.contiguous(), eps)
         case "torch":
             return _forward(x, weight, eps)
 
@@ -107,7 +107,7 @@ def _rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor) -
         case "triton":
             from .gpu import rms_norm as gpu
 
-            return gpu.backward(grad.contiguous(), None, x.contiguous(), weight, scale)
+            return gpu.backward(grad.contiguous(), None, x.contiguous(), weight.contiguous(), scale)
         case "torch":
             return _backward(grad, x, weight, scale)
 
@@ -120,7 +120,7 @@ def _add_rms_norm_forward(
     if route(x, residual) == "triton":
         from .gpu import rms_norm as gpu
 
-        return gpu.add_forward(x.contiguous(), residual.contiguous(), weight, eps)
+        return gpu.add_forward(x.contiguous(), residual.contiguous(), weight.contiguous(), eps)
     total = (residual + x).contiguous()
     return total, *_rms_norm_forward(total, weight, eps)
 
@@ -135,7 +135,7 @@ def _add_rms_norm_backward(
     if route(total) == "triton":
         from .gpu import rms_norm as gpu
 
-        return gpu.backward(grad.contiguous(), grad_total.contiguous(), total, weight, scale)
+        return gpu.backward(grad.contiguous(), grad_total.contiguous(), total, weight.contiguous(), scale)
     grad_x, grad_weight = _rms_norm_backward(grad, total, weight, scale)
     return grad_x + grad_total, grad_weight
 

@@ -72,7 +72,9 @@ def sample(
         case "triton":
             from .gpu import sample as gpu
 
-            return gpu.sample(logits.contiguous(), temperature, top_p, key, address.contiguous())
+            # Triton launches on the current device.
+            with torch.cuda.device_of(logits):
+                return gpu.sample(logits.contiguous(), temperature, top_p, key, address.contiguous())
         case "torch":
             return _sample(logits, temperature, top_p, key, address)
 

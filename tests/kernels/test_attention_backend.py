@@ -31,7 +31,8 @@ def gpu(monkeypatch):
     """A function that has this process see a GPU of a generation, and packages of FlashAttention."""
 
     def see(generation: int, *installed: str) -> None:
-        monkeypatch.setattr(attention_backend, "_capability", lambda index: (generation, 0))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (generation, 0))
+        monkeypatch.setattr(torch.version, "hip", None)
         monkeypatch.setattr(attention_backend, "_INSTALLED", frozenset(installed))
         half = (torch.bfloat16, torch.float16, torch.float32)
         monkeypatch.setattr(
@@ -115,6 +116,15 @@ def test_what_cannot_do_it_is_refused_with_the_reason(gpu, asked, q, reason):
 def test_another_generations_package_is_refused(gpu):
     gpu(10, *FLASH)
     with pytest.raises(ValueError, match="compute capability 9, not 10"):
+        choose("flash_attention_3", tensor(), tensor(), tensor(), segmented=True)
+
+
+def test_a_gpu_of_amd_is_not_taken_for_one_of_nvidia(gpu, monkeypatch):
+    gpu(9, *FLASH)  # As gfx942 says of itself.
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert chosen(tensor()) == "triton"
+    assert chosen(tensor(), segmented=False) == "sdpa"
+    with pytest.raises(ValueError, match="runs on GPUs of NVIDIA"):
         choose("flash_attention_3", tensor(), tensor(), tensor(), segmented=True)
 
 

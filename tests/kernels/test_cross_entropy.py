@@ -88,6 +88,24 @@ def test_parts_of_a_vocabulary_give_the_whole_loss_and_its_gradient(dtype, sizes
 
 
 @pytest.mark.parametrize("labels_dtype", [torch.int32, torch.int64])
+def test_operators_read_labels_and_numbers_of_any_strides(labels_dtype):
+    logits, labels = normal_tensor(1, 9, 97, dtype=torch.float32), labels_of((9, 97), 0.0).to(labels_dtype)
+    scale = normal_tensor(2, 9, dtype=torch.float32)
+
+    def both(labels: torch.Tensor, *strided: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        statistics = cross_entropy_statistics(logits, labels, 0)
+        return *statistics, cross_entropy_gradient(logits, labels, 0, *strided, 0.1, torch.float32)
+
+    maximum, total, _ = cross_entropy_statistics(logits, labels, 0)
+    columns = [torch.stack((x, x.flip(0)), 1)[:, 0] for x in (labels, maximum, total, scale)]
+    repeated = [x[:1].expand(9) for x in (labels, maximum, total, scale)]
+    for strided in (columns, repeated):
+        expected = both(*(x.contiguous() for x in strided))
+        for one, other in zip(both(*strided), expected, strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("labels_dtype", [torch.int32, torch.int64])
 def test_tokens_without_a_loss_are_never_read(labels_dtype):
     logits = torch.full((3, 70), torch.nan)
     logits[1] = 0.0

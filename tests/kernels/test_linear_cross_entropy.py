@@ -70,6 +70,51 @@ def test_loss_and_gradients_are_those_of_the_formula(
         assert largest_error(one, other) <= gradient_roundings * ROUNDING[dtype]
 
 
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_where_no_gradients_are_kept_only_losses_are_computed_with_the_same_bits(monkeypatch, mode, z_loss):
+    hidden, weight, labels = case((2, 50), 97, 24, 0.5, torch.bfloat16)
+    inputs = hidden.requires_grad_(), weight.requires_grad_(), labels
+    expected = linear_cross_entropy(*inputs, z_loss=z_loss)
+
+    def gradients(*_: object) -> None:
+        pytest.fail("gradients were computed")
+
+    monkeypatch.setattr(module, "_losses_and_gradients", gradients)
+    with mode():
+        assert torch.equal(linear_cross_entropy(*inputs, z_loss=z_loss), expected)
+
+
+def test_the_factor_of_a_sum_is_not_rounded_to_bf16():
+    hidden, weight, labels = case((256,), 97, 48, 0.0, torch.bfloat16)
+    factor = torch.tensor(1 / 98307, dtype=torch.float64)
+    found = value_and_gradients(lambda h, w: linear_cross_entropy(h, w, labels), (hidden, weight), factor)
+    exact = value_and_gradients(formula(labels, "sum"), (hidden.double(), weight.double()), factor)
+    for one, other in zip(found[1:], exact[1:], strict=True):
+        # What all numbers have in common: their own roundings are of either sign, and cancel. Rounded to
+        # bf16 this factor is 2**-9 too large.
+        common = (one * other).sum() / other.square().sum()
+        assert abs(common.item() - 1) <= 2.0**-11
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_labels_may_be_a_column_or_one_label_for_all(reduction):
+    # Without masked ones, which would have the others copied.
+    hidden, weight, labels = case((20,), 97, 8, 0.0, torch.float32)
+    weights = normal_tensor(3, *((20,) if reduction == "none" else ()))
+    for strided in (torch.stack((labels, labels.roll(1)), 1)[:, 0], labels[:1].expand(20)):
+        found, expected = (
+            value_and_gradients(
+                lambda h, w, one=one: linear_cross_entropy(h, w, one, IGNORED, reduction),
+                (hidden, weight),
+                weights,
+            )
+            for one in (strided, strided.contiguous())
+        )
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("z_loss", [0.0, 0.5])
 def test_both_reductions_have_the_gradients_of_finite_differences(z_loss):
     hidden, weight, labels = case((3, 4), 11, 5, 0.3, torch.float64)

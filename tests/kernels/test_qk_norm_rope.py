@@ -82,6 +82,20 @@ def test_the_weights_gradients_have_the_same_bits_every_time():
         assert torch.equal(one, other)
 
 
+def test_weights_may_be_columns():
+    table = rotation_table(random_positions(2, 5), 8, THETA)
+    q, k, *weights = inputs_of((2, 5, 3, 1, 8), torch.float32)
+    columns = [torch.stack((weight, weight.flip(0)), 1)[:, 0] for weight in weights]
+    results = []
+    for pair in (weights, columns):
+        leaves = [x.detach().requires_grad_() for x in (q, k, *pair)]
+        turned_q, turned_k = qk_norm_rope(*leaves, table, EPSILON)
+        gradients = torch.autograd.grad(turned_q.sum() + turned_k.square().sum(), leaves)
+        results.append((turned_q, turned_k, *gradients))
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_weight_of_another_size_is_refused():
     table = rotation_table(torch.zeros(1, 2, dtype=torch.int64), 8, THETA)
     q = torch.ones(1, 2, 3, 8)

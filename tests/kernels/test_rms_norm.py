@@ -90,6 +90,18 @@ def test_the_weights_gradient_has_the_same_bits_every_time():
     assert torch.equal(*gradients)
 
 
+def test_a_weight_may_be_a_column():
+    x, residual = (normal_tensor(seed, 5, 33, dtype=torch.float32).requires_grad_() for seed in (1, 2))
+    column = normal_tensor(3, 33, 2, dtype=torch.float32)[:, 0]
+    results = []
+    for weight in (column, column.contiguous()):
+        leaf = weight.detach().requires_grad_()
+        y = rms_norm(x, leaf, EPSILON) * add_rms_norm(x, residual, leaf, EPSILON)[1]
+        results.append((y, *torch.autograd.grad(y.sum(), (x, residual, leaf))))
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_zero_row_stays_zero_and_finite():
     x = torch.zeros(2, 8, requires_grad=True)
     value = rms_norm(x, torch.ones(8), 1e-6)
