@@ -27,6 +27,8 @@ from megasbp.training.config import TrainingConfig, batch_problem
 
 # The rates that AdamW bears fall with the width: 3e-3 at a width of 4,096, above what anyone trains with.
 _HIGHEST_RATE_TIMES_WIDTH = 12.0
+# Kinds of stages whose ranks have a layout.
+_LAID_OUT: tuple[Kind, ...] = ("training", "tuning")
 
 
 class Section(BaseModel):
@@ -231,6 +233,13 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _layout_is_used(self) -> Self:
+        own = [f"cluster.{kind}.parallel" for kind in _LAID_OUT if self.cluster.of(kind).parallel is not None]
+        if "parallel" in self.model_fields_set and len(own) == len(_LAID_OUT):
+            raise ValueError(f"parallel is set, but {' and '.join(own)} take its place; set those")
+        return self
+
+    @model_validator(mode="after")
     def _cluster_fits(self) -> Self:
         # A recipe without the section may be laid out by torchrun's own options.
         if "cluster" in self.model_fields_set:
@@ -251,7 +260,7 @@ class Recipe(Section):
 
     def layout(self, kind: Kind) -> ParallelConfig:
         """The layout of the ranks that make a kind of step."""
-        if kind not in {"training", "tuning"}:
+        if kind not in _LAID_OUT:
             return DATA_ONLY
         own = self.cluster.of(kind).parallel
         return self.parallel if own is None else own

@@ -110,15 +110,14 @@ def best_validation_table(results: Results) -> Table:
                 number(arm.test_best_validation.estimate if arm.test_best_validation else None),
                 signed(reading.estimate) if reading else NOTHING,
                 interval(reading.low, reading.high, sign=True) if reading else NOTHING,
-                p_value(reading.p) if reading else NOTHING,
             ]
         )
     return Table(
         "The same with each arm's best weights on validation data",
-        ["Arm", "Reached at", "Nats per byte", "Gain", f"{level} interval of gain", "p"],
+        ["Arm", "Reached at", "Nats per byte", "Gain", f"{level} interval of gain"],
         rows,
-        "Reached at: the share of the budget at which the validation loss was lowest, over the seeds. An arm "
-        "that overfits is charged for it at the end of the budget and not here.",
+        "Estimated, not tested. Reached at: the share of the budget at which the validation loss was lowest, "
+        "over the seeds. An arm that overfits is charged for it at the end of the budget and not here.",
     )
 
 

@@ -30,6 +30,15 @@ def demo(*overrides: str) -> Recipe:
             ["cluster.training.nodes=2", "cluster.training.parallel={pipeline=2}"],
             "cluster.training: parallel.schedule 1f1b over 2 ranks cannot run 1 micro-batches",
         ),
+        # Nothing would be laid out by it.
+        (
+            [
+                "parallel.tensor=2",
+                "cluster.training.parallel={tensor=2}",
+                "cluster.tuning.parallel={tensor=2}",
+            ],
+            "parallel is set, but cluster.training.parallel and cluster.tuning.parallel take its place",
+        ),
     ],
 )
 def test_an_impossible_cluster_is_refused(overrides: list[str], message: str) -> None:
