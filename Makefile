@@ -61,7 +61,7 @@ bench: peers ## measure beside the tools people use; results in benchmarks/resul
 
 # Without a GPU a model that a CPU can train stands for the 3B one.
 GPU_RECIPE = configs/$(shell $(RUN) -c "import torch; print('sbp_3b_200b' if torch.cuda.is_available() else 'demo')").toml
-gpu: environment ## on a GPU: PART=kernels (tests, times), train (steps of the 3B model), peers (beside others')
+gpu: $(if $(filter train,$(PART)),environment,peers) ## on a GPU: PART=kernels (tests, times), train (steps of the 3B model), peers (beside others')
 	@$(RUN) -c "import torch; print('megasbp:', torch.cuda.get_device_name() if torch.cuda.is_available() else \
 	f'torch {torch.__version__} sees no CUDA device (needed: an NVIDIA GPU, its driver, a CUDA build of torch); the CPU part runs')"
 ifeq ($(PART),kernels)

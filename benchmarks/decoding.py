@@ -28,6 +28,7 @@ _CHUNK = 256
 # The last prompts are read when the first slot becomes free, after the first step.
 _FIRST_STEPS, _WINDOWS, _WINDOW_STEPS, _PROFILED_STEPS = 4, 3, 32, 8
 _SHOWN_KERNELS = 16
+_ONCE_A_STEP = "sample_race"
 _GIBIBYTE = 2**30
 
 
@@ -121,7 +122,7 @@ def _side(model: Transformer, rows: int, context: int, settings: Mapping[str, An
         facts={
             "prefill_tokens_per_second": sum(lengths) / (first - start),
             "memory_gib": torch.cuda.max_memory_allocated() / _GIBIBYTE,
-            **_profiled(recorded, _PROFILED_STEPS),
+            **_profiled(recorded),
         },
     )
 
@@ -131,8 +132,13 @@ def _next_end(stream: Iterator[Any]) -> float:
     return time.perf_counter()
 
 
-def _profiled(recorded: Any, steps: int) -> dict[str, Any]:
-    """Milliseconds of a step on the device: by kind, and the kernels that take most of them."""
+def _profiled(recorded: Any) -> dict[str, Any]:
+    """Milliseconds of a step on the device: by kind, and the kernels that take most of them.
+
+    A step draws once; how many steps the profile holds depends on when the last prompts were read.
+    """
+    steps = sum(event.count for event in recorded.key_averages() if _ONCE_A_STEP in event.key)
+    assert steps > 0, f"the profile has no {_ONCE_A_STEP}"
     kinds: dict[str, float] = defaultdict(float)
     kernels = []
     for event in recorded.key_averages():

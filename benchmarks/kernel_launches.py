@@ -23,7 +23,7 @@ from megasbp.kernels.gpu import (
 from megasbp.kernels.gpu.launch import Config
 from megasbp.kernels.linear_cross_entropy import DEVICE_LOGITS
 
-# Of configs/sbp_3b_200b.toml.
+# Of configs/sbp_3b_200b.toml, but for the vocabulary, which is a larger one's.
 WIDTH, HEADS, KV_HEADS, HEAD_DIM, FEED_FORWARD, VOCABULARY = 3072, 24, 8, 128, 8192, 65_536
 SEQUENCE = 4096
 _EPSILON = 1e-6

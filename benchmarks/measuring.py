@@ -70,11 +70,14 @@ class Measure:
 
     @property
     def met(self) -> bool | None:
-        """Whether every target is met; None without a target, or where a side is missing."""
+        """Whether every target is met; None without a target, or where the side of one is missing and the
+        others are met."""
         verdicts = [self.ratio_met(side) for side in self.target_ratios]
         if self.target_limit is not None:
             verdicts.append(self.limit_met)
-        return None if not verdicts or None in verdicts else all(verdicts)
+        if False in verdicts:
+            return False
+        return None if not verdicts or None in verdicts else True
 
     def ratio_met(self, side: str) -> bool | None:
         """Whether the ratio to one side is what `target_ratios` asks for; None where a side did not run."""

@@ -121,12 +121,18 @@ def compare(first: dict[str, Any], second: dict[str, Any], console: Console) -> 
     if first["subject"] != second["subject"]:
         raise InputError(f"one file is of {first['subject']!r}, the other of {second['subject']!r}")
     console.print(f"A: {_heading(first)}\nB: {_heading(second)}")
+    for name in sorted(first["settings"].keys() | second["settings"].keys()):
+        one, other = (results["settings"].get(name) for results in (first, second))
+        if one != other:
+            console.print(f"set differently: A {name} {one}, B {name} {other}")
     table = Table("measure", "side", "A", "B", "B is better by", title=first["subject"])
-    others = {measure.name: measure for measure in _measures(second)}
-    for measure in _measures(first):
-        other = others.get(measure.name)
-        for name, side in measure.sides.items():
-            match = Side(missing="not measured") if other is None else other.sides.get(name, Side())
+    known, others = ({measure.name: measure for measure in _measures(one)} for one in (first, second))
+    for measure in (known | others).values():
+        sides, matches = (
+            runs[measure.name].sides if measure.name in runs else {} for runs in (known, others)
+        )
+        for name in sides | matches:
+            side, match = sides.get(name, Side()), matches.get(name, Side())
             cells = [
                 quantity(s.median, measure.unit) if s.values else s.missing or "not measured"
                 for s in (side, match)
@@ -194,9 +200,10 @@ def _target(measure: Measure, name: str) -> tuple[str, str]:
 def _heading(results: dict[str, Any]) -> str:
     machine = results["machine"]
     versions = ", ".join(f"{name} {value}" for name, value in results["versions"].items())
+    devices = "".join(f"{device}, " for device in machine["devices"])
     return (
         f"{results['date']}, commit {results['commit']}, {machine['cores']} x {machine['processor']}, "
-        f"load {machine['load']:.1f} before; {versions}"
+        f"{devices}load {machine['load']:.1f} before; {versions}"
     )
 
 

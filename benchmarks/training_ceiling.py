@@ -9,9 +9,9 @@ from benchmarks.kernel_timing import copy_rate, seconds
 from megasbp.experiment.recipe import Recipe
 from megasbp.model.flops import parameter_count
 
-# Bytes of a parameter's update: fp32 weight, gradient and two moments read, all but the gradient written; and
-# the gradient's clipping and norm.
-_UPDATE_BYTES = 30
+# Bytes of a parameter's update, in fp32: weight, gradient and two moments read, all but the gradient written;
+# the gradient read for its norm, and read and written to be clipped.
+_UPDATE_BYTES = 28 + 4 + 8
 # Streams of the width, of the heads and of the inner width that a block's kernels move for a token, forwards
 # and backwards, in bf16: two norms, one with its sum, and the second sum; QK-norm with rotation; SwiGLU.
 _WIDTH_STREAMS, _HEAD_STREAMS, _INNER_STREAMS = 2 + 3 + 4 + 4 + 6, 5, 8

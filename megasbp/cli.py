@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megasbp import __version__
-from megasbp.errors import NO_ROOM, InputError, ShardError, StageError
+from megasbp.errors import NO_ROOM, NOT_ALLOWED, InputError, ShardError, StageError
 
 if TYPE_CHECKING:
     from megasbp.experiment.recipe import Recipe
@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "finished stages are kept",
                 file=sys.stderr,
             )
+            return 2
+        if error.errno in NOT_ALLOWED and error.filename:
+            print(f"megasbp: {error.filename}: {error.strerror}; finished stages are kept", file=sys.stderr)
             return 2
         raise
     except KeyboardInterrupt:
@@ -404,9 +407,13 @@ def _draw(run: Path) -> None:
 
 
 def _draw_results(path: Path) -> None:
+    from megasbp.report.schema import read_results
+    from megasbp.report.terminal import terminal_table
     from megasbp.report.write import write_report
 
-    print(write_report(path))
+    # First what needs no writing: the run may be somebody else's.
+    print(terminal_table(read_results(path)))
+    write_report(path)
     print(f"report: {path.parent / 'report.html'}")
 
 

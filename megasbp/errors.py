@@ -4,6 +4,8 @@ import errno
 
 # Numbers of an OSError that says that there is no room: the command line prints it with the mend.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# What a place does not allow, or a file system cannot do.
+NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK})
 
 
 class InputError(ValueError):

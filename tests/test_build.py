@@ -197,6 +197,33 @@ def test_changed_cpp_rebuilds_the_extension_only(environment, stamped):
     assert steps == ["setup.py -q build_ext"]
 
 
+def test_the_wheel_index_is_typed_once(environment, stamped):
+    _, steps = stamped
+    environment.make_environment(".venv", "https://example.org/cpu")
+    steps.clear()
+    assert environment.known_torch_index(".venv", "") == "https://example.org/cpu"
+    environment.make_environment(".venv", environment.known_torch_index(".venv", ""))
+    assert steps == []
+    assert environment.known_torch_index("other", "") == ""
+    assert environment.known_torch_index(".venv", "https://example.org/cuda") == "https://example.org/cuda"
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(environment, stamped):
+    folder, steps = stamped
+    make(environment)
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    (folder / ".venv" / "lib" / version).mkdir(parents=True)
+    (folder / ".venv" / "pyvenv.cfg").touch()
+    python = folder / ".venv" / "bin" / "python"
+    python.unlink()
+    python.symlink_to(folder / "gone")
+    steps.clear()
+    # The stub cannot make the link whole again.
+    python.parent.joinpath("unused").touch()
+    make(environment)
+    assert steps[0] == "-m venv --clear"
+
+
 def test_changed_pin_installs_again(environment, stamped):
     folder, steps = stamped
     make(environment)

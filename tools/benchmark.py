@@ -97,17 +97,22 @@ def run(options: argparse.Namespace, console: Console) -> int:
         measures = subject.measure(options, Path(folder))
     if os.environ.get("RANK", "0") != "0":
         return 0  # Under torchrun the first rank has the figures of all.
-    path = options.output or options.results / f"{results_name(options.command)}.json"
+    name = results_name(options.command, getattr(options, "device", None))
+    path = options.output or options.results / f"{name}.json"
     results = report.publish(path, options.command, settings(options), measures, subject.PACKAGES, machine)
     report.show(results, console)
     return int(any(measure.met is False for measure in measures))
 
 
-def results_name(subject: str) -> str:
-    """Of a subject's file; those that run on a GPU or a CPU have a file for each, such as kernels-h200."""
+def results_name(subject: str, device: str | None = None) -> str:
+    """Of a subject's file; those that run on a GPU or a CPU have a file for each, such as kernels-h200.
+
+    Args:
+        device: that was asked for; None for a GPU where there is one.
+    """
     if subject not in ON_ANY_DEVICE:
         return subject
-    if not torch.cuda.is_available():
+    if device == "cpu" or not torch.cuda.is_available():
         return f"{subject}-cpu"
     name = torch.cuda.get_device_name()
     model = re.search(r"[A-Z]+\d+\w*", name)  # The H100 of "NVIDIA H100 80GB HBM3".

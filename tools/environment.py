@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STAMPS = ROOT / "build" / "stamps"
 SUPPORTED = ((3, 11), (3, 12))
 # Installed without the packages they ask for; the few that are needed are in the extra `peers`.
-PEERS_ALONE = ("megatron-core", "nvidia-dali-cuda130")
+PEERS_ALONE = ("megatron-core", "nvidia-dali-cuda130", "liger-kernel")
 # Installed beside the environment, in VENV/beside/NAME: other versions of what is in it.
 PEERS_BESIDE = {"triton-3.6.0": "triton==3.6.0"}
 OLDEST_SETUPTOOLS = 77  # The first that reads pyproject.toml's licence expression.
@@ -119,9 +119,10 @@ def install(venv, project, torch_index):
     cuda = sys.platform == "linux" and not torch_index
     note = "; without TORCH_INDEX, Linux gets torch with several GB of CUDA libraries" if cuda else ""
     print(f"megasbp: installing the pinned packages into {venv}: a minute and the download{note}", flush=True)
-    # What another Python left in the folder would never be used again.
+    # What another Python left in the folder would never be used again; one that is gone leaves a dead link.
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    foreign = (venv / "pyvenv.cfg").is_file() and not (venv / "lib" / version).is_dir()
+    whole = (venv / "lib" / version).is_dir() and (venv / "bin" / "python").exists()
+    foreign = (venv / "pyvenv.cfg").is_file() and not whole
     run(sys.executable, "-m", "venv", *(["--clear"] if foreign else []), str(venv))
     pip = (str(venv / "bin" / "python"), "-m", "pip", "install", "-q", "--no-compile")
     index = ["--extra-index-url", torch_index] if torch_index else []
@@ -160,6 +161,14 @@ def install_peers(name, project, torch_index):
     write_stamp(stamp, key)
 
 
+def known_torch_index(name, given):
+    """The index that was given, else the one that the environment was made with: it is typed once."""
+    kept = ROOT / name / "torch_index"
+    if given or name == "none":
+        return given
+    return kept.read_text() if kept.is_file() else ""
+
+
 def make_environment(name, torch_index):
     """Brings the environment and the extension up to date.
 
@@ -193,6 +202,7 @@ def make_environment(name, torch_index):
         if not (is_current(packages_stamp, packages_key) and Path(python).exists()):
             check_compiler()
             install(venv, project, torch_index)
+            (venv / "torch_index").write_text(torch_index)
             write_stamp(packages_stamp, packages_key)
             write_stamp(extension_stamp, extension_key)
             return
@@ -217,12 +227,13 @@ def main():
     # Two targets started at once in a fresh clone would write the same files.
     with open(str(STAMPS / "lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        make_environment(arguments.venv, arguments.torch_index)
+        torch_index = known_torch_index(arguments.venv, arguments.torch_index)
+        make_environment(arguments.venv, torch_index)
         if arguments.peers:
             import tomllib
 
             project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-            install_peers(arguments.venv, project, arguments.torch_index)
+            install_peers(arguments.venv, project, torch_index)
 
 
 if __name__ == "__main__":

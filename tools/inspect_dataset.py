@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit status: 0, or 2 for what the user can mend."""
     options = parse(arguments)
     try:
-        tokenizer = None if options.tokenizer is None else Tokenizer.load(options.tokenizer)
+        roles = {"bos": options.bos, "eos": options.eos, "sep": options.sep}
+        tokenizer = None if options.tokenizer is None else Tokenizer.load(options.tokenizer, **roles)
         if options.describe:
             describe(options.prefix, tokenizer, options.source)
         dataset = IndexedDataset(options.prefix)
@@ -77,6 +78,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tokenizer", type=Path, help="the tokenizer.json that the dataset was written with, or its folder"
     )
+    for role in ("bos", "eos", "sep"):
+        parser.add_argument(
+            f"--{role}", metavar="TOKEN", help=f"name of the {role} token, where it is not found"
+        )
     parser.add_argument(
         "--documents",
         type=int,

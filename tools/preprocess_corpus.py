@@ -27,8 +27,9 @@ from megasbp.durations import clock
 from megasbp.errors import InputError, ShardError
 from megasbp.shards.config import INLINE, ShardsConfig
 from megasbp.shards.engine import run_shards
+from megasbp.shards.machine import usable_cores
 from megasbp.shards.publication import shard_folder
-from megasbp.storage import Manifest, publish_json, publishing_file, remove_partials
+from megasbp.storage import Manifest, publish_json, publishing_file
 
 EXPLANATION = """\
 PATHs are files or folders of .jsonl, .ndjson or .json (one object a line; also .gz, .zst), .parquet and .txt.
@@ -77,17 +78,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def preprocess(options: argparse.Namespace) -> None:
     """Plans, makes the missing shards, judges the share of bad documents, and writes the summary."""
     tokenizer = Tokenizer.load(options.tokenizer, bos=options.bos, eos=options.eos, sep=options.sep)
+    relative = [path for path in options.paths if not path.is_absolute()]
+    if options.address is not None and relative:
+        raise InputError(
+            f"{relative[0]}: a path from this folder, and a cluster's workers have others; give whole paths"
+        )
     shards = plan_shards(corpus_files(options.paths), options.shard_bytes)
-    workers = options.workers or len(os.sched_getaffinity(0))
+    workers = options.workers or usable_cores()
     threads = max(1, workers // len(shards))
     # Read by the thread pools of gigatoken and tokenizers; the workers are told by the engine.
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     encoder = chosen_encoder(options.encoder, tokenizer)
     options.output.mkdir(parents=True, exist_ok=True)
-    remove_partials(options.output)
     plan_hash = publish_plan(options.output / "plan.json", shards)
-    if not (options.output / "tokenizer.json").exists():
-        tokenizer.save(options.output / "tokenizer.json")
+    keep_tokenizer(options.output / "tokenizer.json", tokenizer)
     progress = Progress([total_bytes(shard) for shard in shards], options.maximum_bad_share, options.output)
     manifests = run_shards(
         preprocess_shard,
@@ -111,6 +115,21 @@ def preprocess(options: argparse.Namespace) -> None:
     )
     progress.judge(final=True)
     finish(options.output, [manifest.facts for manifest in manifests], tokenizer.hash)
+
+
+def keep_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
+    """Leaves the tokenizer where the workers find it.
+
+    Raises:
+        InputError: another one lies there, with which shards may be under way.
+    """
+    if not path.exists():
+        tokenizer.save(path)
+    elif Tokenizer.load(path, **tokenizer.roles).hash != tokenizer.hash:
+        raise InputError(
+            f"{path}: another tokenizer than the one given; use another folder, or remove {path.parent} to "
+            "start anew"
+        )
 
 
 def chosen_engine(options: argparse.Namespace, shards: int, threads: int) -> ShardsConfig:

@@ -24,6 +24,7 @@ from megasbp.errors import InputError, ShardError
 from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.section_settings import section_of
 from megasbp.shards.config import INLINE, ShardsConfig
+from megasbp.shards.lock import folder_lock
 from megasbp.synthesis.config import SynthesisConfig
 from megasbp.synthesis.synthesize import ShardWriter, synthesize
 from megasbp.synthesis.writers import shard_writer
@@ -82,7 +83,7 @@ def write_corpus(options: argparse.Namespace) -> None:
     recipe = read_recipe(options.recipe) if options.recipe else {}
     config = section_of(SynthesisConfig, "synthesis", recipe.get("synthesis", {}), options.settings)
     digest = require_whole(options.checkpoint).digest
-    tokenizer = Tokenizer.load(options.tokenizer)
+    tokenizer = Tokenizer.load(options.tokenizer, bos=options.bos, eos=options.eos, sep=options.sep)
     seeds = open_dataset(options.seeds, tokenizer)
     positions = read_state(options.checkpoint)["model"]["maximum_positions"]
     if not options.held_out:
@@ -91,20 +92,21 @@ def write_corpus(options: argparse.Namespace) -> None:
     held_out = [open_dataset(path, tokenizer) for path in options.held_out]
     corpus_index = NgramIndex.build(corpus, options.shingle_width)
     held_out_index = NgramIndex.build(held_out or [np.empty(0, np.int64)], options.shingle_width)
-    result = synthesize(
-        writer=writer(options, config),
-        tokenizer=tokenizer,
-        seed_dataset=seeds,
-        dtype=seeds.dtype,
-        corpus_index=corpus_index,
-        held_out_index=held_out_index.without(corpus_index),
-        config=config,
-        need_tokens=options.tokens,
-        context=options.context or recipe.get("synthesizer", {}).get("context", positions),
-        seed=options.seed,
-        folder=options.output,
-        checkpoint_hash=digest,
-    )
+    with folder_lock(options.output):
+        result = synthesize(
+            writer=writer(options, config),
+            tokenizer=tokenizer,
+            seed_dataset=seeds,
+            dtype=seeds.dtype,
+            corpus_index=corpus_index,
+            held_out_index=held_out_index.without(corpus_index),
+            config=config,
+            need_tokens=options.tokens,
+            context=options.context or recipe.get("synthesizer", {}).get("context", positions),
+            seed=options.seed,
+            folder=options.output,
+            checkpoint_hash=digest,
+        )
     drops = ", ".join(f"{name} {count:,}" for name, count in result.drops.items() if count)
     print(
         f"{result.dataset_prefix}: {result.documents:,} documents, {result.tokens:,} tokens, of "
@@ -162,6 +164,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="of [synthesis], such as top_p=0.95")
     parser.add_argument("--checkpoint", type=Path, required=True, metavar="STEP", help="of the synthesizer")
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json of the datasets")
+    for role in ("bos", "eos", "sep"):
+        parser.add_argument(
+            f"--{role}", metavar="TOKEN", help=f"name of the {role} token, where it is not found"
+        )
     parser.add_argument("--seeds", type=Path, required=True, metavar="DATASET", help="documents 1")
     parser.add_argument(
         "--tokens", type=whole_number, required=True, metavar="N", help="accepted tokens wanted, e.g. 1e9"

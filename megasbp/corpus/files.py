@@ -2,7 +2,7 @@
 
 Kinds by suffix: .jsonl, .ndjson and .json hold one JSON object per line, plain or as .gz or .zst; .parquet
 holds one row per document; a .txt file is one document. A folder stands for all such files below it, sorted
-by path; files of other kinds and hidden files in it are passed over.
+by path, links to folders followed; files of other kinds and hidden files in it are passed over.
 """
 
 import os
@@ -43,6 +43,9 @@ def corpus_files(paths: Sequence[Path]) -> list[Path]:
         if file.resolve() in seen:
             raise InputError(f"{file}: comes twice in corpus.paths; name it once")
         seen.add(file.resolve())
+        # Documents are named by their place, and names are stored as UTF-8.
+        if not str(file).isprintable() and any("\ud800" <= letter <= "\udfff" for letter in str(file)):
+            raise InputError(f"{str(file)!a}: the file's name is not UTF-8; rename it")
     return files
 
 
@@ -59,8 +62,13 @@ def file_kind(path: Path) -> str | None:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, names in os.walk(folder):
+    found, opened = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        # Links may lead back to a folder above them.
+        if (real := os.path.realpath(parent)) in opened:
+            folders.clear()
+            continue
+        opened.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(path for path in found if file_kind(path) is not None)

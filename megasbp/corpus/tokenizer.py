@@ -70,7 +70,7 @@ class Tokenizer:
         if self.sep in (self.bos, self.eos):
             raise InputError(
                 f"{place}: the separator {self.roles['sep']!r} also begins or ends documents; "
-                f"set corpus.sep_token to another special token: {_some(specials)}"
+                f"set corpus.sep_token (in tools: --sep) to another special token: {_some(specials)}"
             )
         self.hash = hash_object({"content": content, "roles": self.roles})
         self._check_lossless(place)
@@ -202,8 +202,8 @@ def _role_token(role: str, name: str | None, specials: dict[str, int], place: st
         name = next((known for known in _NAMES[role] if known in specials), None)
         if name is None:
             raise InputError(
-                f"{place}: no {role} token among its special tokens; name one with corpus.{role}_token: "
-                f"{_some(specials)}"
+                f"{place}: no {role} token among its special tokens; name one with corpus.{role}_token, "
+                f"in tools with --{role}: {_some(specials)}"
             )
     elif name not in specials:
         raise InputError(

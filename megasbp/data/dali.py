@@ -35,7 +35,8 @@ class DaliLoader:
             import nvidia.dali
         except ImportError as error:
             raise InputError(
-                f"NVIDIA DALI cannot be imported ({error}); pip install 'megasbp[dali]', or use the loader"
+                f"NVIDIA DALI cannot be imported ({error}); pip install '.[dali]' from a clone, or use "
+                "the loader"
             ) from None
         self._dali = nvidia.dali
         self.loader = loader

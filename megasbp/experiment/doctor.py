@@ -79,7 +79,10 @@ def _requirements() -> list[Requirement]:
     project = tomllib.loads(file.read_text(encoding="utf-8"))["project"] if file.is_file() else {}
     requirements = [Requirement(text) for text in project.get("dependencies", [])]
     for extra, texts in project.get("optional-dependencies", {}).items():
-        requirements += [Requirement(f'{text}; extra == "{extra}"') for text in texts]
+        for text in texts:
+            package, _, marker = text.partition(";")
+            other = f"({marker.strip()}) and " if marker else ""
+            requirements.append(Requirement(f'{package}; {other}extra == "{extra}"'))
     return requirements
 
 

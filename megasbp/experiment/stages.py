@@ -9,12 +9,14 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from megasbp.errors import InputError
 from megasbp.parallel.runtime import Runtime
+from megasbp.shards.lock import folder_lock
 from megasbp.storage import MANIFEST_NAME, Manifest, publish_manifest, read_manifest, remove_partials
 
 # Raised when the bytes that stages write change meaning: old folders must not be taken for new ones.
@@ -95,7 +97,8 @@ class Workspace:
             ignore: patterns of files that are not results (logs with times in them).
 
         Raises:
-            InputError: a finished folder no longer holds what its manifest says.
+            InputError: a finished folder no longer holds what its manifest says, or another process makes the
+                stage.
         """
         hashes = {key: value if isinstance(value, str) else value.digest for key, value in inputs.items()}
         values = json.loads(json.dumps({**settings, "format": FORMAT_VERSION}))
@@ -111,17 +114,18 @@ class Workspace:
             return StageResult(folder, manifest)
         if not made_here:
             raise MissingStage(name)
-        if first:
-            folder.mkdir(parents=True, exist_ok=True)
-            remove_partials(folder)
-        self._wait()
-        self.announce(f"{name}: started")
-        start = time.monotonic()
-        facts = make(folder)
-        seconds = time.monotonic() - start
-        if first:
-            publish_manifest(folder, name, hashes, values, facts, ignore=ignore)
-            self._record_time(name, seconds)
+        with self._holding(folder):
+            if first:
+                folder.mkdir(parents=True, exist_ok=True)
+                remove_partials(folder)
+            self._wait()
+            self.announce(f"{name}: started")
+            start = time.monotonic()
+            facts = make(folder)
+            seconds = time.monotonic() - start
+            if first:
+                publish_manifest(folder, name, hashes, values, facts, ignore=ignore)
+                self._record_time(name, seconds)
         manifest = self._finished(folder, key)
         assert manifest is not None
         self.announce(f"{name}: finished in {seconds:.1f} s")
@@ -142,6 +146,15 @@ class Workspace:
             return manifest
         seen = self._runtime.broadcast(json.dumps(asdict(manifest) if manifest else None))
         return Manifest(**json.loads(seen)) if seen != "null" else None
+
+    def _holding(self, folder: Path) -> AbstractContextManager[object]:
+        """Keeps other processes from making the same stage.
+
+        Where several ranks make it, whoever starts them sees to that: a lost host's lock may outlive it.
+        """
+        if self._runtime is not None and self._runtime.world_size > 1:
+            return nullcontext()
+        return folder_lock(folder, beside=True)
 
     def _wait(self) -> None:
         if self._runtime is not None:

@@ -12,7 +12,7 @@ from megasbp.pairing.embedding import Progress, count_parameters, hash_tensors, 
 from megasbp.parallel.runtime import computes_bfloat16
 from megasbp.storage import hash_object
 
-_INSTALL = 'install it with: pip install "megasbp[demo]"'
+_INSTALL = "install it with: pip install '.[demo]' from a clone"
 
 # Texts tokenised at once, and padded tokens of a batch. MiniLM on two CPU cores is fastest between 1,000 and
 # 4,000 tokens: fewer leave the cores idle, more leave the cache.

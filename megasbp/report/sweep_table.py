@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from megasbp.report.formats import interval_text
 from megasbp.report.schema import Contrast, Results, check_results, read_results
 from megasbp.report.tables import Table
 from megasbp.storage import read_json
@@ -64,7 +65,7 @@ def _worth(results: Results) -> str:
     if not tables:
         return "–"
     worth = next(iter(tables.values())).worth
-    return f"{worth.estimate:.4f} ({worth.low:.4f} to {worth.high:.4f})"
+    return interval_text(worth)
 
 
 def _kept(results: Results) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from megasbp.errors import InputError
 from megasbp.shards.config import ShardsConfig
 from megasbp.shards.job import Job, Outcome
+from megasbp.shards.machine import usable_cores, usable_memory
 from megasbp.shards.process import PipedProcess
 from megasbp.shards.publication import remove_leftovers
 
@@ -130,7 +131,7 @@ def local_places(config: ShardsConfig, devices: int) -> int:
     """
     wanted = config.workers or 1
     # More workers than processors are slow; more than the GPUs or the memory hold would fail.
-    places = [max(1, len(os.sched_getaffinity(0)) // config.cpus)]
+    places = [max(1, usable_cores() // config.cpus)]
     if config.gpus:
         places.append(devices * int(1 / config.gpus) if config.gpus < 1 else devices // int(config.gpus))
         if places[-1] < wanted:
@@ -139,7 +140,7 @@ def local_places(config: ShardsConfig, devices: int) -> int:
                 f"{devices} GPUs, enough for {places[-1]}; lower shards.gpus or shards.workers"
             )
     if config.memory_gb:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        memory = usable_memory() / 1e9
         places.append(int(memory / config.memory_gb))
         if places[-1] < wanted:
             raise InputError(

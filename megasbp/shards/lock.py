@@ -14,16 +14,19 @@ _LOCK_NAME = ".lock"
 
 
 @contextmanager
-def folder_lock(folder: Path) -> Iterator[str]:
+def folder_lock(folder: Path, beside: bool = False) -> Iterator[str]:
     """Holds a folder; yields the run's token, which the lock file shows to the workers.
 
     The file is removed at the end, so that a finished folder holds its results and nothing else.
 
+    Args:
+        beside: the file lies beside the folder, .NAME.lock, and not in it.
+
     Raises:
         InputError: another process holds the folder; the message names it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _LOCK_NAME
+    path = folder.with_name(f".{folder.name}{_LOCK_NAME}") if beside else folder / _LOCK_NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
     token = uuid.uuid4().hex
     while True:
         with open(path, "a+", encoding="utf-8") as file:
@@ -33,6 +36,10 @@ def folder_lock(folder: Path) -> Iterator[str]:
                 file.seek(0)
                 holder = file.read().partition("\n")[0] or "another process"
                 raise InputError(f"{folder}: in use by {holder}; wait for it or stop it") from None
+            except OSError as error:
+                # The file system has no locks.
+                error.filename = str(path)
+                raise
             # The holder before us may have removed the file between our opening and our locking it.
             if not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 continue

@@ -16,6 +16,7 @@ from megasbp.errors import InputError
 from megasbp.shards.attempt import attempt_shard
 from megasbp.shards.config import ShardsConfig
 from megasbp.shards.job import Job, Outcome
+from megasbp.shards.machine import usable_cores
 
 # Ray keeps the queue: a node that hangs, and is known to be dead only minutes later, must not keep the others
 # from their work by filling a short one.
@@ -141,7 +142,7 @@ def _import_ray(alone: bool) -> Any:
         import ray
     except ImportError:
         raise InputError(
-            'shards.engine is "ray", which is not installed; run `pip install megasbp[ray]` or set '
+            'shards.engine is "ray", which is not installed; run `pip install .[ray]` or set '
             'shards.engine to "local"'
         ) from None
     return ray
@@ -149,7 +150,7 @@ def _import_ray(alone: bool) -> Any:
 
 def _connect(ray: Any, config: ShardsConfig) -> None:
     if config.address is None:
-        processors = len(os.sched_getaffinity(0))
+        processors = usable_cores()
         ray.init(
             address="local",
             num_cpus=config.cpus * config.workers if config.workers else processors,

@@ -127,6 +127,6 @@ def require_vllm() -> None:
     """Raises InputError where vLLM is not installed."""
     if importlib.util.find_spec("vllm") is None:
         raise InputError(
-            'synthesis.backend is "vllm", which is not installed; pip install "megasbp[vllm]" into an '
-            "environment of its own (it pins its torch), or leave the setting out"
+            "synthesis.backend is \"vllm\", which is not installed; pip install '.[vllm]' from a clone into "
+            "an environment of its own (it pins its torch), or leave the setting out"
         )

@@ -75,6 +75,29 @@ def test_a_target_against_a_missing_peer_is_neither_met_nor_missed(tmp_path):
     assert "not measured" in text
 
 
+def test_a_missed_target_is_missed_whatever_other_peers_are_missing():
+    sides = {"megasbp": Side([8.0]), "slow": Side([7.0]), "absent": Side(missing="pip install absent")}
+    asked = {"slow": 1.15, "absent": 1.15}
+    assert Measure("speed", "tokens/s", True, sides, target_ratios=asked).met is False
+    assert Measure("speed", "tokens/s", True, sides, target_ratios={**asked, "slow": 1.1}).met is None
+
+
+def test_what_only_the_second_run_has_is_listed_with_both_devices(tmp_path):
+    first = report.publish(tmp_path / "a.json", "data", {"rows": 8}, [measure([8.0], [2.0])], [], MACHINE)
+    more = Measure("memory", "bytes", False, {"megasbp": Side([5.0])})
+    second = report.publish(
+        tmp_path / "b.json",
+        "data",
+        {"rows": 64},
+        [measure([9.0], []), more],
+        [],
+        {**MACHINE, "devices": ["A GPU"]},
+    )
+    text = printed(report.compare, first, second)
+    assert "memory" in text and "A GPU" in text
+    assert "rows 8" in text and "rows 64" in text
+
+
 def test_a_results_file_comes_back_as_it_was_published(tmp_path):
     results = report.publish(
         tmp_path / "r.json", "data", {"repeats": 3}, [measure([8.0], [2.0])], ["numpy"], MACHINE

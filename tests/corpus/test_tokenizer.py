@@ -216,7 +216,8 @@ def test_added_tokens_that_the_decoder_garbles_are_refused(tmp_path):
         (
             ["<s>", "</s>"],
             {},
-            "no sep token among its special tokens; name one with corpus.sep_token: '<s>', '</s>'",
+            "no sep token among its special tokens; name one with corpus.sep_token, in tools with --sep: "
+            "'<s>', '</s>'",
         ),
         (
             ["<s>", "</s>"],

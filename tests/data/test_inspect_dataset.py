@@ -124,6 +124,20 @@ def test_describe_takes_over_foreign_files_once(tool, folder, tokenizer, capsys)
     assert "foreign.json: exists" in capsys.readouterr().err
 
 
+def test_a_tokenizer_without_well_known_names_is_given_them(tool, folder, tokenizer, capsys):
+    content = (folder / "tokenizer.json").read_text()
+    for role, name in tokenizer.roles.items():
+        content = content.replace(name, f"[[{role}]]")
+    (folder / "odd").mkdir()
+    (folder / "odd" / "tokenizer.json").write_text(content)
+    arguments = [str(folder / "foreign"), "--describe", "--tokenizer", str(folder / "odd")]
+    assert tool.main(arguments) == 2
+    assert "in tools with --bos" in capsys.readouterr().err
+    names = (argument for role in ("bos", "eos", "sep") for argument in (f"--{role}", f"[[{role}]]"))
+    assert tool.main([*arguments, *names]) == 0
+    assert IndexedDataset(folder / "foreign").metadata["sep"] == tokenizer.sep
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.data.preprocess import _first_of
 from megasbp.shards.config import ShardsConfig
+from megasbp.shards.lock import folder_lock
 from megasbp.shards.publication import shard_folder
 from megasbp.storage import Manifest
 
@@ -217,6 +219,36 @@ def test_a_folder_of_another_run_is_refused(tool, corpus, tmp_path, capsys, more
 
     assert run_tool(tool, corpus, tmp_path / "out", "--workers", "1", *more) == 2
     assert message in capsys.readouterr().err
+
+
+def test_another_tokenizer_is_refused_while_no_shard_is_finished(tool, corpus, tmp_path, tokenizer, capsys):
+    # As a stop within the first shard leaves the folder.
+    run_tool(tool, corpus, tmp_path / "out", "--workers", "1")
+    for folder in (tmp_path / "out").glob("shard-*"):
+        shutil.rmtree(folder)
+    Tokenizer.train(iter(TEXTS), 290).save(corpus.parent / "tokenizer.json")
+    capsys.readouterr()
+
+    assert run_tool(tool, corpus, tmp_path / "out", "--workers", "1") == 2
+    assert "another tokenizer than the one given" in capsys.readouterr().err
+    assert Tokenizer.load(tmp_path / "out" / "tokenizer.json").hash == tokenizer.hash
+
+
+def test_a_second_run_leaves_the_work_of_the_first_alone(tool, corpus, tmp_path, capsys):
+    begun = tmp_path / "out" / "shard-00000000.partial-7"
+    begun.mkdir(parents=True)
+    with folder_lock(tmp_path / "out"):
+        assert run_tool(tool, corpus, tmp_path / "out", "--workers", "1") == 2
+    assert "in use by" in capsys.readouterr().err
+    assert begun.is_dir()
+
+
+def test_a_cluster_is_given_whole_paths(tool, corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    more = ("--engine", "ray", "--address", "auto")
+    assert tool.main(["out", "corpus", "--tokenizer", "tokenizer.json", *more]) == 2
+    assert "corpus: a path from this folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_file_that_changed_between_two_runs_is_noticed(tool, corpus, tmp_path, capsys):

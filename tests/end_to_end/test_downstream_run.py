@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         find_spec("lm_eval") is None or find_spec("accelerate") is None,
-        reason="needs lm-eval (pip install megasbp[eval])",
+        reason="needs lm-eval (pip install .[eval])",
     ),
 ]
 TASKS = ["megasbp_lambada", "megasbp_arc_easy", "megasbp_mmlu"]

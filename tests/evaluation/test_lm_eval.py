@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
         find_spec("lm_eval") is None or find_spec("accelerate") is None,
-        reason="needs lm-eval (pip install megasbp[eval])",
+        reason="needs lm-eval (pip install .[eval])",
     ),
 ]
 WINDOW = 64

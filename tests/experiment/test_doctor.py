@@ -40,6 +40,18 @@ def test_missing_requirement_is_named_with_the_command_that_installs_it(capsys, 
     assert len(problems) == 1 and "safetensors" in problems[0] and "pip install 'safetensors>=" in problems[0]
 
 
+def test_a_clone_that_is_not_installed_is_looked_at_too(capsys, monkeypatch):
+    installed = {str(one) for one in module._requirements()}
+
+    def requires(name: str) -> list[str]:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    found = {str(one) for one in module._requirements()}
+    assert {one.partition(";")[0] for one in found} == {one.partition(";")[0] for one in installed}
+    assert run_doctor(capsys) == (0, [])
+
+
 def test_requirement_that_is_too_old_is_a_problem(capsys, monkeypatch):
     real = metadata.version
     monkeypatch.setattr(metadata, "version", lambda name: "1.0" if name == "torch" else real(name))

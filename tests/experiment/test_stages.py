@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,21 @@ def test_a_workspace_makes_the_stages_it_is_for_and_no_other(tmp_path: Path) -> 
     assert workspace.stage("s", inputs={}, settings={}, make=make_text).facts == {"letters": 5}
     with pytest.raises(MissingStage, match="t: not made yet"):
         workspace.stage("t", inputs={}, settings={}, make=make_text)
+
+
+def test_one_process_at_a_time_makes_a_stage(tmp_path: Path) -> None:
+    folder = Workspace(tmp_path).stage("s", inputs={}, settings={}, make=make_text).folder
+    shutil.rmtree(folder)
+    half = tmp_path / folder.name / "half.partial-1"
+
+    def second(place: Path) -> dict[str, int]:
+        half.write_text("of the first")
+        with pytest.raises(InputError, match="in use by process .*; wait for it or stop it"):
+            Workspace(tmp_path).stage("s", inputs={}, settings={}, make=make_text)
+        assert half.exists()
+        half.unlink()
+        return make_text(place)
+
+    Workspace(tmp_path).stage("s", inputs={}, settings={}, make=second)
+    # Its lock goes with it.
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name, "timings.jsonl"]

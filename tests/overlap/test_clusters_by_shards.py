@@ -95,7 +95,7 @@ def test_a_run_goes_on_after_kill_9(datasets, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray (pip install megasbp[ray])")
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray (pip install .[ray])")
 def test_a_ray_cluster_gives_the_same_bytes(datasets, tmp_path, inline):
     with start_driver("ray", 1, tmp_path / "ray", datasets) as process:
         try:

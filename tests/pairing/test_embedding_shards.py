@@ -80,7 +80,7 @@ def test_workers_write_the_same_vectors(corpus: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray (pip install megasbp[ray])")
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray (pip install .[ray])")
 def test_a_ray_cluster_writes_the_same_bytes(corpus: Path, tmp_path: Path) -> None:
     for engine, config in (("inline", INLINE), ("ray", ShardsConfig(engine="ray", workers=2))):
         embed(corpus, tmp_path / engine, 15, config)

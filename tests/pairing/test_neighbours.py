@@ -272,7 +272,7 @@ def test_workers_change_no_byte_and_neither_does_the_death_of_one(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray (pip install megasbp[ray])")
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray (pip install .[ray])")
 @pytest.mark.usefixtures("several_shards")
 def test_a_search_on_ray_gives_the_same_bytes(tmp_path: Path) -> None:
     path = saved(tmp_path / "v.npy", clustered(400))

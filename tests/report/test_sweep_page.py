@@ -9,6 +9,7 @@ from test_page import HOSTILE, Reader
 
 from megasbp.errors import InputError
 from megasbp.report.sweep_page import sweep_page
+from megasbp.report.sweep_table import sweep_table
 
 
 def write_sweep(folder: Path, *settings: dict) -> Path:
@@ -43,6 +44,18 @@ def test_html_in_the_settings_stays_text(tmp_path):
     reader = Reader(sweep_page(write_sweep(tmp_path, {"pairing.embedder": HOSTILE})))
     assert [tag for tag, _ in reader.tags if tag in {"img", "script"}] == ["script"]
     assert HOSTILE in reader.words()
+
+
+def test_a_worth_without_an_interval_is_drawn(tmp_path):
+    path = write_sweep(tmp_path, {"pairing.minimum_similarity": 0.9})
+    results = json.loads((tmp_path / "variant-0" / "results.json").read_text())
+    for table in results["pair_value"]["tables"].values():
+        table["worth"] |= {"low": None, "high": None}
+    (tmp_path / "variant-0" / "results.json").write_text(json.dumps(results))
+    worth = next(iter(results["pair_value"]["tables"].values()))["worth"]["estimate"]
+    assert f"{worth:.4f}" in Reader(sweep_page(path)).words()
+    (row,) = sweep_table(path).rows
+    assert f"{worth:.4f}" in row
 
 
 def test_a_missing_result_is_named(tmp_path):

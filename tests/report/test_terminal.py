@@ -31,7 +31,7 @@ def test_it_is_plain_text_of_fixed_width():
     [
         "SBP beat the baseline: it saves 0.0073 nats per byte of held-out text",
         "SBP                   1.3069   1.2905 to 1.3233   +0.0073     +0.0027 to +0.0119       3",
-        "SBP                   92%          1.3061   +0.0063     +0.0017 to +0.0109   0.017",
+        "SBP                   92%          1.3061   +0.0063     +0.0017 to +0.0109",
         "Worth of the relation                          +0.0310 (+0.0190 to +0.0430)",
         "Dropped: no end         1,104            970",
         "Total, initial model counted            54.00   149.21         149.21    54.00",

@@ -12,9 +12,7 @@ from shard_checks import HERE, all_bytes, environment, go_on_after_kill_9, run
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("ray") is None, reason="needs ray (pip install megasbp[ray])"
-    ),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray (pip install .[ray])"),
 ]
 
 

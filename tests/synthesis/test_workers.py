@@ -132,7 +132,7 @@ def test_two_workers_one_of_them_killed_write_the_bytes_of_the_stream(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray (pip install megasbp[ray])")
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray (pip install .[ray])")
 def test_a_ray_cluster_writes_the_bytes_of_the_stream(
     tmp_path, streamed, checkpoint, seeds, model, monkeypatch
 ):

@@ -35,7 +35,7 @@ def harness_version() -> str:
             missing.append(package)
     if missing:
         raise InputError(
-            f"evaluation.downstream.tasks needs {' and '.join(missing)}; pip install 'megasbp[eval]', or "
+            f"evaluation.downstream.tasks needs {' and '.join(missing)}; pip install '.[eval]', or "
             "leave the section [evaluation.downstream] out"
         )
     return str(Version(metadata.version("lm-eval")))

@@ -69,7 +69,7 @@ def _load(name: str, device: str) -> tuple[Any, Any]:
     if importlib.util.find_spec("transformers") is None:
         raise InputError(
             "quality.judge.kind = 'local' needs the package transformers; install it with: "
-            'pip install "megasbp[judge]"'
+            "pip install '.[judge]' from a clone"
         )
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
