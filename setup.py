@@ -1,4 +1,7 @@
-"""Builds the extensions of C++ with CMake and pybind11; everything else is in pyproject.toml."""
+"""Builds the extensions of C++ with CMake and pybind11; everything else is in pyproject.toml.
+
+What CMAKE_ARGS of the environment holds is handed to CMake, behind our own options.
+"""
 
 import os
 import shlex
@@ -53,6 +56,7 @@ class CMakeBuild(build_ext):
             configure.append(f"-Dpybind11_DIR={pybind11.get_cmake_dir()}")
         except ImportError:
             pass  # CMake looks for the system's pybind11, and says so when there is none.
+        configure += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         if ninja is not None:
             configure += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
         self._run(configure, build)

@@ -55,8 +55,12 @@ def on_a_cpu(monkeypatch):
     for name in ("reset_peak_memory_stats", "synchronize", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda: None)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 2**29)
-    event = SimpleNamespace(self_device_time_total=16e3, count=32, key="paged_attention_parts")
-    recorded = SimpleNamespace(key_averages=lambda: [event])
+    # Nine steps of the engine, as a draw each says.
+    events = [
+        SimpleNamespace(self_device_time_total=18e3, count=36, key="paged_attention_parts"),
+        SimpleNamespace(self_device_time_total=9e3, count=9, key="sample_race"),
+    ]
+    recorded = SimpleNamespace(key_averages=lambda: events)
     monkeypatch.setattr(subject, "profile", lambda activities: nullcontext(recorded))
     return active
 
@@ -72,8 +76,9 @@ def test_a_window_has_the_documents_that_are_counted(ahead, on_a_cpu):
     assert all(value > 0 for value in side.values)
     assert side.facts["memory_gib"] == 0.5
     assert side.facts["share"] == pytest.approx(side.median / 1e5)
-    # Eight steps were profiled: 16 ms of one kind are 2 a step.
-    assert side.facts["milliseconds"] == {"attention": 2.0}
+    assert side.facts["milliseconds"]["attention"] == 2.0
+    assert sum(side.facts["milliseconds"].values()) == 3.0
+    assert (2.0, 4.0, "paged_attention_parts") in side.facts["kernels"]
     assert measure.target_limit == pytest.approx(0.8e5)
     # The warm-up's steps come first, and one after each mark may still have its document.
     timed = on_a_cpu[-(3 * 32 + 8 + 4) :]

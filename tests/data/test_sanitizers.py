@@ -54,7 +54,12 @@ def environment(tmp_path_factory):
     )
     build = [sys.executable, "setup.py", "-q", "build_ext"]
     build += ["--build-lib", str(package), "--build-temp", str(folder / "build")]
-    flags = {"CXXFLAGS": FLAGS, "LDFLAGS": "-fsanitize=address,undefined"}
+    # A release would be optimised over again, and linked as one; its assertions are wanted here.
+    flags = {
+        "CXXFLAGS": FLAGS,
+        "LDFLAGS": "-fsanitize=address,undefined",
+        "CMAKE_ARGS": "-DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG=",
+    }
     subprocess.run(build, cwd=ROOT, env={**os.environ, **flags}, check=True)
     return {
         **os.environ,
