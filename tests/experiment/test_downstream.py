@@ -190,7 +190,7 @@ def test_what_is_not_installed_is_said_before_anything_runs(
         return "1"
 
     monkeypatch.setattr(harness.metadata, "version", version)
-    with pytest.raises(InputError, match=rf"needs {name}; pip install 'megasbp\[eval\]'"):
+    with pytest.raises(InputError, match=rf"needs {name}; pip install '\.\[eval\]'"):
         downstream_stages.require_downstream(recipe_with(data))
 
 

