@@ -24,7 +24,7 @@ pairs, sample a synthetic corpus from it, and train on real + synthetic text aga
   megasbp run configs/demo.toml budget.tokens_per_arm=2_000_000 training.learning_rate=3e-3
   megasbp sweep configs/demo.toml synthesis.temperature=[0.8,1.0]
   megasbp run RECIPE --launcher slurm   the same as jobs of Slurm, each stage on what [cluster] gives it
-  megasbp train configs/sbp_3b_200b.toml --dry-run --gpus 8,64,512
+  megasbp train configs/sbp_3b_200b.toml --dry-run --memory 141
   torchrun --nproc-per-node 8 -m megasbp stage RECIPE seed-0/train-sbp
 """
 

@@ -41,20 +41,21 @@ def dry_run(recipe: Recipe, gpus: Sequence[int], memory_gib: float) -> dict[str,
             "causal": flops_per_token(model, length, causal=True),
             "full": flops_per_token(model, length, causal=False),
         },
-        "layout_setting": "parallel"
-        if recipe.cluster.training.parallel is None
-        else "cluster.training.parallel",
+        "layout_setting": "cluster.training.parallel" if _has_own_layout(recipe) else "parallel",
         "gpu_memory_gib": memory_gib,
         "gpus": {str(count): _layout(recipe, count, memory_gib) for count in gpus},
     }
 
 
+def _has_own_layout(recipe: Recipe) -> bool:
+    """Whether arms are laid out by the section [cluster], and not by [parallel]."""
+    return recipe.cluster.training.parallel is not None
+
+
 def _layout(recipe: Recipe, gpus: int, memory_gib: float) -> dict[str, Any]:
     problem = _problem(recipe, gpus)
     if problem is not None:
-        return {
-            "problem": problem if recipe.cluster.training.parallel is None else f"cluster.training: {problem}"
-        }
+        return {"problem": f"cluster.training: {problem}" if _has_own_layout(recipe) else problem}
     training, model, parallel = recipe.training, recipe.model, recipe.layout("training")
     element = training.compute_dtype.itemsize
     places = [

@@ -103,6 +103,7 @@ def _conform(table: pa.Table, place: str) -> pa.Table:
             raise InputError(f"{place}: column {field.name} is {column.type}, must be integers")
         try:
             columns.append(column.cast(field.type))
+        # A value that does not fit, or a kind of column that Arrow casts to no such type.
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             raise InputError(f"{place}: column {field.name} is {column.type}, must be {field.type}") from None
     return pa.table(columns, schema=PAIR_SCHEMA)
