@@ -3,11 +3,13 @@
 python -m benchmarks.kernel_builds --targets sm_90
 python -m benchmarks.kernel_builds --targets sm_80,sm_90,sm_100,gfx942 --candidates --output builds.json
 
-What is compiled is what the launches of kernel_launches.py ask for, recorded on tensors without memory. Exit
-status 1 where a build fails, or spills on sm_90 in its own config.
+What is compiled is what the launches of kernel_launches.py ask for, recorded on tensors without memory; with
+--candidates also its variants: fp16, heads of other sizes. Exit status 1 where a build fails, or a launch of
+the recipe spills on sm_90 in its own config.
 """
 
 import argparse
+import dataclasses
 import re
 import subprocess
 import sys
@@ -28,7 +30,7 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from benchmarks.kernel_launches import LAUNCHES
+from benchmarks.kernel_launches import LAUNCHES, VARIANTS
 from benchmarks.report import circumstances, machine
 from megasbp.kernels.gpu import attention, attention_backward
 from megasbp.storage import publish_json
@@ -39,7 +41,7 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-# Those to which `copies_tiles` and `has_room` say yes.
+# Those to which `has_room` says yes, and `copies_tiles` of heads that are powers of two.
 _LARGE = ("sm_90", "sm_100")
 _POINTERS = {
     torch.bfloat16: "*bf16",
@@ -54,31 +56,52 @@ _OPTIONS = ("num_warps", "num_stages", "num_ctas")
 _MATRIX = re.compile(r"wgmma\.mma_async|tcgen05\.mma|mma\.sync|v_mfma")
 _BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
+_OF_THE_RECIPE = {case.name for case in LAUNCHES}
+
 Recorded = tuple[JITFunction, dict[str, Any]]
 
 
 def recorded_launches(target: str, candidates: bool) -> list[tuple[str, str, Recorded]]:
-    """Case, config and launch, of each kernel's own config and, if asked for, of all candidates."""
+    """Case, config and launch, of each kernel's own config and, if asked for, of all that may be tried."""
     is_large = target in _LARGE
     launches: list[Recorded] = []
 
     def record(kernel: JITFunction, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> None:
         launches.append((kernel, dict(zip(kernel.arg_names, arguments, strict=False)) | named))
 
+    def copies_tiles(*tensors: torch.Tensor) -> bool:
+        row = tensors[0].shape[-1]
+        return is_large and row == triton.next_power_of_2(row)
+
     found = []
     with ExitStack() as patches:
         patches.enter_context(patch.object(JITFunction, "run", record))
         for module in (attention, attention_backward):
-            patches.enter_context(patch.object(module, "copies_tiles", lambda *_: is_large))
+            patches.enter_context(patch.object(module, "copies_tiles", copies_tiles))
         patches.enter_context(patch.object(attention, "has_room", lambda _: is_large))
-        for case in LAUNCHES:
+        for case in (*LAUNCHES, *VARIANTS) if candidates else LAUNCHES:
             call = case.prepare(2, "meta")
             for config in (None, *(case.candidates if candidates else ())):
                 launches.clear()
                 call(*(() if config is None else (config,)))
                 label = "own" if config is None else f"{config.blocks} w{config.warps} s{config.stages}"
-                found.extend((case.name, label, launch) for launch in launches)
+                given = [_in_fp16(launch) for launch in launches] if case.in_fp16 else launches
+                found.extend((case.name, label, launch) for launch in given)
     return found
+
+
+def _in_fp16(launch: Recorded) -> Recorded:
+    """The same with fp16 in place of bf16."""
+
+    def other(value: Any) -> Any:
+        if isinstance(value, TensorDescriptor):
+            return dataclasses.replace(value, base=other(value.base))
+        if isinstance(value, torch.Tensor) and value.dtype == torch.bfloat16:
+            return value.to(torch.float16)
+        return value
+
+    kernel, arguments = launch
+    return kernel, {name: other(value) for name, value in arguments.items()}
 
 
 def build(launch: Recorded, target: GPUTarget) -> dict[str, Any]:
@@ -162,13 +185,11 @@ def builds(targets: Sequence[str], candidates: bool) -> list[dict[str, Any]]:
 def refused(row: dict[str, Any]) -> bool:
     """Whether a row is one that fails the check: a build that failed, or an own config that spills on Hopper.
 
-    Own configs are chosen for Hopper and Triton 3.7. For others the table tells of spills.
+    Own configs are chosen for Hopper, at the recipe's sizes. Of others the table tells that they spill.
     """
     if "error" in row:
         return True
-    chosen_for = (
-        row["target"] == "sm_90" and row["config"] == "own" and not triton.__version__.startswith("3.6")
-    )
+    chosen_for = row["target"] == "sm_90" and row["config"] == "own" and row["case"] in _OF_THE_RECIPE
     return chosen_for and row["spilled"] > 0
 
 
@@ -194,7 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--targets", default="sm_90", help=f"of {', '.join(TARGETS)} (sm_90)")
-    parser.add_argument("--candidates", action="store_true", help="also every config that may be tried")
+    parser.add_argument(
+        "--candidates", action="store_true", help="also every config that may be tried, and variants"
+    )
     parser.add_argument("--output", type=Path, help="a JSON file for the rows")
     options = parser.parse_args(arguments)
     targets = options.targets.split(",")

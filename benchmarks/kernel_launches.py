@@ -1,8 +1,8 @@
 """The Triton kernels' launches at the sizes of the 3B recipe, with the configs that a tuner may try."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ SEQUENCE = 4096
 _EPSILON = 1e-6
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Launch:
     """One kernel in one direction.
 
@@ -37,11 +37,13 @@ class Launch:
         prepare: prepare(rows, device) makes the inputs, random numbers in bf16, and gives the call; the call
             takes a config or, without one, the kernel's own.
         candidates: configs that may be tried.
+        in_fp16: whether builds take fp16 in place of bf16.
     """
 
     name: str
     prepare: Callable[[int, str], Callable[..., Any]]
     candidates: tuple[Config, ...] = ()
+    in_fp16: bool = False
 
 
 def _random(device: str, *shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -96,9 +98,9 @@ def _heads(rows: int, device: str) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     return q, k, _random(device, 2, rows, SEQUENCE, 1, HEAD_DIM, dtype=torch.float32)
 
 
-def _rope(rows: int, device: str) -> Callable[..., Any]:
+def _rope(rows: int, device: str, direction: int = 1) -> Callable[..., Any]:
     q, k, table = _heads(rows, device)
-    return lambda *config: rope.rotate(q, k, table, 1, *config)
+    return lambda *config: rope.rotate(q, k, table, direction, *config)
 
 
 def _qk_norm_rope_forward(rows: int, device: str) -> Callable[..., Any]:
@@ -124,11 +126,12 @@ def _cross_entropy_statistics(rows: int, device: str) -> Callable[..., Any]:
     return lambda *config: cross_entropy.statistics(logits, labels, 0, *config)
 
 
-def _cross_entropy_gradient(rows: int, device: str) -> Callable[..., Any]:
+def _cross_entropy_gradient(rows: int, device: str, scaled: bool = False) -> Callable[..., Any]:
     logits, labels = _logits(device, DEVICE_LOGITS // VOCABULARY)
     maximum, total, _ = cross_entropy.statistics(logits, labels, 0)
+    scale = torch.ones_like(maximum) if scaled else None
     return lambda *config: cross_entropy.gradient(
-        logits, labels, 0, maximum, total, None, 0.0, torch.bfloat16, *config
+        logits, labels, 0, maximum, total, scale, 0.0, torch.bfloat16, *config
     )
 
 
@@ -154,26 +157,30 @@ def _invariant_linear(rows: int, device: str) -> Callable[..., Any]:
     return lambda *config: invariant_linear.product(x, weight, torch.bfloat16, *config)
 
 
-def _sample(rows: int, device: str) -> Callable[..., Any]:
+def _sample(rows: int, device: str, top_p: float = 0.9) -> Callable[..., Any]:
     logits, _ = _logits(device, 32 * rows)
     address = torch.arange(3 * len(logits), device=device).view(-1, 3)
-    return lambda *config: sample.sample(logits, 0.8, 0.9, 0x0123456789ABCDEF, address, *config)
+    return lambda *config: sample.sample(logits, 0.8, top_p, 0x0123456789ABCDEF, address, *config)
 
 
-def _attended(rows: int, device: str) -> tuple[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
+def _attended(
+    rows: int, device: str, head_dim: int
+) -> tuple[tuple[torch.Tensor, ...], torch.Tensor, torch.Tensor]:
     """Queries, keys, values; which keys each query sees, and which queries each key: whole rows."""
-    q, k, v = (_random(device, rows, SEQUENCE, heads, HEAD_DIM) for heads in (HEADS, KV_HEADS, KV_HEADS))
+    q, k, v = (_random(device, rows, SEQUENCE, heads, head_dim) for heads in (HEADS, KV_HEADS, KV_HEADS))
     bounds = prepare_segments(torch.zeros(rows, SEQUENCE, dtype=torch.int32, device=device))
     return (q, k, v), bounds.keys, bounds.queries
 
 
-def _attention_forward(rows: int, device: str) -> Callable[..., Any]:
-    tensors, keys, _ = _attended(rows, device)
+def _attention_forward(rows: int, device: str, head_dim: int = HEAD_DIM) -> Callable[..., Any]:
+    tensors, keys, _ = _attended(rows, device, head_dim)
     return lambda *config: attention.forward(*tensors, keys, *config)
 
 
-def _attention_backward(rows: int, device: str, of_queries: bool) -> Callable[..., Any]:
-    tensors, keys, queries = _attended(rows, device)
+def _attention_backward(
+    rows: int, device: str, of_queries: bool, head_dim: int = HEAD_DIM
+) -> Callable[..., Any]:
+    tensors, keys, queries = _attended(rows, device, head_dim)
     grad, log_sums = torch.randn_like(tensors[0]), _random(device, rows, HEADS, SEQUENCE, dtype=torch.float32)
     given = (grad, *tensors, torch.randn_like(grad), log_sums, keys, queries)
     name = "query_config" if of_queries else "key_config"
@@ -207,4 +214,32 @@ LAUNCHES = (
     Launch("write_pages", _write_pages),
     Launch("invariant_linear", _invariant_linear, invariant_linear.CANDIDATES),
     Launch("sample", _sample, sample.CANDIDATES),
+)
+_ONLY_FP32 = ("cross_entropy statistics", "sample")
+# What the recipe does not ask for, and others do. Attention takes the longest to compile: its fp16 is that of
+# one size of heads.
+VARIANTS = (
+    Launch("attention forward, heads of 64", functools.partial(_attention_forward, head_dim=64)),
+    Launch(
+        "attention backward, heads of 64",
+        functools.partial(_attention_backward, of_queries=True, head_dim=64),
+    ),
+    Launch(
+        "attention forward, heads of 96, fp16",
+        functools.partial(_attention_forward, head_dim=96),
+        in_fp16=True,
+    ),
+    Launch(
+        "attention backward, heads of 96, fp16",
+        functools.partial(_attention_backward, of_queries=True, head_dim=96),
+        in_fp16=True,
+    ),
+    Launch("rope, backwards", functools.partial(_rope, direction=-1)),
+    Launch("cross_entropy gradient, scaled", functools.partial(_cross_entropy_gradient, scaled=True)),
+    Launch("sample, of all tokens", functools.partial(_sample, top_p=1.0)),
+    *(
+        dataclasses.replace(case, name=f"{case.name}, fp16", candidates=(), in_fp16=True)
+        for case in LAUNCHES
+        if not case.name.startswith("attention") and case.name not in _ONLY_FP32
+    ),
 )

@@ -62,9 +62,3 @@ def product_rate(device: str) -> float:
     size = 8192 if device == "cuda" else 1024
     left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     return 2 * size**3 / min(seconds(lambda: left @ right, device) for _ in range(5))
-
-
-def synchronise(device: str) -> None:
-    """Waits for the device."""
-    if device == "cuda":
-        torch.cuda.synchronize()

@@ -52,7 +52,7 @@ class SegmentBounds:
 
     @functools.cached_property
     def flex_mask(self) -> Any:
-        """What FlexAttention needs of the keys."""
+        """What FlexAttention needs of the keys; a bool [B, Q, S] while it is made."""
         return attention_backend.flex_mask(self.keys, self.queries.shape[2])
 
     @property
@@ -100,9 +100,14 @@ def attention(
         [B, S, H, E] in the type of `q_BSHE`.
 
     Raises:
-        ValueError: the heads do not group, the segments have another shape, or the backend cannot do it.
+        ValueError: the tensors or the segments do not fit together, or the backend cannot do it.
     """
-    _check_heads(q_BSHE, k_BSKE)
+    _check_tensors(q_BSHE, k_BSKE, v_BSKE)
+    if q_BSHE.shape[1] != k_BSKE.shape[1]:
+        raise ValueError(
+            f"queries of {q_BSHE.shape[1]} tokens, keys of {k_BSKE.shape[1]}; make them equal, or give "
+            "attention_at the places of the queries"
+        )
     if segments is not None and segments.shape != q_BSHE.shape[:2]:
         raise ValueError(f"segments {tuple(segments.shape)}; allowed: {tuple(q_BSHE.shape[:2])}")
     chosen = choose(backend, q_BSHE, k_BSKE, v_BSKE, segmented=segments is not None).backend
@@ -139,7 +144,7 @@ def attention_at(
     Raises:
         ValueError: as of `attention`.
     """
-    _check_heads(q_BQHE, k_BSKE)
+    _check_tensors(q_BQHE, k_BSKE, v_BSKE)
     rows, size = k_BSKE.shape[:2]
     if segments is not None and segments.shape != (rows, size):
         raise ValueError(f"segments {tuple(segments.shape)}; allowed: {(rows, size)}")
@@ -161,18 +166,30 @@ def attention_within(
     Raises:
         ValueError: as of `attention`.
     """
-    _check_heads(q_BQHE, k_BSKE)
+    _check_tensors(q_BQHE, k_BSKE, v_BSKE)
     chosen = choose(backend, q_BQHE, k_BSKE, v_BSKE, segmented=True, placed=True).backend
     return _attend(chosen, q_BQHE, k_BSKE, v_BSKE, bounds)
 
 
-def _check_heads(q: Tensor, k: Tensor) -> None:
+def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
+    fit = q.dim() == k.dim() == 4 and v.shape == k.shape
+    if not fit or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
+        raise ValueError(
+            f"queries are {tuple(q.shape)}, keys {tuple(k.shape)}, values {tuple(v.shape)}; allowed: "
+            "[B, Q, H, E], and twice [B, S, K, E]"
+        )
     heads, kv_heads = q.shape[2], k.shape[2]
     if heads % kv_heads:
         raise ValueError(f"{heads} query heads over {kv_heads} key-value heads; make them a multiple")
 
 
 def _attend(chosen: str, q: Tensor, k: Tensor, v: Tensor, bounds: SegmentBounds) -> Tensor:
+    of_keys, of_queries = (2, *q.shape[:2]), (2, *k.shape[:2])
+    if bounds.keys.shape != of_keys or bounds.queries.shape != of_queries:
+        raise ValueError(
+            f"bounds are {tuple(bounds.keys.shape)} and {tuple(bounds.queries.shape)}; allowed: {of_keys} "
+            f"and {of_queries}"
+        )
     match chosen:
         case "cpp":
             # What the backward pass reads of the result is fp32 too.

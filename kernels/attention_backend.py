@@ -47,6 +47,8 @@ _FASTEST: dict[int, tuple[Backend, ...]] = {
     10: ("flash_attention_4",),
 }
 _TRITON_HEAD_DIM = 128
+# torch's FlashAttention takes no larger ones, cuDNN none that are larger than that.
+_SDPA_HEAD_DIM = 256
 _HALVES = (torch.bfloat16, torch.float16)
 
 
@@ -105,7 +107,7 @@ def _problem(backend: str, q: Tensor, k: Tensor, v: Tensor, segmented: bool, pla
     if any(x.dtype not in _HALVES or x.dtype != q.dtype for x in (q, k, v)):
         return f"takes bf16 and fp16, not {q.dtype}"
     if backend == "sdpa":
-        return "has no segments" if segmented or placed else None
+        return _sdpa_problem(q.shape[3], segmented or placed)
     return None if backend == "flex" else _flash_problem(backend, q.shape[3], q.device, placed)
 
 
@@ -121,6 +123,12 @@ def _own_problem(backend: str, q: Tensor, k: Tensor, v: Tensor, placed: bool) ->
     if not has_head_dim(head_dim):
         return f"has no kernel for head dimension {head_dim}"
     return "needs all queries of a row" if placed else None
+
+
+def _sdpa_problem(head_dim: int, segmented: bool) -> str | None:
+    if head_dim > _SDPA_HEAD_DIM:
+        return f"takes head dimensions to {_SDPA_HEAD_DIM}, not {head_dim}"
+    return "has no segments" if segmented else None
 
 
 def _flash_problem(backend: str, head_dim: int, device: torch.device, placed: bool) -> str | None:
@@ -183,7 +191,10 @@ def _flash_function(backend: str) -> Callable[..., Any]:
 
 
 def flex_mask(keys: Tensor, size: int) -> "BlockMask":
-    """What `attend_in_flex` needs of `SegmentBounds.keys` and the number of keys."""
+    """What `attend_in_flex` needs of `SegmentBounds.keys` and the number of keys.
+
+    torch looks at every query and key: while it is made there is a bool [B, Q, S], once a batch.
+    """
     from torch.nn.attention.flex_attention import create_block_mask
 
     first, end = keys

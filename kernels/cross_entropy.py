@@ -38,9 +38,8 @@ def cross_entropy(
         At least fp32: a scalar, or the shape of `labels` with zeros where there is no label.
 
     Raises:
-        ValueError: shapes, a label, z_loss or the reduction are wrong. Labels are looked at on the CPU only:
-            elsewhere that would wait for the device. There one below 0 is one without a loss, and that of V
-            or more counts as a logit of 0 outside the sum.
+        ValueError: shapes, a label, z_loss or the reduction are wrong. Such a label stops a GPU's program
+            later, without waiting for the device here.
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(
@@ -64,7 +63,10 @@ def check_options(z_loss: float, reduction: str) -> None:
 
 
 def check_labels(labels: Tensor, ignore_index: int, vocabulary: int) -> None:
-    """Raises ValueError for labels on the CPU that are neither ignored nor in [0, vocabulary)."""
+    """Refuses labels that are neither ignored nor in [0, vocabulary); see `cross_entropy`."""
+    if labels.device.type == "cuda":
+        fits = (labels >= 0) & (labels < vocabulary) | (labels == ignore_index)
+        torch._assert_async(fits.all(), f"a label lies outside 0 to {vocabulary - 1}, and is not ignored")
     if labels.device.type != "cpu":
         return
     labels = labels[labels != ignore_index]
@@ -132,7 +134,8 @@ def cross_entropy_gradient(
         logits, labels, maximum, total = (x.contiguous() for x in (logits, labels, maximum, total))
         scale = None if scale is None else scale.contiguous()
         return gpu.gradient(logits, labels, first, maximum, total, scale, z_loss, dtype)
-    return _gradient(logits, labels, first, maximum, total, scale, z_loss).to(dtype)
+    # As the logits lie, else.
+    return _gradient(logits, labels, first, maximum, total, scale, z_loss).to(dtype).contiguous()
 
 
 @custom_op(fake=lambda logits, labels, z_loss: tuple(_numbers_like(logits) for _ in range(3)))

@@ -27,13 +27,12 @@ def visible_positions(
         `dtype` elsewhere: zero at a token's own position and before it, -inf after it.
 
     Raises:
-        ValueError: a position lies outside the capacity (where C++ takes over, which would read beyond it).
+        ValueError: a position lies outside the capacity. They are looked at on the CPU only, where C++ would
+            read beyond it; elsewhere that would wait for the device.
     """
+    if positions.device.type == "cpu":
+        _check_positions(positions, capacity)
     if takes(torch.empty(0, dtype=dtype, device=positions.device)) and has_head_dim(head_dim):
-        if positions.numel() and not 0 <= positions.min() <= positions.max() < capacity:
-            raise ValueError(
-                f"positions are {positions.min()} to {positions.max()}; allowed: 0 to {capacity - 1}"
-            )
         return positions.contiguous()
     hidden = torch.arange(capacity, device=positions.device) > positions[..., None]
     math = _math_dtype(dtype, positions.device)
@@ -54,12 +53,20 @@ def decode_attention(
     Returns:
         [N, T, H, E] in the type of `q_NTHE`. A row's bits do not depend on the other rows nor on its own
         place among them.
+
+    Raises:
+        ValueError: the tensors do not fit together, or `visible` is of other rows or another capacity.
     """
+    _check_tensors(q_NTHE, keys_NKCE, values_NKCE)
     rows, tokens, heads, head_dim = q_NTHE.shape
-    kv_heads = keys_NKCE.shape[1]
+    kv_heads, capacity = keys_NKCE.shape[1:3]
     if visible.dtype == torch.int64:
         return _in_cpp(q_NTHE, keys_NKCE, values_NKCE, visible)
     group = heads // kv_heads
+    if visible.shape != (rows, 1, group * tokens, capacity):
+        raise ValueError(
+            f"visible positions are {tuple(visible.shape)}; allowed: {(rows, 1, group * tokens, capacity)}"
+        )
     # The query heads of one key-value head stand as so many queries of it: the cache is read once for all.
     grouped = q_NTHE.view(rows, tokens, kv_heads, group, head_dim).permute(0, 2, 3, 1, 4).flatten(2, 3)
     if q_NTHE.device.type == "cpu":
@@ -67,6 +74,22 @@ def decode_attention(
     else:
         mixed = functional.scaled_dot_product_attention(grouped, keys_NKCE, values_NKCE, attn_mask=visible)
     return mixed.unflatten(2, (group, tokens)).permute(0, 3, 1, 2, 4).reshape(q_NTHE.shape)
+
+
+def _check_positions(positions: torch.Tensor, capacity: int) -> None:
+    if positions.numel():
+        lowest, highest = (int(position) for position in positions.aminmax())
+        if not 0 <= lowest <= highest < capacity:
+            raise ValueError(f"positions are {lowest} to {highest}; allowed: 0 to {capacity - 1}")
+
+
+def _check_tensors(q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> None:
+    fit = q.dim() == keys.dim() == 4 and values.shape == keys.shape
+    if not fit or len(q) != len(keys) or q.shape[3] != keys.shape[3] or q.shape[2] % keys.shape[1]:
+        raise ValueError(
+            f"queries are {tuple(q.shape)}, keys {tuple(keys.shape)}, values {tuple(values.shape)}; allowed: "
+            "[N, T, H, E], and twice [N, K, C, E], K dividing H"
+        )
 
 
 def _in_cpp(
@@ -79,6 +102,8 @@ def _in_cpp(
             f"{values_NKCE.dtype}, positions {tuple(positions.shape)}; allowed: [N, T, H, E] of one type, "
             "and [N, T]"
         )
+    # They were looked at for the capacity that was named then, which may be another cache's.
+    _check_positions(positions, keys_NKCE.shape[2])
     q_NTHE = q_NTHE.contiguous()
     mixed = torch.empty_like(q_NTHE)
     rows, tokens, heads, head_dim = q_NTHE.shape

@@ -51,8 +51,8 @@ def linear_cross_entropy(
         At least fp32: a scalar, or the shape of `labels` with zeros where there is no label.
 
     Raises:
-        ValueError: shapes, a label, the reduction or z_loss are wrong (labels are looked at on the CPU only:
-            elsewhere that would wait for the device; what such a label counts is said in `cross_entropy`).
+        ValueError: shapes, a label, the reduction or z_loss are wrong; of a label on a GPU, see
+            `cross_entropy`.
     """
     check_options(z_loss, reduction)
     hidden_ND, labels_N, labelled = labelled_tokens(hidden, weight, len(weight), labels, ignore_index)

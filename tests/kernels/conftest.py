@@ -1,4 +1,4 @@
-"""Every test of a kernel runs three times: in C++, in PyTorch, and in Triton.
+"""Every test of a kernel runs three times, in C++, in PyTorch and in Triton, unless it says where it runs.
 
 Triton runs on the GPU where there is one, and in its interpreter elsewhere. float64 is PyTorch's alone.
 """
@@ -36,3 +36,10 @@ def path(request, monkeypatch):
     if request.param != "cpp":
         send_all(monkeypatch, request.param)
     yield request.param
+
+
+@pytest.fixture
+def one_processor(monkeypatch):
+    """Triton's kernels launch as many programs as for a device of one multiprocessor."""
+    for kernel in ("qk_norm_rope", "rms_norm"):
+        monkeypatch.setattr(f"megasbp.kernels.gpu.{kernel}.processors", lambda tensor: 1)

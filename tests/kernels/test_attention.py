@@ -6,7 +6,7 @@ import torch
 from kernel_checks import ROUNDING, assert_as_exact_as, largest_error, normal_tensor
 from torch import library
 
-from megasbp.kernels.attention import attention, attention_at, prepare_segments
+from megasbp.kernels.attention import attention, attention_at, attention_within, prepare_segments
 from megasbp.kernels.attention_backend import attend_in_flex
 
 
@@ -109,6 +109,35 @@ def test_heads_that_do_not_group_are_refused():
         attention(q, k, k)
 
 
+@pytest.mark.parametrize(
+    ("k", "v", "message"),
+    [
+        ((1, 3, 2, 16), (1, 3, 1, 16), "twice"),
+        ((2, 3, 2, 16), (2, 3, 2, 16), "twice"),
+        ((1, 3, 2, 32), (1, 3, 2, 32), "twice"),
+        ((3, 2, 16), (3, 2, 16), "twice"),
+        ((1, 2, 2, 16), (1, 2, 2, 16), "queries of 3 tokens, keys of 2"),
+    ],
+)
+def test_tensors_that_do_not_fit_together_are_refused(k, v, message):
+    q, k, v = torch.ones(1, 3, 2, 16), torch.ones(k), torch.ones(v)
+    for segments in (None, torch.zeros(1, 3, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=message):
+            attention(q, k, v, segments)
+    if "tokens" not in message:
+        with pytest.raises(ValueError, match=message):
+            attention_at(q, k, v, torch.arange(3))
+
+
+def test_places_and_bounds_of_another_number_of_queries_are_refused():
+    q, k = torch.ones(1, 3, 2, 16), torch.ones(1, 5, 2, 16)
+    with pytest.raises(ValueError, match=r"bounds are \(2, 1, 4\) and \(2, 1, 5\)"):
+        attention_at(q, k, k, torch.arange(4))
+    bounds = prepare_segments(torch.zeros(1, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"allowed: \(2, 1, 3\) and \(2, 1, 5\)"):
+        attention_within(q, k, k, bounds)
+
+
 def test_segments_of_another_shape_are_refused():
     q = torch.ones(2, 3, 1, 4)
     with pytest.raises(ValueError, match=r"\(2, 3\)"):
@@ -145,16 +174,27 @@ def test_queries_at_some_places_attend_as_they_do_among_all(path, shape, dtype, 
 
 # Blocks, heads that do not fill a tile, segments: borders at every place relative to the tiles.
 @pytest.mark.parametrize(
-    ("blocks", "head_dim", "lengths"),
-    [((16, 16), 12, (3, 33, 16)), ((32, 16), 16, (64,)), ((16, 32), 8, (1, 1, 47)), ((16, 16), 16, (49,))],
+    ("blocks", "head_dim", "lengths", "copied"),
+    [
+        ((16, 16), 12, (3, 33, 16), False),
+        ((16, 32), 8, (1, 1, 47), False),
+        ((32, 16), 16, (64,), True),
+        ((16, 16), 16, (49,), True),
+        # By addresses, though the copy engine could.
+        ((32, 16), 16, (64,), False),
+        ((16, 16), 16, (3, 33, 13), False),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("path", ["triton"], indirect=True)
-def test_tiles_of_any_size_give_the_same(blocks, head_dim, lengths, dtype):
+def test_tiles_of_any_size_give_the_same(monkeypatch, blocks, head_dim, lengths, copied, dtype):
     from megasbp.kernels.gpu import attention as gpu
     from megasbp.kernels.gpu import attention_backward as gpu_backward
     from megasbp.kernels.gpu.launch import Config
 
+    if not copied:
+        for module in (gpu, gpu_backward):
+            monkeypatch.setattr(module, "copies_tiles", lambda *tensors: False)
     config, segments = Config(blocks, warps=4, stages=1), segments_of([*lengths, 0])
     size = segments.shape[1]
     q, k, v, grad = (

@@ -83,6 +83,7 @@ def test_what_nothing_else_takes_is_the_references(gpu):
     gpu(9, *FLASH)
     assert chosen(tensor(dtype=torch.float64)) == "torch"
     assert chosen(tensor(head_dim=512)) == "torch"
+    assert chosen(tensor(head_dim=512), segmented=False) == "torch"
 
 
 def test_a_cpu_takes_cpp_where_it_can():
@@ -111,6 +112,13 @@ def test_what_cannot_do_it_is_refused_with_the_reason(gpu, asked, q, reason):
     gpu(9, "flash_attention_2", "flash_attention_4")
     with pytest.raises(ValueError, match=reason):
         choose(asked, q, q, q, segmented=True)
+
+
+def test_torchs_own_is_refused_where_its_heads_are_too_large(gpu):
+    gpu(9)
+    assert choose("sdpa", *[tensor(head_dim=256)] * 3, segmented=False).backend == "sdpa"
+    with pytest.raises(ValueError, match="'sdpa', which takes head dimensions to 256, not 264"):
+        choose("sdpa", *[tensor(head_dim=264)] * 3, segmented=False)
 
 
 def test_another_generations_package_is_refused(gpu):

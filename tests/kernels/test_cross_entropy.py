@@ -1,9 +1,12 @@
+import importlib.util
+
 import pytest
 import torch
-from kernel_checks import assert_as_exact_as, largest_error, normal_tensor
+from kernel_checks import ROUNDING, assert_as_exact_as, largest_error, normal_tensor
 from torch import library
 
 from megasbp.kernels.cross_entropy import (
+    check_labels,
     cross_entropy,
     cross_entropy_gradient,
     cross_entropy_statistics,
@@ -11,10 +14,13 @@ from megasbp.kernels.cross_entropy import (
 )
 
 IGNORED = -100
-# Sums of up to 5,000 terms; a softmax of bf16 logits is rounded once, their loss is fp32.
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+# Logits that a program of Triton's takes at a time.
+BLOCK = importlib.import_module("megasbp.kernels.gpu.cross_entropy").DEFAULT.blocks[0] if HAS_TRITON else 64
+# Sums of some thousands of terms; a softmax of bf16 logits is rounded once, their loss is fp32.
 TYPES = [(torch.float64, 64), (torch.float32, 64), (torch.bfloat16, 1.1)]
 # One row, sizes beside powers of two, more logits than a program takes at a time.
-SHAPES = [(1, 5), (7, 97), (2, 3, 128), (3, 5000)]
+SHAPES = [(1, 5), (7, 97), (2, 3, 128), (3, 2 * BLOCK + 5)]
 
 
 def labels_of(shape: tuple[int, ...], masked: float = 0.3) -> torch.Tensor:
@@ -128,9 +134,35 @@ def test_extreme_logits_stay_finite_and_impossible_tokens_have_no_gradient():
 
 
 def test_a_row_that_begins_with_a_block_of_impossible_tokens_counts_the_others():
-    logits = torch.full((1, 9000), -torch.inf)
-    logits[0, 8000:8004] = 1.0
-    assert cross_entropy(logits, torch.tensor([8001])).item() == pytest.approx(1.3862944, rel=1e-6)
+    logits = torch.full((1, 2 * BLOCK + 5), -torch.inf)
+    logits[0, BLOCK + 7 : BLOCK + 11] = 1.0
+    assert cross_entropy(logits, torch.tensor([BLOCK + 8])).item() == pytest.approx(1.3862944, rel=1e-6)
+
+
+# Blocks whose largest logits rise, fall, and are those of nothing possible: sums are rescaled, or are none.
+@pytest.mark.parametrize("levels", [(0, 40, 80, 81), (80, 40, 0, 1), (-torch.inf, 3, -torch.inf, 5)])
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("path", ["triton"], indirect=True)
+def test_blocks_of_a_row_add_up_to_the_row(levels, scaled):
+    from megasbp.kernels.gpu import cross_entropy as gpu
+    from megasbp.kernels.gpu.launch import Config
+
+    config, z_loss = Config(blocks=(32,), warps=1, stages=1), 0.01
+    logits = normal_tensor(1, 5, 4 * 32, dtype=torch.float32) + torch.tensor(levels).repeat_interleave(32)
+    # A label in every block, and none.
+    labels = torch.tensor([3, 32 + 31, 64, 127, -1])
+    scale = normal_tensor(2, 5, dtype=torch.float32) if scaled else None
+    maximum, total, label_logit = gpu.statistics(logits, labels, 0, config)
+    gradient = gpu.gradient(logits, labels, 0, maximum, total, scale, z_loss, torch.float32, config)
+    nats = nats_of(maximum, total, label_logit, z_loss)
+    exact = logits.double().requires_grad_()
+    kept = labels >= 0
+    expected = formula(exact, labels.masked_fill(~kept, IGNORED), z_loss, "none")
+    possible = (label_logit > -torch.inf) & kept
+    weighted = expected if scale is None else expected * scale
+    (expected_gradient,) = torch.autograd.grad(weighted[kept].sum(), exact)
+    assert largest_error(nats[possible].double(), expected.detach()[possible]) <= 64 * ROUNDING[torch.float32]
+    assert largest_error(gradient.double(), expected_gradient) <= 64 * ROUNDING[torch.float32]
 
 
 def test_a_part_of_impossible_tokens_adds_nothing():
@@ -172,16 +204,46 @@ def test_operators_are_what_they_say(dtype):
     numbers = cross_entropy_statistics(logits, labels, 0)[:2]
     for scale, result in ((numbers[0], dtype), (None, torch.bfloat16)):
         library.opcheck(ops.cross_entropy_gradient.default, (part, labels, 3, *numbers, scale, 0.1, result))
+    turned, labels = normal_tensor(1, 33, 4, dtype=dtype).t(), labels.contiguous()
+    library.opcheck(ops.cross_entropy_gradient.default, (turned, labels, 0, *numbers, None, 0.1, dtype))
+    library.opcheck(ops.cross_entropy_forward.default, (turned.requires_grad_(), labels, 0.1))
 
 
 @pytest.mark.parametrize("wrong", [-1, 9])
 def test_a_label_outside_the_vocabulary_is_refused_on_the_cpu(wrong):
     logits, labels = torch.ones(2, 9), torch.tensor([3, wrong])
-    if logits.device.type == "cpu":
-        with pytest.raises(ValueError, match=f"{wrong}.*0 to 8"):
-            cross_entropy(logits, labels)
-    else:
-        assert cross_entropy(logits, labels, reduction="none").isfinite().all()
+    if logits.device.type != "cpu":
+        pytest.skip("a GPU stops the program")
+    with pytest.raises(ValueError, match=f"{wrong}.*0 to 8"):
+        cross_entropy(logits, labels)
+
+
+class OnAGpu:
+    """Labels that say that they are on a GPU, and compare as those of a CPU do."""
+
+    device = torch.device("cuda")
+    __hash__ = None
+
+    def __init__(self, labels: list[int]) -> None:
+        self._labels = torch.tensor(labels, device="cpu")
+
+    def __ge__(self, other: int) -> torch.Tensor:
+        return self._labels >= other
+
+    def __lt__(self, other: int) -> torch.Tensor:
+        return self._labels < other
+
+    def __eq__(self, other: object) -> torch.Tensor:
+        return self._labels == other
+
+
+@pytest.mark.parametrize("path", ["torch"], indirect=True)
+def test_a_label_outside_the_vocabulary_stops_a_gpu():
+    check_labels(OnAGpu([0, 8, IGNORED]), IGNORED, 9)
+    # On the GPU itself the program ends, and with it every test.
+    for wrong in (-1, 9):
+        with pytest.raises(RuntimeError, match="outside 0 to 8"):
+            check_labels(OnAGpu([3, wrong]), IGNORED, 9)
 
 
 @pytest.mark.parametrize(

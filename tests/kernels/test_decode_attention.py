@@ -4,6 +4,10 @@ from kernel_checks import ROUNDING, largest_error, normal_tensor
 
 from megasbp.kernels.decode_attention import decode_attention, visible_positions
 
+# Triton has none: a GPU runs PyTorch's.
+pytestmark = pytest.mark.parametrize(
+    "path", ["cpp", "torch", *(["triton"] if torch.cuda.is_available() else [])], indirect=True
+)
 SHAPES = [
     # rows, tokens, query heads, key-value heads, head dimension, capacity
     (1, 1, 1, 1, 16, 1),
@@ -62,9 +66,34 @@ def test_positions_of_other_rows_are_refused():
         decode_attention(q, keys, values, positions[:2])
 
 
-# PyTorch's mask reads no memory beyond the cache, nor does it on a GPU.
-@pytest.mark.parametrize("path", ["cpp"], indirect=True)
-def test_positions_outside_the_cache_are_refused():
+def test_positions_outside_the_cache_are_refused_on_the_cpu():
     for wrong in (-1, 70):
-        with pytest.raises(ValueError, match=f"{wrong}.*allowed: 0 to 69"):
-            visible_positions(torch.tensor([[wrong]]), 70, 2, 32, torch.float32)
+        positions = torch.tensor([[wrong]])
+        if positions.device.type == "cpu":
+            with pytest.raises(ValueError, match=f"{wrong}.*allowed: 0 to 69"):
+                visible_positions(positions, 70, 2, 32, torch.float32)
+
+
+def test_positions_that_another_cache_has_room_for_are_refused():
+    q, keys, values, positions = case(SHAPES[1], torch.float32)
+    visible = visible_positions(positions.fill_(69), 70, 2, 32, torch.float32)
+    with pytest.raises(ValueError, match=r"69 to 69; allowed: 0 to 68|\(3, 1, 2, 70\)"):
+        decode_attention(q, keys[:, :, :69].contiguous(), values[:, :, :69].contiguous(), visible)
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda q, keys, values: (q[:, :, :3], keys, values),
+        lambda q, keys, values: (q, keys[:2], values[:2]),
+        lambda q, keys, values: (q, keys[..., :16], values[..., :16]),
+        lambda q, keys, values: (q, keys, values[:, :, :69]),
+        lambda q, keys, values: (q, keys[0], values[0]),
+    ],
+    ids=["heads", "rows", "head_dim", "values", "dimensions"],
+)
+def test_tensors_that_do_not_fit_together_are_refused(cut):
+    q, keys, values, positions = case(SHAPES[1], torch.float32)
+    visible = visible_positions(positions, 70, 2, 32, torch.float32)
+    with pytest.raises(ValueError, match="K dividing H"):
+        decode_attention(*(x.contiguous() for x in cut(q, keys, values)), visible)

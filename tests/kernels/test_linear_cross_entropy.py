@@ -1,6 +1,6 @@
 import pytest
 import torch
-from kernel_checks import ROUNDING, largest_error, normal_tensor, value_and_gradients
+from kernel_checks import ROUNDING, largest_error, most_bytes, normal_tensor, value_and_gradients
 from torch.nn import functional
 
 from megasbp.kernels import linear_cross_entropy as module
@@ -165,20 +165,25 @@ def test_a_weight_in_fp32_is_rounded_to_the_type_of_hidden():
     assert torch.equal(linear_cross_entropy(hidden, weight, labels), rounded)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["sum", "none"])
 @pytest.mark.usefixtures("small_chunks")
-def test_logits_of_all_tokens_are_never_held(monkeypatch):
-    held = []
-    cross_entropy_gradient = module.cross_entropy_gradient
+def test_logits_of_all_tokens_are_never_held(monkeypatch, dtype, reduction):
+    tokens, vocabulary = 48, 4096
+    hidden, weight, labels = case((tokens,), vocabulary, 1, 0.0, dtype)
+    inputs = hidden.requires_grad_(), weight.requires_grad_(), labels
 
-    def watched(logits: torch.Tensor, *others: object) -> torch.Tensor:
-        held.append(logits.numel())
-        return cross_entropy_gradient(logits, *others)
+    def step() -> None:
+        loss = linear_cross_entropy(*inputs, reduction=reduction).sum()
+        torch.autograd.grad(loss, inputs[:2])
 
-    monkeypatch.setattr(module, "cross_entropy_gradient", watched)
-    hidden, weight, labels = case((100,), 97, 8, 0.0, torch.float64)
-    linear_cross_entropy(hidden, weight.requires_grad_(), labels).backward()
-    assert max(held) == 8 * 97
-    assert sum(held) == 100 * 97
+    all_logits = tokens * vocabulary * torch.promote_types(dtype, torch.float32).itemsize
+    # Of two tokens there are logits, their gradients and what is between.
+    monkeypatch.setattr(module, "_SMALLEST_CHUNK", 2)
+    assert most_bytes(step) <= all_logits / 2
+    # The same measure sees those of all tokens where one chunk holds them.
+    monkeypatch.setattr(module, "_SMALLEST_CHUNK", tokens)
+    assert most_bytes(step) >= all_logits
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -50,6 +50,24 @@ def test_value_and_gradients_are_those_of_the_formula(shape, dtype, roundings, w
     assert_as_exact_as(kernel, exact, inputs_of(shape, dtype), roundings * (4 if head_dim == 2 else 1))
 
 
+# Few processors: every program takes several blocks of tokens, the last of which is short.
+@pytest.mark.usefixtures("one_processor")
+@pytest.mark.parametrize(("dtype", "roundings"), [(torch.float32, 64), (torch.bfloat16, 3)])
+@pytest.mark.parametrize("path", ["triton"], indirect=True)
+def test_a_program_of_several_turns_adds_all_of_them(dtype, roundings):
+    positions = random_positions(3, 103)
+    table = rotation_table(positions, 16, THETA)
+
+    def kernel(*inputs: torch.Tensor) -> torch.Tensor:
+        return torch.cat(qk_norm_rope(*inputs, table, EPSILON), 2)
+
+    def exact(q: torch.Tensor, k: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        pairs = zip((q, k), weights, strict=True)
+        return torch.cat([formula(x, weight, positions) for x, weight in pairs], 2)
+
+    assert_as_exact_as(kernel, exact, inputs_of((3, 103, 2, 1, 16), dtype), roundings)
+
+
 # In C++ and PyTorch it is two kernels.
 @pytest.mark.parametrize("path", ["triton"], indirect=True)
 def test_in_triton_the_result_is_rounded_once(path):
