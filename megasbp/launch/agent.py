@@ -112,9 +112,11 @@ def _ending_when(finished: Callable[[], bool]) -> Iterator[None]:
         if seen:
             raise _FinishedWithoutUs
         seen = finished()
+        # Only now: looking may take longer than that, and must not be interrupted by itself.
+        signal.setitimer(signal.ITIMER_REAL, _END_SECONDS)
 
     before = signal.signal(signal.SIGALRM, look)
-    signal.setitimer(signal.ITIMER_REAL, _END_SECONDS, _END_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, _END_SECONDS)
     try:
         yield
     finally:

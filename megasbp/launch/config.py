@@ -45,7 +45,8 @@ class ClusterConfig(BaseModel):
     """What each kind of step gets.
 
     Attributes:
-        data: corpus, pair tables, quality, report: one process, its processors only.
+        data: corpus, pair tables, quality, report: one process. The search for neighbours is among them: its
+            shards take the GPUs that [shards] asks for.
         inference: embedding and synthesis: one process, which [shards] spreads over the GPUs of its host or
             over a Ray cluster; downstream tasks: one process on one GPU.
         training: the arms.

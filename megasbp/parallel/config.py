@@ -127,17 +127,33 @@ def layout_problem(
     return rank_problem(parallel, ranks)
 
 
-def schedule_problem(parallel: ParallelConfig, micro_batches: int) -> str | None:
-    """Why a pipeline's schedule cannot run so many micro-batches, and the nearest number that it can."""
+def schedule_problem(
+    parallel: ParallelConfig, global_batch: int, micro_batch: int, readers: int, section: str = "training"
+) -> str | None:
+    """Why a pipeline's schedule cannot run the micro-batches of a step, and the nearest legal values.
+
+    Args:
+        global_batch: rows of a step, a multiple of `micro_batch` rows of each of the readers.
+        readers: ranks that read different rows.
+        section: of the recipe, which has the two settings.
+    """
+    rows = global_batch // readers
+    micro_batches = rows // micro_batch
     if parallel.pipeline == 1 or _runs(parallel, micro_batches):
         return None
     nearest = min(
         (count for count in range(1, micro_batches + 2 * parallel.stages) if _runs(parallel, count)),
         key=lambda count: (abs(count - micro_batches), count),
     )
+    sizes = [size for size in range(1, rows + 1) if rows % size == 0 and _runs(parallel, rows // size)]
+    smaller = (
+        f", or {section}.micro_batch to {min(sizes, key=lambda size: abs(size - micro_batch))}"
+        if sizes
+        else ""
+    )
     return (
         f"parallel.schedule {parallel.schedule} over {parallel.pipeline} ranks cannot run {micro_batches} "
-        f"micro-batches a step; the nearest number is {nearest}"
+        f"micro-batches a step; set {section}.global_batch to {nearest * micro_batch * readers}{smaller}"
     )
 
 

@@ -66,12 +66,14 @@ def context_places(length: int, rank: int, ranks: int) -> torch.Tensor:
     return torch.cat((first, second))
 
 
-# Copies to a GPU, for which the host would wait in every layer.
+# Copies to a GPU, for which the host would wait in every layer; torch.compile would not see that these stay.
+@torch.compiler.disable
 @lru_cache(maxsize=64)
 def _places_on(length: int, rank: int, ranks: int, device: torch.device) -> torch.Tensor:
     return context_places(length, rank, ranks).to(device)
 
 
+@torch.compiler.disable
 @lru_cache(maxsize=64)
 def _order_on(length: int, ranks: int, device: torch.device) -> torch.Tensor:
     """int64 [length]: where each token of a row lies among those of all ranks, one rank after the other."""

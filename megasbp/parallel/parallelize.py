@@ -20,7 +20,7 @@ from megasbp.parallel.recompute import Mode, checkpoint_activations
 from megasbp.parallel.runtime import PARAMETERS, REPLICATE, TENSOR, Runtime
 from megasbp.parallel.stage import Stage
 from megasbp.parallel.stages import stage_layers, stages_of_rank
-from megasbp.parallel.tensor import apply_tensor_parallel
+from megasbp.parallel.tensor import apply_tensor_parallel, sum_norms_in_fp32
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -155,6 +155,8 @@ def _sharded(model: M, runtime: Runtime) -> M:
             module.set_gradient_divide_factor(1.0)
             # A divide factor becomes a pre-multiplied sum, which gloo lacks, unless the plain sum is forced.
             module.set_force_sum_reduction_for_comms(True)
+            if runtime.tensor_ranks > 1:
+                sum_norms_in_fp32(module)
     return model.to_empty(device=runtime.device)
 
 

@@ -5,7 +5,7 @@ Chen et al., "Training deep nets with sublinear memory cost", arXiv 1604.06174.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
@@ -13,7 +13,6 @@ from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_conte
 from megasbp.model.transformer import Transformer
 
 Mode = Literal["none", "selective", "full"]
-MODES: tuple[Mode, ...] = get_args(Mode)
 
 _ATEN = torch.ops.aten
 # What costs most to compute for the memory that it takes.

@@ -1,6 +1,7 @@
 """Who this process is among the ranks, and the few collectives that the trainer calls itself."""
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -55,7 +56,8 @@ class Runtime:
         stopping never waits for an accelerator; those of CUDA tensors go through NCCL.
 
         Raises:
-            InputError: more processes on this host than it has GPUs, or a number that no layout takes.
+            InputError: more processes on this host than it has GPUs, a number that no layout takes, or some
+                ranks see a GPU and others none.
         """
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
         problem = rank_problem(parallel, world_size)
@@ -75,6 +77,16 @@ class Runtime:
             return cls(0, 1, device, parallel=parallel)
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         spare = dist.new_group(backend="gloo")
+        with_gpu = torch.tensor(int(device.type == "cuda"))
+        dist.all_reduce(with_gpu, group=spare)
+        if 0 < with_gpu < world_size:
+            sees = (
+                "sees one" if device.type == "cuda" else "sees none; mend its driver, or CUDA_VISIBLE_DEVICES"
+            )
+            raise InputError(
+                f"{int(with_gpu)} of {world_size} ranks see a GPU; rank {dist.get_rank()} on "
+                f"{socket.gethostname()} {sees}"
+            )
         return cls(dist.get_rank(), world_size, device, spare_group=spare).laid_out(parallel)
 
     def laid_out(self, parallel: ParallelConfig) -> Self:
@@ -101,6 +113,12 @@ class Runtime:
     def in_background(self) -> Self:
         """For one other thread: its collectives over all ranks do not meet those of the main thread."""
         return replace(self, group=self.spare_group)
+
+    @property
+    def described(self) -> str:
+        """How many processes compute, and on what."""
+        place = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "the CPU"
+        return f"{self.world_size} ranks on {place}" if self.world_size > 1 else f"one process on {place}"
 
     @property
     def is_main(self) -> bool:

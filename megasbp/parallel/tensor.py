@@ -6,12 +6,15 @@ sequence before its attention and before its feed-forward layer, and sums and di
 The model's forward passes are as they were: its layers are replaced by those of this file.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
 
 from megasbp.model.layers import Linear, RMSNorm
@@ -88,6 +91,24 @@ class PartialNorm(RMSNorm):
     def factors(self) -> torch.Tensor:
         """This rank's copy of the weight."""
         return _local(self.weight, Partial())
+
+
+def sum_norms_in_fp32(module: FSDPModule) -> None:
+    """Has FSDP2 sum what ranks of the tensor axis add to the gradient of a norm in fp32 at least, in place.
+
+    By itself it sums in the type in which it holds gradients, bf16 where a step has one micro-batch.
+    """
+    group = module._get_fsdp_state()._fsdp_param_group
+    for parameter in group.fsdp_params if group is not None else ():
+        parameter._get_grad_inner_tensor = partial(_summed, parameter._get_grad_inner_tensor)  # type: ignore[method-assign]
+
+
+def _summed(sum_: Callable[[torch.Tensor], torch.Tensor], gradient: torch.Tensor) -> torch.Tensor:
+    """This rank's part of a gradient, in its type."""
+    if not isinstance(gradient, DTensor) or not any(part.is_partial() for part in gradient.placements):
+        return sum_(gradient)
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    return sum_(gradient.to(wide)).to(gradient.dtype)
 
 
 def _replace(parent: nn.Module, names: tuple[str, ...], kind: Any, mesh: DeviceMesh) -> None:

@@ -36,13 +36,15 @@ class TiedTable:
             return
         mine = _gradient(self.table if self.table is not None else self.copy)
         other = torch.empty_like(mine)
-        peer = self.last if self.table is not None else self.first
-        exchange = [
-            dist.P2POp(dist.isend, mine, group=self.group, group_peer=peer),
-            dist.P2POp(dist.irecv, other, group=self.group, group_peer=peer),
-        ]
-        for work in dist.batch_isend_irecv(exchange):
-            work.wait()
+        # No batch_isend_irecv: NCCL carries a batch over a communicator of the whole group, which all of its
+        # ranks must make together, and those between first and last do not come here. A single send or
+        # receive has a communicator of the two.
+        if self.table is not None:
+            dist.send(mine, group=self.group, group_dst=self.last)
+            dist.recv(other, group=self.group, group_src=self.last)
+        else:
+            dist.recv(other, group=self.group, group_src=self.first)
+            dist.send(mine, group=self.group, group_dst=self.first)
         # A sum of two numbers has no order, so both ranks get the same bits.
         mine.add_(other)
 

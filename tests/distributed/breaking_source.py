@@ -29,11 +29,15 @@ class BreakingSource(RaggedSource):
         return super().batch(indices)
 
 
-def train_up_to(step: int, job: TrainingJob, runtime: Runtime) -> None:
-    """Trains until the source fails behind a step; the checkpoints up to there stay."""
+def train_up_to(step: int, job: TrainingJob, runtime: Runtime) -> list[int]:
+    """Trains until the source fails behind a step; the checkpoints up to there stay.
+
+    Returns:
+        The samples that this rank has read.
+    """
     broken = BreakingSource(1, step, job.training.global_batch)
     try:
         train(replace(job, source=broken), runtime)
     except InterruptedError:
-        return
+        return broken.read
     raise AssertionError("the run was not interrupted")

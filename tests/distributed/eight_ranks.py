@@ -7,12 +7,15 @@ import itertools
 import sys
 from pathlib import Path
 
+from breaking_source import train_up_to
 from launch import fork_ranks
 from layouts import SCHEDULES, SOURCES, Case, source_of
+from parity_cases import job_of
 from steps import Layouts, keep, run_case
 
 from megasbp.parallel.config import ParallelConfig
 from megasbp.parallel.runtime import Runtime
+from megasbp.training.trainer import train
 
 RANKS = 8
 # Three axes of two; what is left of 8 ranks shards the parameters.
@@ -60,6 +63,9 @@ def main(folder: Path) -> None:
     for case in CASES:
         runtime = laid_out(case.parallel)
         keep(runtime, run_case(case, runtime, sources), folder / str(case))
+    # As the 3B recipe lays its arms out; then as it does its synthesizers, from the other's checkpoint.
+    train_up_to(8, job_of(folder / "job"), laid_out(ParallelConfig(replicate=2)))
+    train(job_of(folder / "job"), laid_out(ParallelConfig(replicate=2, tensor=2)))
     started.close()
 
 

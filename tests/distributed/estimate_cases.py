@@ -6,11 +6,14 @@ Usage: python estimate_cases.py FOLDER
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from launch import fork_ranks
-from steps import GLOBAL_BATCH, rows_of_step
+from layouts import layout_name
+from steps import GLOBAL_BATCH, Layouts, rows_of_step
 from torch.nn import functional
 from torch.utils._python_dispatch import _disable_current_modes
 from traced_collectives import TracedCollectives
@@ -20,8 +23,10 @@ from training_world import SEQUENCE, RaggedSource, initial_model, model_config, 
 from megasbp.data.batch import Batch
 from megasbp.kernels import cpu, linear_cross_entropy, products
 from megasbp.model.config import ModelConfig
-from megasbp.parallel import recompute
+from megasbp.model.transformer import Block
+from megasbp.parallel import context, recompute
 from megasbp.parallel.config import ParallelConfig
+from megasbp.parallel.context import ContextAttention
 from megasbp.parallel.estimate.communication import collectives
 from megasbp.parallel.estimate.memory import peak_memory
 from megasbp.parallel.estimate.parameters import rank_parameters
@@ -47,14 +52,31 @@ STEPS = (
     ("full", False, 1, 2),
 )
 # Schedule, and ranks of the tensor axis beside a pipeline of what is left of half the ranks.
-PIPELINES = (("gpipe", 1), ("1f1b", 2), ("interleaved_1f1b", 1), ("zbv_zero_bubble", 2), ("dualpipe_v", 1))
+PIPELINES = (
+    ("gpipe", 1),
+    ("1f1b", 2),
+    ("interleaved_1f1b", 1),
+    ("interleaved_zero_bubble", 1),
+    ("zbv_zero_bubble", 2),
+    ("dualpipe_v", 1),
+)
 # Layout, checkpointing, micro-batches, vocabulary: of bf16.
 PEAKS = (
-    ((1, 1, 1), "none", 1, 256),
-    ((1, 1, 1), "selective", 1, 256),
-    ((1, 1, 1), "full", 1, 256),
-    ((1, 1, 1), "none", 2, 4096),
-    ((1, 1, 2), "none", 1, 256),
+    (ParallelConfig(), "none", 1, 256),
+    (ParallelConfig(), "selective", 1, 256),
+    (ParallelConfig(), "full", 1, 256),
+    (ParallelConfig(), "none", 2, 4096),
+    (ParallelConfig(replicate=2), "none", 1, 256),
+    (ParallelConfig(context=2), "none", 1, 256),
+    (ParallelConfig(tensor=2), "none", 1, 256),
+    (ParallelConfig(tensor=2), "full", 1, 256),
+)
+# Of the slow test, each of many passes.
+PEAKS_OF_PIPELINES = (
+    (ParallelConfig(pipeline=2), "none", 6, 256),
+    (ParallelConfig(pipeline=2, schedule="gpipe"), "none", 4, 256),
+    (ParallelConfig(pipeline=2, tensor=2, schedule="interleaved_1f1b"), "none", 6, 256),
+    (ParallelConfig(pipeline=2, schedule="dualpipe_v"), "none", 6, 256),
 )
 # Of the loss, so few that several chunks are needed.
 LOGITS = 2**16
@@ -67,6 +89,7 @@ def compute_as_a_gpu() -> None:
     linear_cross_entropy.CPU_LOGITS = LOGITS
     products.wide_product, products.add_wide_product = wide_product, add_wide_product
     recompute._KEPT.append(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default)
+    context.attention_at = attend_at
 
 
 def wide_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -93,9 +116,24 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, segments: object) 
     )
 
 
-def peak_config(vocabulary: int) -> ModelConfig:
+def attend_at(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, places: torch.Tensor, *others: object
+) -> torch.Tensor:
+    """For a part of the queries; which of the keys they see does not matter to what is held."""
+    heads_first = (x.transpose(1, 2) for x in (q, k, v))
+    return functional.scaled_dot_product_attention(*heads_first, enable_gqa=True).transpose(1, 2)
+
+
+def peak_config(vocabulary: int, stages: int = 1) -> ModelConfig:
     """So wide that vectors and numbers do not matter."""
-    shape = {"layers": 3, "width": 128, "heads": 8, "kv_heads": 4, "head_dim": 16, "feed_forward": 320}
+    shape = {
+        "layers": max(3, 2 * stages),
+        "width": 128,
+        "heads": 8,
+        "kv_heads": 4,
+        "head_dim": 16,
+        "feed_forward": 320,
+    }
     return model_config(**shape, vocabulary_size=vocabulary, tied=False, maximum_positions=256)
 
 
@@ -107,8 +145,9 @@ def traced_peak(runtime: Runtime, sizes: Sizes) -> int:
     batch = Batch(tokens, tokens.clone(), positions, tokens.clone())
     with TracedMemory() as memory:
         model = initial_model(sizes.model, runtime, DTYPES[sizes.element], sizes.checkpointing)
-        for block in model.blocks.values():
-            block.attention.attend = attend
+        for block in model.modules():
+            if isinstance(block, Block) and not isinstance(block.attention.attend, ContextAttention):
+                block.attention.attend = attend
         optimizer = build_optimizer(model, training_config())
         for _ in range(2):
             memory.peak = 0
@@ -119,12 +158,18 @@ def traced_peak(runtime: Runtime, sizes: Sizes) -> int:
 
 
 def peak_sizes(
-    layout: tuple[int, ...], ranks: int, mode: Mode, micro_batches: int, vocabulary: int, element: int = 2
+    parallel: ParallelConfig,
+    ranks: int,
+    mode: Mode,
+    micro_batches: int,
+    vocabulary: int,
+    element: int = 2,
+    place: int = 0,
 ) -> Sizes:
-    parallel = ParallelConfig(replicate=layout[0], context=layout[1], tensor=layout[2])
+    readers = ranks * parallel.replicate // parallel.unit
     return Sizes.of(
-        peak_config(vocabulary), parallel, ranks,
-        sequence_length=256, global_batch=2 * micro_batches * ranks // layout[2], micro_batch=2,
+        peak_config(vocabulary, parallel.stages), parallel, ranks, place=place,
+        sequence_length=256, global_batch=2 * micro_batches * readers, micro_batch=2,
         element=element, checkpointing=mode,
     )  # fmt: skip
 
@@ -171,9 +216,26 @@ def step(runtime: Runtime, mode: Mode, wide: bool, micro_batches: int, element: 
     }
 
 
+def peaks(started: Runtime, cases: Sequence[tuple[ParallelConfig, Mode, int, int]]) -> dict[str, list[int]]:
+    """By case: bytes that are estimated, those of them that are buffers on their way, and what was found."""
+    compute_as_a_gpu()
+    laid_out = Layouts(started)
+    measured = {}
+    for parallel, mode, micro_batches, vocabulary in cases:
+        runtime = laid_out(parallel)
+        assert runtime.pipeline is not None
+        place = runtime.pipeline.get_local_rank()
+        sizes = peak_sizes(parallel, RANKS, mode, micro_batches, vocabulary, place=place)
+        found = traced_peak(runtime, sizes)
+        estimated = peak_memory(sizes, LOGITS)
+        name = f"{layout_name(parallel)} {mode} {micro_batches} {vocabulary}"
+        measured[name] = [estimated.total, estimated.buffers, found]
+    return measured
+
+
 def main(folder: Path) -> None:
     started = Runtime.start()
-    facts: dict[str, object] = {"steps": {}, "peaks": {}}
+    facts: dict[str, Any] = {"steps": {}}
     runtimes = {
         layout: started.laid_out(ParallelConfig(replicate=layout[0], context=layout[1], tensor=layout[2]))
         for layout in LAYOUTS
@@ -185,16 +247,7 @@ def main(folder: Path) -> None:
         runtime = started.laid_out(ParallelConfig(pipeline=2, tensor=tensor, schedule=schedule))
         for tied in (True, False):
             facts["steps"][f"{schedule} {tensor} {tied}"] = step(runtime, "none", tied, 4, 2)
-    compute_as_a_gpu()
-    for layout, mode, micro_batches, vocabulary in PEAKS:
-        sizes = peak_sizes(layout, RANKS, mode, micro_batches, vocabulary)
-        found = traced_peak(runtimes[layout], sizes)
-        estimated = peak_memory(sizes, LOGITS)
-        facts["peaks"][f"{layout} {mode} {micro_batches} {vocabulary}"] = [
-            estimated.total,
-            estimated.buffers,
-            found,
-        ]
+    facts["peaks"] = peaks(started, PEAKS)
     (folder / f"facts-{started.rank}.json").write_text(json.dumps(facts))
     started.close()
 

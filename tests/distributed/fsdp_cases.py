@@ -130,6 +130,20 @@ def job_of(folder: Path, **changes: object):
     return training_job(folder, training=training, steps=JOB_STEPS, **changes)
 
 
+def read_by_all(runtime: Runtime, read: list[int]) -> list[int]:
+    """The samples that all ranks have read, rank by rank."""
+    lists: list[list[int]] = [[]] * runtime.world_size
+    torch.distributed.all_gather_object(lists, read)
+    return [sample for samples in lists for sample in samples]
+
+
+def read_by_job(runtime: Runtime, folder: Path) -> list[int]:
+    """Trains to the end; the samples that all ranks have read for it."""
+    source = RaggedSource(1)
+    train(job_of(folder, source=source), runtime)
+    return read_by_all(runtime, source.read)
+
+
 def main(folder: Path) -> None:
     runtime = Runtime.start()
     facts: dict[str, object] = {"text": runtime.broadcast("größer" if runtime.is_main else "other")}
@@ -148,16 +162,19 @@ def main(folder: Path) -> None:
     facts["refusal"] = refusal(runtime, folder / "refused")
     facts["validation"] = validation_loss(build(runtime, True, "fp32"), RaggedSource(2, 7), 2, runtime)
 
+    read = {}
     earlier = folder / "interrupted-before"  # by another launch, at another number of ranks
     if earlier.exists():
-        train(job_of(earlier), runtime)
+        read["interrupted-before"] = read_by_job(runtime, earlier)
     # The newest checkpoint of the run that fails is that of step 8.
-    train_up_to(8, job_of(folder / "job"), runtime)
+    read["until interrupted"] = read_by_all(runtime, train_up_to(8, job_of(folder / "job"), runtime))
     runtime.barrier()
     if runtime.is_main:
         shutil.copytree(folder / "job", folder / "interrupted")
     runtime.barrier()
-    train(job_of(folder / "job"), runtime)
+    read["job"] = read_by_job(runtime, folder / "job")
+    facts["read"] = read
+    facts["interrupted at"] = max(checkpoint_steps(folder / "interrupted" / "checkpoints"))
     if runtime.is_main:
         (folder / "facts.json").write_text(json.dumps(facts))
     runtime.close()

@@ -14,6 +14,7 @@ from megasbp.data.pairs import PairSource
 from megasbp.data.sources import SampleSource
 from megasbp.model.config import ModelConfig
 from megasbp.parallel.config import ParallelConfig, Schedule
+from megasbp.parallel.fp8 import Scaling
 from megasbp.parallel.recompute import Mode
 
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
@@ -21,6 +22,9 @@ DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16}
 _MODELS = {
     "tied": {"tied": True},
     "untied, grouped queries": {"tied": False, "heads": 8},
+    # Norms of queries shorter than the ranks that share them: the last ranks hold nothing of one.
+    "tied, heads of 2": {"tied": True, "head_dim": 2},
+    "tied, heads of 2, 5 layers": {"tied": True, "head_dim": 2, "layers": 5},
     "tied, no norms of queries, µP": {"tied": True, "qk_norm": False, "mup_base_width": 8},
     # Layers that no number of stages divides.
     "tied, 5 layers": {"tied": True, "layers": 5},
@@ -41,9 +45,13 @@ class Case:
     source: str = "ragged"
     micro_batch: int = 2
     checkpointing: Mode = "none"
+    compiled: bool = False
+    fp8: Scaling | None = None
 
     def __str__(self) -> str:
         more = "" if self.checkpointing == "none" else f", checkpointing {self.checkpointing}"
+        more += ", compiled" if self.compiled else ""
+        more += f", fp8 {self.fp8}" if self.fp8 is not None else ""
         return f"{layout_name(self.parallel)}, {self.model}, {self.dtype}, {self.source}{more}"
 
     @property

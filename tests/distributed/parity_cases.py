@@ -13,12 +13,12 @@ from launch import fork_ranks
 from layouts import SCHEDULES, SOURCES, Case, config_of, layout_name, layouts_of, source_of
 from mutations import MUTATIONS
 from steps import GLOBAL_BATCH, Layouts, keep, one_step, passes_of_a_step, run_case
-from training_world import RaggedSource, initial_model, training_config, training_job
+from training_world import MODES, RaggedSource, initial_model, training_config, training_job
 
 from megasbp.errors import InputError
 from megasbp.parallel.config import ParallelConfig
-from megasbp.parallel.recompute import MODES
 from megasbp.parallel.runtime import Runtime
+from megasbp.parallel.shards import local_tensor
 from megasbp.training.checkpoint import checkpoint_tensors, load_tensors, save_checkpoint
 from megasbp.training.job import TrainingJob
 from megasbp.training.optimizer import build_optimizer, follow_table, set_update_count
@@ -47,6 +47,7 @@ CASES = [
     *(Case(layout, "untied, grouped queries", "fp64") for layout in SOME),
     *(Case(layout, "tied, no norms of queries, µP", "fp64") for layout in SOME),
     *(Case(layout, "tied", "fp64", "pairs") for layout in SOME),
+    *(Case(layout, "tied, heads of 2", "fp64") for layout in (SHARD, ParallelConfig(context=4))),
     *(Case(layout, "tied, 5 layers", "fp64") for layout in LAYOUTS if layout.pipeline > 1),
     *(
         Case(PIPELINED.model_copy(update={"schedule": schedule}), model, dtype, source)
@@ -67,6 +68,13 @@ RECOMPUTED = [
 IN_BF16 = [
     Case(ParallelConfig(pipeline=2, schedule=schedule), "tied, 5 layers", "bf16") for schedule in SCHEDULES
 ]
+# One micro-batch a step: gradients are not added up in fp32 before the ranks' are.
+NEAR_BF16 = [
+    Case(TENSOR, "tied", "bf16", micro_batch=8),
+    Case(ParallelConfig(context=2), "tied", "bf16", micro_batch=8),
+    Case(ParallelConfig(replicate=2), "tied", "bf16", micro_batch=4),
+    Case(ParallelConfig(context=2, tensor=2), "tied", "bf16", micro_batch=16),
+]
 MICRO_BATCH = 2
 
 
@@ -74,11 +82,21 @@ def checkpoint_path(folder: Path, layout: ParallelConfig) -> Path:
     return folder / f"checkpoint {layout_name(layout)}"
 
 
-def losses_and_norms(
-    runtime: Runtime, folder: Path, saved: ParallelConfig | None = None, own: ParallelConfig | None = None
+def measured_steps(
+    runtime: Runtime,
+    folder: Path,
+    saved: ParallelConfig | None = None,
+    own: ParallelConfig | None = None,
+    spoil: bool = False,
 ) -> list[list[float]]:
-    """Loss and gradient norm of two steps, with a checkpoint of `own` between; of the second from one."""
-    model = initial_model(config_of("tied, 5 layers"), runtime)
+    """Of two steps, with a checkpoint of `own` between; of the second one from a checkpoint `saved`.
+
+    Loss and gradient norm of each, which the moments have no part in, and the held-out loss after its update.
+
+    Args:
+        spoil: takes what was loaded of the moments away.
+    """
+    model = initial_model(config_of("tied, heads of 2, 5 layers"), runtime)
     optimizer = build_optimizer(model, training_config(epsilon=1e-4))
     tensors = checkpoint_tensors(model, optimizer)
     found = []
@@ -87,9 +105,13 @@ def losses_and_norms(
             load_tensors(checkpoint_path(folder, saved), tensors, runtime)
             set_update_count(optimizer, 1)
             follow_table(model, optimizer)
+            for name, tensor in tensors.items():
+                if spoil and not name.startswith("model."):
+                    local_tensor(tensor).zero_()
         if step == 0 and saved is not None:
             continue
-        found.append(one_step(runtime, model, optimizer, step).tolist())
+        measured = one_step(runtime, model, optimizer, step).tolist()
+        found.append([*measured, validation_loss(model, RaggedSource(3, 4), 2, runtime)])
         if step == 0 and own is not None:
             save_checkpoint(checkpoint_path(folder, own), tensors, {}, runtime)
     return found
@@ -99,7 +121,7 @@ def job_of(folder: Path) -> TrainingJob:
     """Twelve steps with validations and checkpoints."""
     return training_job(
         folder,
-        model={"vocabulary_size": 64, "heads": 4, "kv_heads": 4, "layers": 3},
+        model={"vocabulary_size": 64, "heads": 4, "kv_heads": 4, "layers": 5},
         training={"global_batch": GLOBAL_BATCH, "micro_batch": MICRO_BATCH},
         steps=12,
     )
@@ -123,7 +145,7 @@ def main(folder: Path) -> None:
     own = folder / f"rank {started.rank}"
     own.mkdir()
     sources = {name: source_of(name, own) for name in SOURCES}
-    for case in (*CASES, *RECOMPUTED, *IN_BF16):
+    for case in (*CASES, *RECOMPUTED, *IN_BF16, *NEAR_BF16):
         keep(laid_out(case.parallel), run_case(case, laid_out(case.parallel), sources), folder / str(case))
     for mutation, case in MUTATIONS.items():
         with mutation():
@@ -136,15 +158,19 @@ def main(folder: Path) -> None:
         layout = PIPELINED.model_copy(update={"schedule": schedule})
         facts[f"{schedule} passes"] = passes_of_a_step(laid_out(layout))
     for layout in SAVED:
-        facts[f"{layout_name(layout)} uninterrupted"] = losses_and_norms(laid_out(layout), folder, own=layout)
+        facts[f"{layout_name(layout)} uninterrupted"] = measured_steps(laid_out(layout), folder, own=layout)
     for saved, layout in itertools.product(SAVED, SAVED):
-        found = losses_and_norms(laid_out(layout), folder, saved)
+        found = measured_steps(laid_out(layout), folder, saved)
         facts[f"{layout_name(saved)} to {layout_name(layout)}"] = found
+    facts["moments lost"] = measured_steps(laid_out(TENSOR), folder, SHARD, spoil=True)
     for layout in LAYOUTS:
         model = initial_model(config_of("tied, 5 layers"), laid_out(layout))
         loss = validation_loss(model, RaggedSource(2, 7), 2, laid_out(layout))
         facts[f"{layout_name(layout)} validation"] = loss
-    train_up_to(8, job_of(folder / "job"), laid_out(PIPELINED))
+    # Each for long enough that a validation lies between two of its steps.
+    for steps, schedule in ((4, "zbv_zero_bubble"), (7, "dualpipe_v"), (10, "interleaved_1f1b")):
+        layout = PIPELINED.model_copy(update={"schedule": schedule})
+        train_up_to(steps, job_of(folder / "job"), laid_out(layout))
     train(job_of(folder / "job"), laid_out(SAVED[3]))
     facts["refusal"] = refusal(laid_out(TENSOR), folder / "refused", heads=3)
     facts["too few"] = refusal(laid_out(PIPELINED), folder / "refused", micro_batch=8)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,7 +20,9 @@ from megasbp.data.batch import Batch
 from megasbp.data.loader import Loader
 from megasbp.data.sources import SampleSource
 from megasbp.model.transformer import Transformer
+from megasbp.parallel import parallelize
 from megasbp.parallel.config import ParallelConfig
+from megasbp.parallel.fp8 import multiply_in_fp8
 from megasbp.parallel.pipeline import Pipeline
 from megasbp.parallel.runtime import Runtime
 from megasbp.parallel.stage import AccumulatingStage
@@ -103,9 +106,12 @@ class Layouts:
 
 
 def run_case(case: Case, runtime: Runtime, sources: Mapping[str, SampleSource]) -> dict[str, torch.Tensor]:
-    """`tensors_of_steps` of a case."""
+    """`tensors_of_steps` of a case; 8-bit products are emulated, as no CPU has them."""
     dtype = DTYPES[case.dtype]
-    model = initial_model(config_of(case.model), runtime, dtype, case.checkpointing)
+    with mock.patch.object(parallelize, "multiply_in_fp8", partial(multiply_in_fp8, emulate=True)):
+        model = initial_model(
+            config_of(case.model), runtime, dtype, case.checkpointing, case.compiled, case.fp8
+        )
     return tensors_of_steps(runtime, model, case.micro_batch, sources[case.source])
 
 

@@ -1,4 +1,4 @@
-"""The parity matrix on 8 ranks: three axes at a time, every pipeline schedule."""
+"""The parity matrix on 8 ranks: three axes at a time, every pipeline schedule; and runs of several copies."""
 
 from pathlib import Path
 
@@ -7,7 +7,12 @@ import torch
 from eight_ranks import CASES
 from launch import launch
 from layouts import Case
-from steps import kept, references, wrong
+from parity_cases import job_of
+from steps import assert_runs_agree, kept, references, wrong
+from training_world import read_metrics
+
+from megasbp.parallel.runtime import Runtime
+from megasbp.training.trainer import train
 
 # One launch of all cases.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -36,3 +41,10 @@ def test_loss_norm_gradients_and_next_parameters_equal_one_process(
     assert not wrong(found, alone[case.reference], case.dtype)
     if copy is not None:
         assert torch.equal(copy, found["after.model.embedding.weight"])
+
+
+def test_a_run_that_shards_copies_and_then_matrices_too_repeats_one_process(
+    launched: Path, tmp_path: Path
+) -> None:
+    train(job_of(tmp_path / "job"), Runtime.start())
+    assert_runs_agree(read_metrics(launched / "job"), read_metrics(tmp_path / "job"), 12)

@@ -12,13 +12,12 @@ import torch
 from fsdp_cases import JOB_STEPS, LAYOUTS, build, job_of, step_tensors
 from launch import launch
 from safetensors.torch import load_file
-from steps import assert_runs_agree
-from training_world import RaggedSource
+from steps import GLOBAL_BATCH, assert_runs_agree
+from training_world import RaggedSource, read_metrics
 
 from megasbp.parallel.runtime import Runtime
 from megasbp.training.checkpoint import load_model, load_tensors
 from megasbp.training.checkpoint_files import newest_checkpoint
-from megasbp.training.metrics import read_metrics
 from megasbp.training.trainer import train
 from megasbp.training.validation import validation_loss
 
@@ -31,7 +30,9 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     folders = {ranks: tmp_path_factory.mktemp(f"ranks{ranks}") for ranks in (1, *RANKS)}
     launch("fsdp_cases.py", folders[4], folders[2], seconds=200)
     shutil.copytree(folders[4] / "interrupted", folders[1] / "interrupted-before")
-    train(job_of(folders[1] / "interrupted-before"), Runtime.start())
+    source = RaggedSource(1)
+    train(job_of(folders[1] / "interrupted-before", source=source), Runtime.start())
+    (folders[1] / "facts.json").write_text(json.dumps({"read": {"interrupted-before": source.read}}))
     train(job_of(folders[1] / "job"), Runtime.start())
     return folders
 
@@ -129,14 +130,26 @@ def test_validation_equals_one_process_though_rows_do_not_divide(
     assert facts(launched[ranks])["validation"] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("ranks", "folder"), [(4, "job"), (2, "job"), (2, "interrupted-before"), (1, "interrupted-before")]
-)
-def test_a_run_interrupted_at_four_ranks_continues_at_any_number_with_the_same_samples(
+CONTINUED = [(4, "job"), (2, "job"), (2, "interrupted-before"), (1, "interrupted-before")]
+
+
+@pytest.mark.parametrize(("ranks", "folder"), CONTINUED)
+def test_a_run_interrupted_at_four_ranks_continues_at_any_number_with_the_same_losses(
     launched: dict[int, Path], ranks: int, folder: str
 ) -> None:
     found, expected = read_metrics(launched[ranks] / folder), read_metrics(launched[1] / "job")
     assert_runs_agree(found, expected, JOB_STEPS)
+
+
+@pytest.mark.parametrize(("ranks", "folder"), CONTINUED)
+def test_an_interrupted_run_reads_every_sample_once_up_to_its_checkpoint_and_behind_it(
+    launched: dict[int, Path], ranks: int, folder: str
+) -> None:
+    interrupted = facts(launched[ranks if folder == "job" else 4])
+    kept = interrupted["interrupted at"] * GLOBAL_BATCH
+    before = [sample for sample in interrupted["read"]["until interrupted"] if sample < kept]
+    behind = facts(launched[ranks])["read"][folder]
+    assert sorted(before + behind) == list(range(JOB_STEPS * GLOBAL_BATCH))
 
 
 def test_a_checkpoint_of_four_ranks_holds_the_same_bits_for_one_process(launched: dict[int, Path]) -> None:

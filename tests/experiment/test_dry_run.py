@@ -1,11 +1,13 @@
 """`megasbp train RECIPE --dry-run`."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
 from megasbp.cli import main
+from megasbp.errors import InputError
 from megasbp.experiment.dry_run import dry_run
 from megasbp.experiment.recipe import load_recipe
 
@@ -82,6 +84,17 @@ def test_the_command_prints_tables_or_json(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out) == report(gpus=(8, 9), memory=141.0)
 
 
+def test_a_dry_run_of_8_to_512_gpus_takes_less_than_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    counts = "8,16,32,64,128,256,512"
+    arguments = [str(RECIPE), SHARDED, "cluster.training.parallel.tensor=2", "--gpus", counts]
+    # Of this process alone: what else runs here does not count. The imports are some seconds more.
+    started = time.process_time()
+    assert main(["train", *arguments, "--dry-run", "--json"]) == 0
+    assert time.process_time() - started < 50
+    found = json.loads(capsys.readouterr().out)["gpus"]
+    assert all(found[count]["memory"]["total"] > 0 for count in counts.split(","))
+
+
 def test_the_layout_is_the_one_that_trains(capsys: pytest.CaptureFixture[str]) -> None:
     # 8 hosts of 8 GPUs, each host with a copy of the parameters.
     assert main(["train", str(RECIPE), "--dry-run", "--json"]) == 0
@@ -106,12 +119,16 @@ def test_a_pipeline_divides_the_blocks_and_waits() -> None:
     assert sum(piped["pipeline"]["stages"]) < 26
     assert piped["memory"]["gathered"] < alone["memory"]["gathered"]
     assert {entry["axis"] for entry in piped["communication"]} == {"pp", "tp"}
-    mend = report(
-        *recipe,
-        "cluster.training.parallel.schedule=zbv_zero_bubble",
-        "training.activation_checkpointing=full",
-    )
-    assert "set it to 'none'" in mend["gpus"]["8"]["problem"]
+
+
+def test_a_schedule_that_rules_checkpointing_out_is_refused_by_the_recipe_and_by_the_dry_run() -> None:
+    schedule = "parallel.schedule=zbv_zero_bubble"
+    mode = "training.activation_checkpointing=full"
+    with pytest.raises(InputError, match=r"cluster.training: training.activation_checkpointing .*'none'"):
+        load_recipe(RECIPE, ("cluster.training.parallel={pipeline=4, schedule='zbv_zero_bubble'}", mode))
+    # Without the section [cluster] nothing is known of the ranks before they are named.
+    recipe = load_recipe(CONFIGS / "demo.toml", ("parallel.pipeline=2", schedule, mode))
+    assert "set it to 'none'" in dry_run(recipe, (2,), 80.0)["gpus"]["2"]["problem"]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)

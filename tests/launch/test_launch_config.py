@@ -28,7 +28,26 @@ def demo(*overrides: str) -> Recipe:
         (["cluster.tuning.nodes=3"], "cluster.tuning: global_batch is"),
         (
             ["cluster.training.nodes=2", "cluster.training.parallel={pipeline=2}"],
-            "cluster.training: parallel.schedule 1f1b over 2 ranks cannot run 1 micro-batches",
+            "cluster.training: parallel.schedule 1f1b over 2 ranks cannot run 1 micro-batches a step; "
+            "set training.global_batch to 16, or training.micro_batch to 4",
+        ),
+        (
+            ["cluster.tuning={nodes=2, parallel={pipeline=2}}"],
+            "cluster.tuning: .* set synthesizer.global_batch to 16, or synthesizer.micro_batch to 4",
+        ),
+        (
+            [
+                "cluster.training={nodes=2, parallel={pipeline=2, schedule='zbv_zero_bubble'}}",
+                "training.activation_checkpointing=full",
+            ],
+            "cluster.training: training.activation_checkpointing is 'full', .* set it to 'none'",
+        ),
+        (
+            [
+                "cluster.tuning={nodes=2, parallel={pipeline=2, schedule='dualpipe_v'}}",
+                "training.compile=true",
+            ],
+            "cluster.tuning: training.compile is True, .* set it to False",
         ),
         # Nothing would be laid out by it.
         (

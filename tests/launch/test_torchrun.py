@@ -120,3 +120,20 @@ def test_an_agent_does_not_outlive_its_finished_stage(monkeypatch: pytest.Monkey
     assert time.monotonic() - start < 10
     with agent._ending_when(lambda: False):
         time.sleep(0.5)
+
+
+def test_a_look_that_takes_long_is_not_interrupted_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "_END_SECONDS", 0.05)
+    inside, deepest = 0, 0
+
+    def look() -> bool:
+        nonlocal inside, deepest
+        inside += 1
+        deepest = max(deepest, inside)
+        time.sleep(0.3)
+        inside -= 1
+        return False
+
+    with agent._ending_when(look):
+        time.sleep(1)
+    assert deepest == 1

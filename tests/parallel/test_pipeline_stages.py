@@ -94,9 +94,30 @@ def test_micro_batches_that_a_schedule_cannot_run(
     schedule: str, runs: tuple[int, ...], refused: dict[int, int]
 ) -> None:
     parallel = ParallelConfig(pipeline=4, schedule=schedule)
-    assert all(schedule_problem(parallel, count) is None for count in runs)
+    # Rows of a step on 2 ranks that read.
+    assert all(schedule_problem(parallel, 6 * count, 3, 2) is None for count in runs)
     for count, nearest in refused.items():
-        problem = schedule_problem(parallel, count)
+        problem = schedule_problem(parallel, 6 * count, 3, 2)
         assert problem is not None and f"run {count} micro-batches" in problem
-        assert problem.endswith(f"the nearest number is {nearest}")
-    assert schedule_problem(ParallelConfig(schedule=schedule), 1) is None
+        assert f"set training.global_batch to {6 * nearest}" in problem
+        assert schedule_problem(parallel, 6 * nearest, 3, 2) is None
+    assert schedule_problem(ParallelConfig(schedule=schedule), 6, 3, 2) is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "global_batch", "micro_batch", "mend"),
+    [
+        # 8 rows on each of 2 ranks that read: of 4 they are 2 micro-batches, of 2 they are 4.
+        ("1f1b", 16, 4, "set synthesizer.global_batch to 32, or synthesizer.micro_batch to 2"),
+        # 18 rows: 9 micro-batches of 2, but 6 of 3.
+        ("interleaved_1f1b", 36, 2, "set synthesizer.global_batch to 32, or synthesizer.micro_batch to 3"),
+        # Fewer rows than ranks of the pipeline.
+        ("1f1b", 4, 1, "set synthesizer.global_batch to 8"),
+    ],
+)
+def test_the_mend_names_both_sizes_of_a_step_where_both_can_be(
+    schedule: str, global_batch: int, micro_batch: int, mend: str
+) -> None:
+    parallel = ParallelConfig(pipeline=4, schedule=schedule)
+    problem = schedule_problem(parallel, global_batch, micro_batch, 2, "synthesizer")
+    assert problem is not None and problem.endswith(f"micro-batches a step; {mend}")

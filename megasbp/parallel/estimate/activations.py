@@ -49,6 +49,27 @@ def ends_kept(sizes: Sizes) -> int:
     return kept
 
 
+def handed_kept(sizes: Sizes, computed: int, in_flight: int) -> int:
+    """Bytes of states between stages that torch.distributed.pipelining holds, beside those in `block_kept`.
+
+    Each stage has a buffer for every micro-batch of a step, for the states that it receives and for the
+    gradients, and keeps its results until their backward pass. Ranks of several stages wait at the end of a
+    step only for what they have sent, which is held until then.
+
+    Args:
+        computed: backward passes, of all micro-batches through all stages of the rank, that are over.
+        in_flight: forward passes whose backward pass is not over; all others are.
+    """
+    parts, count = sizes.parts, len(sizes.parts)
+    receiving, returned = (sum(not part.first for part in parts), sum(not part.last for part in parts))
+    # What a pass in flight has received is the input of its first block.
+    held = sizes.micro_batches * (receiving + returned) + in_flight * (returned - receiving) // count
+    if count > 1:
+        sends, receives = (sum(part.sends for part in parts), sum(part.receives for part in parts))
+        held += computed * (sends + receives) // count
+    return held * _input(sizes)
+
+
 def _everything(sizes: Sizes) -> int:
     """Bytes of a block without checkpointing."""
     model, tokens = sizes.model, sizes.tokens

@@ -76,10 +76,9 @@ def _parameters(sizes: Sizes) -> Iterator[Collective]:
         yield Collective("dp_shard", "all-gather", sizes.sharing, gathers * units, whole * sizes.element)
         yield Collective("dp_shard", "reduce-scatter", sizes.sharing, units, whole * _FP32)
         yield Collective("dp_replicate", "all-reduce", sizes.replicate, units, unit.shard * _FP32)
-        # FSDP2 sums what ranks of the tensor axis add to a norm, in the type in which it holds gradients.
-        held = _FP32 if sizes.accumulates else sizes.element
+        # FSDP2 sums what ranks of the tensor axis add to a norm, in fp32: see `sum_norms_in_fp32`.
         for norm in unit.norms:
-            yield Collective("tp", "all-reduce", sizes.tensor, units, norm * held)
+            yield Collective("tp", "all-reduce", sizes.tensor, units, norm * _FP32)
 
 
 def _sequence(sizes: Sizes) -> Iterator[Collective]:

@@ -16,10 +16,9 @@ def bubble_share(parallel: ParallelConfig, micro_batches: int) -> float:
 
 
 def most_in_flight(parallel: ParallelConfig, place: int, micro_batches: int) -> int:
-    """Passes through one stage whose activations a rank holds together, at most.
+    """Passes through one stage whose activations a rank holds together, at most, in torch's schedules.
 
-    Exact for "gpipe" and "1f1b". The others begin with as many forward passes as torch's schedules do; those
-    that defer gradients are taken to hold twice the ranks, or that beginning, whichever is more.
+    Where gradients of weights are deferred, activations are held until these are computed.
 
     Args:
         place: of the rank in the pipeline.
@@ -27,12 +26,14 @@ def most_in_flight(parallel: ParallelConfig, place: int, micro_batches: int) -> 
     ranks, behind = parallel.pipeline, parallel.pipeline - 1 - place
     if ranks == 1:
         return 1
-    if parallel.schedule == "gpipe":
-        return micro_batches
-    if parallel.schedule == "1f1b":
-        return min(micro_batches, behind + 1)
     stages = parallel.stages // ranks
     round_ = micro_batches // max(1, micro_batches // ranks)
-    beginning = (stages - 1) * round_ + 2 * behind + 1
-    most = max(beginning, 2 * ranks) if parallel.defers_gradients else beginning
+    most = {
+        "gpipe": micro_batches,
+        "1f1b": behind + 1,
+        "interleaved_1f1b": (stages - 1) * round_ + 2 * behind + 1,
+        "interleaved_zero_bubble": (stages - 1) * round_ + ranks,
+        "zbv_zero_bubble": min(2 * ranks, micro_batches + 1 + place),
+        "dualpipe_v": 2 * ranks + 1,
+    }[parallel.schedule]
     return min(micro_batches * stages, most)
