@@ -2,18 +2,20 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from megasbp import __version__
-from megasbp.errors import NO_ROOM, NOT_ALLOWED, InputError, ShardError, StageError
+from megasbp.command import run_command
+from megasbp.errors import InputError
 
 if TYPE_CHECKING:
     from megasbp.experiment.recipe import Recipe
     from megasbp.experiment.sweep import Variant
+
+    _Verbs: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
 Synthetic Bootstrapped Pretraining: pair the documents of a corpus, tune a synthesizer p(d2 | d1) on the
@@ -29,36 +31,17 @@ pairs, sample a synthetic corpus from it, and train on real + synthetic text aga
 """
 
 
+# GiB of the GPU that a dry run has in mind where none is named.
+_GPU_MEMORY = 80.0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb. Returns the exit status: 0, 1 for a failed run, 2 for what the user can mend."""
     options = _parse(arguments)
     # Before torch is loaded: its CPU threads spin long while they wait, and beside any other busy process
     # that slowed training 70 times. A short spin costs about 15% on a quiet machine (docs/log.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    try:
-        return options.verb(options)
-    except InputError as error:
-        print(f"megasbp: {error}", file=sys.stderr)
-        return 2
-    except (ShardError, StageError) as error:
-        print(f"megasbp: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            where = f"{error.filename}: " if error.filename else ""
-            print(
-                f"megasbp: {where}{os.strerror(error.errno)}; free some disk and run the same command again, "
-                "finished stages are kept",
-                file=sys.stderr,
-            )
-            return 2
-        if error.errno in NOT_ALLOWED and error.filename:
-            print(f"megasbp: {error.filename}: {error.strerror}; finished stages are kept", file=sys.stderr)
-            return 2
-        raise
-    except KeyboardInterrupt:
-        print("megasbp: interrupted; the same command continues where this one stopped", file=sys.stderr)
-        return 130
+    return run_command("megasbp", options.verb, options, "finished stages")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -78,7 +61,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"megasbp {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
+    _add_run(verbs)
+    _add_sweep(verbs)
+    _add_plan(verbs)
+    _add_stage(verbs)
+    _add_train(verbs)
+    _add_report(verbs)
+    _add_clean(verbs)
+    _add_doctor(verbs)
+    return parser
 
+
+def _add_run(verbs: "_Verbs") -> None:
     run = verbs.add_parser(
         "run", help="run a recipe: every stage that is missing or changed, then the report"
     )
@@ -96,32 +90,39 @@ def _parser() -> argparse.ArgumentParser:
         help="start each stage on what the recipe's section [cluster] gives its kind: with torchrun type the "
         "same command on every host, with slurm once where jobs are submitted",
     )
-    run.add_argument(
-        "--node-rank", type=int, default=0, metavar="K", help="torchrun: which host this is (default: 0)"
-    )
+    run.add_argument("--node-rank", type=int, metavar="K", help="torchrun: which host this is (default: 0)")
     run.add_argument(
         "--rdzv-endpoint", metavar="HOST:PORT", help="torchrun: where the hosts meet: host 0 and a free port"
     )
     run.add_argument(
-        "--dry-run", action="store_true", help="with a launcher: print what it would start, and start nothing"
+        "--dry-run",
+        action="store_true",
+        help="make nothing: list the parts and which are finished; with a launcher print what it would start",
     )
     run.set_defaults(verb=_run)
 
+
+def _add_sweep(verbs: "_Verbs") -> None:
     sweep = verbs.add_parser(
         "sweep",
         help="run a recipe at every combination of some settings, e.g. synthesis.temperature=[0.8,1.0]",
         description="Runs a recipe at every combination of the settings that are given a list: "
         "`megasbp sweep configs/demo.toml budget.synthetic_share=[0.1,0.2,0.375] "
         "pairing.minimum_similarity=[0.4,0.5]`. Stages that do not depend on a setting are made once. "
-        "Results go to RUN/sweep, a folder for each combination, and a table and a page of all; the run's "
-        "own report stays. Run the same command again after a stop. Of a setting that is a list itself "
-        "give a list of lists.",
+        "Results go to RUN/sweep, a folder for each combination, and a table and a page of all, which grow "
+        "with each that is finished and keep those of earlier sweeps whose other settings are the same; the "
+        "run's own report stays. Run the same command again after a stop. Of a setting that is a list itself "
+        "give a list of lists. Settings that go together are a list of tables of their section: "
+        """`pairing=[{source="neighbours"},{source="random",random_pairs=5000}]`: each table's settings """
+        "replace the recipe's one by one, and the section's others stay.",
     )
     _add_recipe(sweep)
     _add_jobs(sweep)
     sweep.add_argument("--dry-run", action="store_true", help="list the combinations, and run nothing")
     sweep.set_defaults(verb=_sweep)
 
+
+def _add_plan(verbs: "_Verbs") -> None:
     plan = verbs.add_parser(
         "plan", help="print parameters, tokens, epochs, steps, FLOPs and disk of a recipe"
     )
@@ -129,6 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--json", action="store_true", help="print JSON instead of a table")
     plan.set_defaults(verb=_plan)
 
+
+def _add_stage(verbs: "_Verbs") -> None:
     stage = verbs.add_parser(
         "stage",
         help="make one stage whose earlier ones are finished (train-*, synthesizer-*, pair-value and "
@@ -139,6 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_overrides(stage)
     stage.set_defaults(verb=_stage)
 
+
+def _add_train(verbs: "_Verbs") -> None:
     train = verbs.add_parser("train", help="train one arm: the stage train-ARM of a seed")
     _add_recipe(train)
     train.add_argument("--arm", help="one of the recipe's budget.arms, e.g. sbp")
@@ -156,12 +161,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N,N",
         help="of --dry-run: numbers of GPUs (those of the recipe's cluster.training)",
     )
-    train.add_argument(
-        "--memory", type=float, default=80.0, metavar="GIB", help="of --dry-run: memory of a GPU (80)"
-    )
+    train.add_argument("--memory", type=float, metavar="GIB", help="of --dry-run: memory of a GPU (80)")
     train.add_argument("--json", action="store_true", help="of --dry-run: print JSON instead of tables")
     train.set_defaults(verb=_train)
 
+
+def _add_report(verbs: "_Verbs") -> None:
     report = verbs.add_parser(
         "report",
         help="draw the table and the page of a finished run again, or of what is complete of a recipe",
@@ -173,15 +178,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_overrides(report)
     report.set_defaults(verb=_report)
 
+
+def _add_clean(verbs: "_Verbs") -> None:
     clean = verbs.add_parser("clean", help="remove what a run's current results do not need")
     clean.add_argument("run", type=Path, help="the run's folder, e.g. runs/demo")
     clean.add_argument("--all", action="store_true", help="remove the whole run, its report included")
     clean.add_argument("--dry-run", action="store_true", help="only list what would go")
     clean.set_defaults(verb=_clean)
 
+
+def _add_doctor(verbs: "_Verbs") -> None:
     doctor = verbs.add_parser("doctor", help="check this installation: versions, extension, kernels, GPU")
     doctor.set_defaults(verb=_doctor)
-    return parser
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -235,6 +243,11 @@ def _run(options: argparse.Namespace) -> int:
                 "part on what [cluster] gives it"
             )
         return _launch(options, recipe)
+    for name, value in (("--node-rank", options.node_rank), ("--rdzv-endpoint", options.rdzv_endpoint)):
+        if value is not None:
+            raise InputError(f"{name} {value}: is for several hosts; add --launcher torchrun")
+    if options.dry_run:
+        return _list_parts(recipe, options.until)
     if jobs == 1:
         run_experiment(recipe, _announce, print_plan, options.until)
     else:
@@ -249,14 +262,22 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _list_parts(recipe: "Recipe", until: Sequence[str] | None) -> int:
+    from megasbp.experiment.parts import parts_until
+    from megasbp.experiment.run import Finished, require_inputs
+
+    wanted, finished = parts_until(recipe, until), Finished(recipe)
+    require_inputs(recipe, wanted)
+    for part in wanted:
+        _announce(f"{'done before, kept' if finished(part) else 'to be made':18s} {part.name}")
+    return 0
+
+
 def _sweep(options: argparse.Namespace) -> int:
     from megasbp.experiment.sweep import describe, read_sweep, run_sweep
     from megasbp.report.plan_table import print_plan
-    from megasbp.report.sweep_page import sweep_page
-    from megasbp.report.sweep_table import sweep_table
-    from megasbp.report.terminal import text_of
+    from megasbp.report.sweep_page import write_sweep
     from megasbp.report.write import write_report
-    from megasbp.storage import publish_bytes
 
     jobs, variants = _jobs(options), read_sweep(options.recipe, options.overrides)
     if options.dry_run:
@@ -264,20 +285,20 @@ def _sweep(options: argparse.Namespace) -> int:
             print(f"{variant.folder}  {describe(variant.settings)}")
         return 0
 
-    def finished(variant: "Variant") -> None:
-        write_report(variant.folder / "results.json")
+    def finished(variant: "Variant", sweep: Path) -> None:
+        # First the page of all, to which the other one has a link.
+        write_sweep(sweep)
+        write_report(variant.results)
 
     path = run_sweep(options.recipe, variants, jobs, _announce, print_plan, finished)
-    text = text_of(sweep_table(path), width=180)
-    publish_bytes(path.with_name("table.txt"), text.encode())
-    publish_bytes(path.with_name("report.html"), sweep_page(path).encode())
-    print(text, end="")
+    print(path.with_name("table.txt").read_text(encoding="utf-8"), end="")
     print(f"report: {path.with_name('report.html')}")
     return 0
 
 
 def _launch(options: argparse.Namespace, recipe: "Recipe") -> int:
     from megasbp.experiment.jobs import finished_jobs, recipe_jobs
+    from megasbp.experiment.parts import parts_until
     from megasbp.experiment.run import require_inputs
     from megasbp.launch import slurm, torchrun
     from megasbp.shards.lock import folder_lock
@@ -292,14 +313,14 @@ def _launch(options: argparse.Namespace, recipe: "Recipe") -> int:
                 else torchrun.describe(job)
             )
         return 0
-    require_inputs(recipe)
+    require_inputs(recipe, parts_until(recipe, options.until))
     finished = finished_jobs(recipe)
     if options.launcher == "slurm":
         left = [job for job in jobs if not finished(job)]
         for name, number in slurm.submit(left, recipe.cluster, recipe.name, scripts).items():
             _announce(f"{number}  {name}")
         return 0
-    host = torchrun.Host(options.node_rank, options.rdzv_endpoint)
+    host = torchrun.Host(options.node_rank or 0, options.rdzv_endpoint)
     # One such run at a time; the other hosts only do what host 0 does.
     with folder_lock(recipe.folder) if host.rank == 0 else nullcontext():
         torchrun.run_jobs(jobs, host, recipe.cluster, finished, _announce)
@@ -337,7 +358,8 @@ def _dry_run(options: argparse.Namespace) -> int:
     from megasbp.report.dry_run_table import print_dry_run
 
     recipe = load_recipe(options.recipe, options.overrides)
-    report = dry_run(recipe, options.gpus or [recipe.cluster.training.ranks], options.memory)
+    gpus, memory = options.gpus or [recipe.cluster.training.ranks], options.memory or _GPU_MEMORY
+    report = dry_run(recipe, gpus, memory)
     if options.json:
         print(json.dumps(report, indent=2))
     else:
@@ -370,6 +392,9 @@ def _stage(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     if options.dry_run:
         return _dry_run(options)
+    for name, given in (("--gpus", options.gpus), ("--memory", options.memory), ("--json", options.json)):
+        if given:
+            raise InputError(f"{name}: belongs to --dry-run; add that, or leave it out")
     if options.arm is None:
         raise InputError("--arm is missing; name one of the recipe's budget.arms, or add --dry-run")
     from megasbp.experiment.budget import trained_arms
@@ -429,7 +454,7 @@ def _clean(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from megasbp.experiment.doctor import doctor
+    from megasbp.doctor import doctor
 
     return doctor()
 

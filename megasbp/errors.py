@@ -4,8 +4,14 @@ import errno
 
 # Numbers of an OSError that says that there is no room: the command line prints it with the mend.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# What a place does not allow, or a file system cannot do.
-NOT_ALLOWED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK})
+# What a place does not allow, or a file system cannot do; and a file where a folder is wanted, or the other
+# way round.
+NOT_ALLOWED = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK),
+        *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+    }
+)
 
 
 class InputError(ValueError):

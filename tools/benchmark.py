@@ -34,7 +34,7 @@ from benchmarks import (
     search,
     train,
 )
-from megasbp.errors import InputError
+from megasbp.command import run_command
 
 SUBJECTS = {
     "data": data,
@@ -68,18 +68,18 @@ RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command. Returns the exit status."""
-    options = parse(arguments)
+    return run_command("benchmark", benchmark, parse(arguments))
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Measures a subject or all of them, or compares two results. Returns the exit status."""
     console = Console(width=None if sys.stdout.isatty() else 200)
-    try:
-        if options.command == "all":
-            return run_all()
-        if options.command == "compare":
-            report.compare(report.load(options.first), report.load(options.second), console)
-            return 0
-        return run(options, console)
-    except InputError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
+    if options.command == "all":
+        return run_all()
+    if options.command == "compare":
+        report.compare(report.load(options.first), report.load(options.second), console)
+        return 0
+    return run(options, console)
 
 
 def run_all() -> int:
@@ -93,6 +93,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """One subject: measures, writes its results file and shows it."""
     subject = SUBJECTS[options.command]
     machine = report.machine()
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="benchmark-") as folder:
         measures = subject.measure(options, Path(folder))
     if os.environ.get("RANK", "0") != "0":

@@ -9,38 +9,37 @@ for an import. An imported checkpoint holds weights only: a run can start from i
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
 
+from megasbp.command import run_command
 from megasbp.errors import InputError
 from megasbp.training.conversion import export_checkpoint, import_checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns the exit status: 0, or 2 for what the user can mend."""
-    options = _parser().parse_args(arguments)
-    try:
-        if options.direction == "export":
-            if options.shard_gb <= 0:
-                raise InputError(f"--shard-gb is {options.shard_gb:g}, must be above 0; leave it out for 5")
-            size = round(options.shard_gb * 1e9)
-            export_checkpoint(options.source, options.output, options.tokenizer, size)
-            print(
-                f"{options.output}: written; open it with transformers.AutoModelForCausalLM.from_pretrained"
-            )
-        else:
-            import_checkpoint(options.source, options.output)
-            print(f"{options.output}: written, a checkpoint of the weights")
-    except InputError as error:
-        print(f"convert_checkpoint: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Runs the command. Returns the exit status."""
+    return run_command("convert_checkpoint", convert, parse(arguments))
 
 
-def _parser() -> argparse.ArgumentParser:
+def convert(options: argparse.Namespace) -> None:
+    """Writes the other form, and says where."""
+    if options.direction == "import":
+        import_checkpoint(options.source, options.output)
+        print(f"{options.output}: written, a checkpoint of the weights")
+        return
+    if not 0 < options.shard_gb < math.inf:
+        raise InputError(f"--shard-gb is {options.shard_gb:g}, must be above 0; leave it out for 5")
+    export_checkpoint(options.source, options.output, options.tokenizer, round(options.shard_gb * 1e9))
+    print(f"{options.output}: written; open it with transformers.AutoModelForCausalLM.from_pretrained")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -53,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         direction.add_argument("output", type=Path, help="folder to write; replaced as a whole if it exists")
     outward.add_argument("--tokenizer", type=Path, help="the run's tokenizer.json, copied as well")
     outward.add_argument("--shard-gb", type=float, default=5.0, help="of a file of weights (default 5)")
-    return parser
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

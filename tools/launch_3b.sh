@@ -6,7 +6,7 @@ usage() {
     cat <<'END'
 usage: tools/launch_3b.sh [--recipe FILE] [--nodes N] [--python PROGRAM] RUN_OPTION...
 
-Starts configs/sbp_3b_200b.toml, stage by stage, on 8 hosts of 8 GPUs that share this folder.
+Starts configs/sbp_3b_200b.toml, stage by stage, on 8 hosts of 8 H200 that share this folder.
 
   --recipe FILE      another recipe
   --nodes N          hosts for training and for tuning the synthesizer; the parameters are sharded

@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
 
+from megasbp.command import run_command
 from megasbp.data.indexed_dataset import IndexedDataset, without_suffix
 from megasbp.data.merge import merge_datasets
-from megasbp.errors import InputError
 
 EXPLANATION = """\
 The documents of all datasets, in the order given, become one dataset, byte for byte as if it had been written
@@ -36,29 +36,25 @@ _SECONDS_BETWEEN_LINES = 2.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns the exit status: 0, or 2 for what the user can mend."""
-    options = parse(arguments)
-    try:
-        prefixes = [without_suffix(prefix) for prefix in options.prefixes]
-        # shards/shard-*/documents.* names each dataset three times.
-        prefixes = list(dict.fromkeys(prefixes)) if prefixes != options.prefixes else prefixes
-        if options.verify:
-            for prefix in prefixes:
-                IndexedDataset(prefix).verify()
-                print(f"verified: {prefix}", flush=True)
-        merge_datasets(prefixes, options.output, Progress())
-        merged = IndexedDataset(options.output)
-        print(
-            f"{options.output}: {len(prefixes)} datasets, {len(merged):,} documents, {merged.tokens:,} "
-            f"tokens of {merged.dtype.name}"
-        )
-    except InputError as error:
-        print(f"merge_datasets: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"merge_datasets: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
-        return 2
-    return 0
+    """Runs the command. Returns the exit status."""
+    return run_command("merge_datasets", merge, parse(arguments))
+
+
+def merge(options: argparse.Namespace) -> None:
+    """Verifies the parts if asked to, and joins them."""
+    prefixes = [without_suffix(prefix) for prefix in options.prefixes]
+    # shards/shard-*/documents.* names each dataset three times.
+    prefixes = list(dict.fromkeys(prefixes)) if prefixes != options.prefixes else prefixes
+    if options.verify:
+        for prefix in prefixes:
+            IndexedDataset(prefix).verify()
+            print(f"verified: {prefix}", flush=True)
+    merge_datasets(prefixes, options.output, Progress())
+    merged = IndexedDataset(options.output)
+    print(
+        f"{options.output}: {len(prefixes)} datasets, {len(merged):,} documents, {merged.tokens:,} tokens of "
+        f"{merged.dtype.name}"
+    )
 
 
 class Progress:

@@ -18,16 +18,19 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
 
+from megasbp.command import run_command
 from megasbp.corpus.fast_tokenizer import first_difference, open_encoder
 from megasbp.corpus.files import corpus_files
 from megasbp.corpus.pieces import plan_shards, total_bytes
+from megasbp.corpus.quarantine import counted, share_problem
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.preprocess import ENCODERS, ON_DIFFERENCE, preprocess_shard, publish_plan
 from megasbp.durations import clock
-from megasbp.errors import InputError, ShardError
+from megasbp.errors import InputError
 from megasbp.shards.config import INLINE, ShardsConfig
 from megasbp.shards.engine import run_shards
 from megasbp.shards.machine import usable_cores
+from megasbp.shards.options import add_shards_options, chosen_shards
 from megasbp.shards.publication import shard_folder
 from megasbp.storage import Manifest, publish_json, publishing_file
 
@@ -55,28 +58,16 @@ examples:
 exit status: 0 all is well, 2 something is wrong (one line on standard error says what, and the mend),
 1 a worker failed or died again and again
 """
-_JUDGED_FROM = 100
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns the exit status: 0, 2 for what the user can mend, 1 for a failed worker."""
-    options = parse(arguments)
-    try:
-        preprocess(options)
-    except InputError as error:
-        print(f"preprocess_corpus: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"preprocess_corpus: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
-        return 2
-    except ShardError as error:
-        print(f"preprocess_corpus: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """Runs the command. Returns the exit status."""
+    return run_command("preprocess_corpus", preprocess, parse(arguments), "finished shards")
 
 
 def preprocess(options: argparse.Namespace) -> None:
     """Plans, makes the missing shards, judges the share of bad documents, and writes the summary."""
+    engine = chosen_shards(options)
     tokenizer = Tokenizer.load(options.tokenizer, bos=options.bos, eos=options.eos, sep=options.sep)
     relative = [path for path in options.paths if not path.is_absolute()]
     if options.address is not None and relative:
@@ -84,7 +75,7 @@ def preprocess(options: argparse.Namespace) -> None:
             f"{relative[0]}: a path from this folder, and a cluster's workers have others; give whole paths"
         )
     shards = plan_shards(corpus_files(options.paths), options.shard_bytes)
-    workers = options.workers or usable_cores()
+    workers = engine.workers or usable_cores()
     threads = max(1, workers // len(shards))
     # Read by the thread pools of gigatoken and tokenizers; the workers are told by the engine.
     os.environ["RAYON_NUM_THREADS"] = str(threads)
@@ -110,7 +101,7 @@ def preprocess(options: argparse.Namespace) -> None:
         },
         inputs={"plan": plan_hash, "tokenizer": tokenizer.hash},
         paths={"plan": options.output / "plan.json", "tokenizer": options.output / "tokenizer.json"},
-        config=chosen_engine(options, len(shards), threads),
+        config=engine_for(len(shards), engine, threads),
         finished=progress.done,
     )
     progress.judge(final=True)
@@ -132,13 +123,11 @@ def keep_tokenizer(path: Path, tokenizer: Tokenizer) -> None:
         )
 
 
-def chosen_engine(options: argparse.Namespace, shards: int, threads: int) -> ShardsConfig:
+def engine_for(shards: int, engine: ShardsConfig, threads: int) -> ShardsConfig:
     """Where the shards are made: a single one in this process, which has loaded all that it needs."""
-    if options.engine == "local" and shards == 1:
+    if engine.engine == "local" and shards == 1:
         return INLINE
-    return ShardsConfig(
-        engine=options.engine, address=options.address, workers=options.workers, threads=threads
-    )
+    return engine.model_copy(update={"threads": threads})
 
 
 def chosen_encoder(wanted: str, tokenizer: Tokenizer) -> str:
@@ -196,25 +185,25 @@ class Progress:
         self.judge()
 
     def judge(self, final: bool = False) -> None:
-        """Judges the share of bad documents, from 100 documents on and at the end."""
-        counts: Counter[str] = Counter()
-        bad = good = 0
+        """Judges the share of bad documents, as a reading of all of them in one process would."""
+        reasons: Counter[str] = Counter()
+        good = 0
         for shard in range(len(self._sizes)):
             if shard not in self._facts:
                 break
-            bad += self._facts[shard]["rejected"]
             good += self._facts[shard]["documents"]
-            counts.update(self._facts[shard]["reasons"])
+            reasons.update(self._facts[shard]["reasons"])
         if final and good == 0:
             raise InputError(
                 f"{self._output}: no usable document in any file; correct the paths or --text-field "
-                f"({_counted(counts) or 'nothing was found'})"
+                f"({counted(reasons) or 'nothing was found'})"
             )
-        if (good + bad >= _JUDGED_FROM or final) and bad > self._maximum * (good + bad):
+        problem = share_problem(good, reasons, self._maximum, final)
+        if problem:
             raise InputError(
-                f"{bad} of {good + bad} documents are bad ({_counted(counts)}), above --maximum-bad-share "
-                f"{self._maximum}; {self._output}/shard-*/quarantine.jsonl list them: mend the files or the "
-                "names of the fields and start in a new folder, or raise the share"
+                f"{problem}, above --maximum-bad-share {self._maximum}; "
+                f"{self._output}/shard-*/quarantine.jsonl list them: mend the files or the names of the "
+                "fields and start in a new folder, or raise the share"
             )
 
     def _print(self, shard: int, facts: dict[str, Any]) -> None:
@@ -257,16 +246,12 @@ def finish(output: Path, facts: Sequence[Mapping[str, Any]], tokenizer: str) -> 
     print(
         f"{output}: {len(facts)} shards, {totals['documents']:,} documents, {totals['tokens']:,} tokens, "
         f"{totals['bytes'] / 1e6:,.1f} MB of text, {totals['rejected']:,} bad"
-        + (f" ({_counted(reasons)})" if reasons else "")
+        + (f" ({counted(reasons)})" if reasons else "")
     )
     if sampled or fallbacks:
         print(
             f"  {sampled:,} documents compared with Hugging Face; {len(fallbacks)} shards done again with it"
         )
-
-
-def _counted(reasons: Counter[str]) -> str:
-    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -291,11 +276,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--id-field", default="id", help="field or column of the id (id)")
     parser.add_argument("--title-field", help="if given, the title becomes the first line of the text")
     parser.add_argument("--source", default="", help="where the text is from; kept in the datasets")
-    parser.add_argument("--workers", type=int, help="processes, or threads for a single shard (one per core)")
-    parser.add_argument(
-        "--engine", choices=("local", "ray"), default="local", help="where workers run (local)"
-    )
-    parser.add_argument("--address", help="of a running Ray cluster, with --engine ray; none: one is started")
+    add_shards_options(parser, workers="processes, or threads for a single shard (one per core)")
     parser.add_argument(
         "--shard-bytes",
         type=int,
@@ -321,10 +302,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--maximum-bad-share", type=float, default=0.01, metavar="S", help="more bad documents stop it (0.01)"
     )
     options = parser.parse_args(arguments)
-    for name, least in (("workers", 1), ("shard_bytes", 1), ("sample", 1), ("maximum_characters", 1)):
+    for name in ("shard_bytes", "sample", "maximum_characters"):
         value = getattr(options, name)
-        if value is not None and value < least:
-            parser.error(f"--{name.replace('_', '-')} is {value}; set it to at least {least}")
+        if value < 1:
+            parser.error(f"--{name.replace('_', '-')} is {value}; set it to at least 1")
     if not 0 <= options.maximum_bad_share <= 1:
         parser.error(f"--maximum-bad-share is {options.maximum_bad_share}; set it within 0 to 1")
     return options

@@ -8,25 +8,25 @@ See --help.
 
 import argparse
 import sys
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs from a clone that is not installed
 
 import numpy as np
 import torch
 
+from megasbp.command import run_command
 from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.data.indexed_dataset import IndexedDataset, without_suffix
-from megasbp.errors import InputError, ShardError
+from megasbp.errors import InputError
+from megasbp.experiment.recipe import SynthesizerConfig
 from megasbp.overlap.ngram_index import NgramIndex
-from megasbp.section_settings import section_of
-from megasbp.shards.config import INLINE, ShardsConfig
+from megasbp.section_settings import read_values, section_of
 from megasbp.shards.lock import folder_lock
+from megasbp.shards.options import add_shards_options, chosen_shards
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.synthesis.synthesize import ShardWriter, synthesize
+from megasbp.synthesis.synthesize import synthesize
 from megasbp.synthesis.writers import shard_writer
 from megasbp.training.checkpoint_files import read_state, require_whole
 
@@ -62,39 +62,31 @@ exit status: 0 all is well, 2 something is wrong (one line on standard error say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command. Returns the exit status: 0, 2 for what the user can mend, 1 for a failed worker."""
-    options = parse(arguments)
-    try:
-        write_corpus(options)
-    except InputError as error:
-        print(f"synthesize: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"synthesize: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
-        return 2
-    except ShardError as error:
-        print(f"synthesize: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """Runs the command. Returns the exit status."""
+    return run_command("synthesize", write_corpus, parse(arguments), "finished shards")
 
 
 def write_corpus(options: argparse.Namespace) -> None:
     """Opens what is named, has the corpus written, and says what came out."""
-    recipe = read_recipe(options.recipe) if options.recipe else {}
-    config = section_of(SynthesisConfig, "synthesis", recipe.get("synthesis", {}), options.settings)
+    shards = chosen_shards(options, gpus=options.gpus)
+    recipe = read_values(options.recipe) if options.recipe else {}
+    config = section_of(SynthesisConfig, "synthesis", recipe, options.settings)
+    tuning = section_of(SynthesizerConfig, "synthesizer", recipe)
     digest = require_whole(options.checkpoint).digest
     tokenizer = Tokenizer.load(options.tokenizer, bos=options.bos, eos=options.eos, sep=options.sep)
     seeds = open_dataset(options.seeds, tokenizer)
     positions = read_state(options.checkpoint)["model"]["maximum_positions"]
+    context = options.context or (tuning.context if "context" in tuning.model_fields_set else positions)
     if not options.held_out:
         print("no --held-out: nothing keeps passages of held-out text out of the corpus", flush=True)
     corpus = [open_dataset(path, tokenizer) for path in options.corpus] or [seeds]
     held_out = [open_dataset(path, tokenizer) for path in options.held_out]
     corpus_index = NgramIndex.build(corpus, options.shingle_width)
     held_out_index = NgramIndex.build(held_out or [np.empty(0, np.int64)], options.shingle_width)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     with folder_lock(options.output):
         result = synthesize(
-            writer=writer(options, config),
+            writer=shard_writer(config, options.checkpoint, device, shards),
             tokenizer=tokenizer,
             seed_dataset=seeds,
             dtype=seeds.dtype,
@@ -102,7 +94,7 @@ def write_corpus(options: argparse.Namespace) -> None:
             held_out_index=held_out_index.without(corpus_index),
             config=config,
             need_tokens=options.tokens,
-            context=options.context or recipe.get("synthesizer", {}).get("context", positions),
+            context=context,
             seed=options.seed,
             folder=options.output,
             checkpoint_hash=digest,
@@ -112,18 +104,6 @@ def write_corpus(options: argparse.Namespace) -> None:
         f"{result.dataset_prefix}: {result.documents:,} documents, {result.tokens:,} tokens, of "
         f"{result.requests:,} documents written; dropped: {drops or 'none'}"
     )
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """A recipe as it stands, which need not be a whole one.
-
-    Raises:
-        InputError: it is not TOML.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
 
 
 def open_dataset(path: Path, tokenizer: Tokenizer) -> IndexedDataset:
@@ -140,17 +120,6 @@ def open_dataset(path: Path, tokenizer: Tokenizer) -> IndexedDataset:
             "name its own"
         )
     return dataset
-
-
-def writer(options: argparse.Namespace, config: SynthesisConfig) -> ShardWriter:
-    """Who writes the shards: this process, or workers."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if options.engine == "inline":
-        return shard_writer(config, options.checkpoint, device, INLINE)
-    shards = ShardsConfig(
-        engine=options.engine, address=options.address, workers=options.workers, gpus=options.gpus
-    )
-    return shard_writer(config, options.checkpoint, device, shards)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -179,27 +148,25 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--held-out", type=Path, nargs="+", default=[], metavar="DATASET", help="validation and test text"
     )
     parser.add_argument("--recipe", type=Path, help="a recipe whose [synthesis] section is taken")
-    parser.add_argument("--context", type=int, help="tokens of prompt and document (the model's positions)")
+    parser.add_argument(
+        "--context", type=int, metavar="N", help="tokens of prompt and document (the model's positions)"
+    )
     parser.add_argument("--shingle-width", type=int, default=13, metavar="TOKENS", help="of a passage (13)")
     parser.add_argument("--seed", type=int, default=0, help="of seed order and draws (0)")
-    parser.add_argument(
-        "--engine", choices=("inline", "local", "ray"), default="inline", help="where shards are written"
+    add_shards_options(
+        parser, workers="processes (as many as GPUs or cores allow)", engines=("inline", "local", "ray")
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes (as many as GPUs or cores allow)")
-    parser.add_argument("--gpus", type=float, default=0, metavar="N", help="of each worker (0)")
-    parser.add_argument("--address", help="of a running Ray cluster, with --engine ray; none: one is started")
+    parser.add_argument("--gpus", type=float, metavar="N", help="of each worker (0)")
     options = parser.parse_intermixed_args(arguments)
-    if options.engine == "inline" and (options.workers or options.gpus or options.address):
-        parser.error("--workers, --gpus and --address are of workers; add --engine local or ray")
-    if options.address is not None and options.engine != "ray":
-        parser.error(f"--address {options.address} is for --engine ray; add it or leave the address out")
+    if options.context is not None and options.context < 16:
+        parser.error(f"--context is {options.context}; set it to at least 16")
     return options
 
 
 def whole_number(text: str) -> int:
     """1e9 as well as 1000000000."""
     number = float(text)
-    if number != int(number) or number < 1:
+    if not number.is_integer() or number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1 on")
     return int(number)
 

@@ -116,14 +116,33 @@ class Quarantine:
         self._stack.close()
 
     def _judge(self, final: bool = False) -> None:
-        seen = self.accepted + self.rejected
-        if seen == 0 or (seen < _JUDGED_FROM and not final) or self.rejected / seen <= self.maximum_share:
+        problem = share_problem(self.accepted, self.reasons, self.maximum_share, final)
+        if problem is None:
             return
         if not self._closed:
             self._publish()
-        counts = ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common())
         raise InputError(
-            f"{self.rejected} of {seen} documents are bad ({counts}), above corpus.maximum_bad_share "
-            f"{self.maximum_share}; {self.path} lists them: mend the files or the names of the fields, or "
-            "raise the share"
+            f"{problem}, above corpus.maximum_bad_share {self.maximum_share}; {self.path} lists them: mend "
+            "the files or the names of the fields, or raise the share"
         )
+
+
+def share_problem(accepted: int, reasons: Counter[str], maximum: float, final: bool) -> str | None:
+    """How many of the documents are bad, where they are too many; else None.
+
+    Args:
+        accepted: good documents so far.
+        reasons: bad ones by what is wrong with them.
+        maximum: bad documents over all, in [0, 1]; judged from 100 documents on and at the end.
+        final: whether this is the end.
+    """
+    rejected = reasons.total()
+    seen = accepted + rejected
+    if seen == 0 or (seen < _JUDGED_FROM and not final) or rejected / seen <= maximum:
+        return None
+    return f"{rejected:,} of {seen:,} documents are bad ({counted(reasons)})"
+
+
+def counted(reasons: Counter[str]) -> str:
+    """Reasons with their counts, the most frequent first."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())

@@ -5,6 +5,7 @@ decided by the run, as on the local engine. An attempt that Ray gave up for dead
 `publication`.
 """
 
+import importlib.util
 import ipaddress
 import logging
 import os
@@ -138,14 +139,19 @@ def _import_ray(alone: bool) -> Any:
         # Keeps every port of a cluster started here on the loopback address. Ray does so by itself where this
         # variable got its name; `_node_ip_address="127.0.0.1"` is turned into the machine's outer address.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    try:
-        import ray
-    except ImportError:
-        raise InputError(
-            'shards.engine is "ray", which is not installed; run `pip install .[ray]` or set '
-            'shards.engine to "local"'
-        ) from None
+    require_ray()
+    import ray
+
     return ray
+
+
+def require_ray() -> None:
+    """Raises InputError where Ray is not installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(
+            "shards.engine is \"ray\", which is not installed; run `pip install '.[ray]'` from a clone or "
+            'set shards.engine to "local"'
+        )
 
 
 def _connect(ray: Any, config: ShardsConfig) -> None:

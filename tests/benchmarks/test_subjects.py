@@ -82,6 +82,16 @@ def test_a_missing_demo_corpus_is_named_with_the_mend(tool, tmp_path, capsys, mo
     assert not (tmp_path / "results.json").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments", (["compare", "{0}/file/a.json", "{0}/file/b.json"], ["data", "--folder", "{0}/file/folder"])
+)
+def test_a_file_where_a_folder_is_wanted_is_one_line(tool, tmp_path, capsys, arguments):
+    (tmp_path / "file").write_text("")
+    assert tool.main([argument.format(tmp_path) for argument in arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"benchmark: {tmp_path}/file/") and line.endswith(": Not a directory")
+
+
 def test_passages_are_paragraphs_and_where_these_are_too_few_sentences():
     long = " ".join(["word"] * 45) + "."
     short = "This sentence has more than eight words in it. So has this one, which follows it at once."

@@ -7,6 +7,7 @@ from tool_modules import load_tool
 
 from megasbp.corpus.heads import head
 from megasbp.corpus.readers import read_documents
+from megasbp.corpus.tokenizer import Tokenizer
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,41 @@ def test_the_tool_keeps_ids_and_titles(tool, tmp_path, name):
     found = list(read_documents([tmp_path / name], title_field="title"))
     assert [document.id for document in found] == [row["id"] for row in rows]
     assert found[2].text == "T2\nÄ sentence 2. Ä sentence 2."
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    Tokenizer.train(iter(["A sentence of some words, and more. Another one!\n"] * 3), 290).save(path)
+    return path
+
+
+def test_heads_of_tokens_are_as_long_as_fits_and_end_where_a_reader_would_stop(tool, tokenizer_file):
+    tokenizer = Tokenizer.load(tokenizer_file)
+    text = "A sentence of words, 漢字 too. Another (with \U0001f409.) one!\nA paragraph, and more. Ends here "
+    known = len(tokenizer.encode_batch([text.rstrip()])[0])
+    lengths = []
+    for tokens in range(4, known + 3):
+        cut = tool.head_of_tokens(text, tokens, tokenizer)
+        assert cut == head(text, len(cut)) and text.startswith(cut) and cut
+        lengths.append(len(tokenizer.encode_batch([cut])[0]))
+        assert lengths[-1] <= tokens
+    assert lengths == sorted(lengths) and lengths[-3:] == [known] * 3
+
+
+def test_the_tool_cuts_at_tokens(tool, tokenizer_file, tmp_path, capsys):
+    source, output = tmp_path / "source.jsonl", tmp_path / "heads.jsonl"
+    source.write_text(json.dumps({"text": "A sentence of some words. " * 50}) + "\n")
+    arguments = [str(output), str(source), "--tokens", "40"]
+    assert tool.main([*arguments, "--tokenizer", str(tokenizer_file)]) == 0
+    (found,) = read_documents([output])
+    (tokens,) = Tokenizer.load(tokenizer_file).encode_batch([found.text])
+    # Another sentence would not have fitted.
+    sentences = found.text.count(".")
+    assert found.text.endswith("words.") and len(tokens) <= 40 < len(tokens) * (sentences + 1) / sentences
+    for wrong in (arguments, [*arguments[:3], "3", "--tokenizer", str(tokenizer_file)]):
+        assert tool.main(wrong) == 2
+        assert "--tokens" in capsys.readouterr().err
 
 
 def test_the_tool_names_what_is_wrong_and_leaves_nothing(tool, tmp_path, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_corpus_clusters import planted_corpus
 
+from megasbp.corpus.config import CorpusConfig
 from megasbp.overlap.corpus_clusters import cluster_corpus, largest_clusters, load_clusters
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "find_duplicates.py"
@@ -74,16 +75,17 @@ def test_mistakes_are_named_in_one_line(tool, write_shards, tmp_path, capsys, ar
     assert not (tmp_path / "out").exists()
 
 
-def test_an_address_without_ray_is_refused(tool, capsys):
-    with pytest.raises(SystemExit):
-        tool.main(["out", "data", "--address", "auto"])
-    assert "is for --engine ray" in capsys.readouterr().err
-
-
-def test_help_explains_the_labels(tool, capsys):
+def test_help_explains_the_labels_and_the_threshold(tool, capsys):
     with pytest.raises(SystemExit):
         tool.main(["--help"])
-    assert "the smallest document of its cluster" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "the smallest document of its cluster" in shown
+    own, recipes = (
+        tool.parse(["out", "data"]).threshold,
+        CorpusConfig.model_fields["duplicate_threshold"].default,
+    )
+    assert f"0.05 to 1 ({own}, usual where copies are dropped; a recipe" in shown
+    assert f"has {recipes})" in shown
 
 
 @pytest.mark.parametrize("count", (1, 2, 3, 9))

@@ -107,8 +107,10 @@ def test_what_the_corpus_says_too_is_not_held_out(tool, world, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("top_q=1",), "top_q: unknown setting; known here: temperature"),
-        (("top_p=2",), "top_p: Input should be less than or equal to 1"),
+        (("top_q=1",), "top_q: unknown setting; did you mean 'top_p'?"),
+        (("nonsense=1",), "nonsense: unknown setting; known here: backend"),
+        (("top_p=2",), "top_p: Input should be less than or equal to 1, not 2"),
+        (("top_p=0.5", "top_p.x=1"), "'top_p.x=1': top_p is a value, not a section"),
         (("top_p",), "'top_p' is not a setting; write key=value"),
         (("--checkpoint", "missing"), "missing"),
         (("--seeds", "missing"), "missing"),

@@ -5,7 +5,8 @@ from importlib import metadata
 
 import pytest
 
-from megasbp.experiment import doctor as module
+from megasbp import doctor as module
+from megasbp.shards import machine
 
 
 def run_doctor(capsys) -> tuple[int, list[str]]:
@@ -16,7 +17,7 @@ def run_doctor(capsys) -> tuple[int, list[str]]:
 @pytest.fixture(autouse=True)
 def enough_threads_and_disk(monkeypatch):
     """What the machine that runs the tests has to spare must not decide them."""
-    monkeypatch.setattr(module, "_usable_cores", lambda: 10_000)
+    monkeypatch.setattr(module, "usable_cores", lambda: 10_000)
     monkeypatch.setattr(module, "_LEAST_FREE_BYTES", 0)
 
 
@@ -84,6 +85,19 @@ def test_full_disk_is_a_problem(capsys, monkeypatch):
     _, problems = run_doctor(capsys)
 
     assert len(problems) == 1 and problems[0].startswith("! disk")
+
+
+def test_more_threads_than_the_container_allows_is_a_problem(capsys, monkeypatch, tmp_path):
+    torch = pytest.importorskip("torch")
+    # A quota of half a core, whatever the affinity.
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    monkeypatch.setattr(machine, "_CPU_LIMITS", ((tmp_path / "cpu.max",),))
+    monkeypatch.setattr(module, "usable_cores", machine.usable_cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+    _, problems = run_doctor(capsys)
+
+    assert len(problems) == 1 and problems[0].endswith("1 cores, torch uses 2 threads; set OMP_NUM_THREADS=1")
 
 
 def test_gpu_without_bf16_is_a_problem(capsys, monkeypatch):

@@ -1,12 +1,10 @@
 """`megasbp doctor`: what this installation has, what it lacks, and the mend for each problem."""
 
 import importlib
-import os
 import shutil
 import sys
 import sysconfig
 import tomllib
-from collections.abc import Iterable
 from importlib import metadata, util
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +12,7 @@ from types import ModuleType
 from packaging.requirements import Requirement
 
 import megasbp
+from megasbp.shards.machine import usable_cores
 
 _PACKAGE = Path(megasbp.__file__).resolve().parent
 _BUILD = f"in {_PACKAGE.parent} run: python setup.py build_ext --inplace (or: pip install -e .)"
@@ -200,15 +199,8 @@ def _name_attention(findings: _Findings, torch: ModuleType) -> None:
     findings.fact("attention", f"{backend} ({reason})")
 
 
-def _usable_cores() -> int:
-    affinity: Iterable[int] = (
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
-    return len(set(affinity))
-
-
 def _check_threads(findings: _Findings, torch: ModuleType) -> None:
-    cores, threads = _usable_cores(), torch.get_num_threads()
+    cores, threads = usable_cores(), torch.get_num_threads()
     text = f"{cores} cores, torch uses {threads} threads"
     if threads > cores:
         findings.problem("CPU", text, f"set OMP_NUM_THREADS={cores}")
