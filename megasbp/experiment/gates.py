@@ -24,9 +24,9 @@ class GatesConfig(BaseModel):
             synthetic text is trained.
         maximum_excess_copy: share of the accepted text that may lie in a shingle of the corpus, beyond the
             same share of real held-out text.
-        saturated_below: a baseline is saturated when the last quarter of its budget lowers its validation
-            loss by less than this, in nats per token. The learning rate's decay lowers it too, so this errs
-            towards "not saturated".
+        saturated_below: nats per token. A baseline is past its minimum when its validation loss has risen by
+            at least this since, and saturated when the last quarter of its budget lowers that loss by less.
+            The learning rate's decay lowers it too, so this errs towards "not saturated".
         maximum_diversity_loss: share of its distinct runs of four tokens that the text of a second round may
             have lost beside the first one's.
     """
@@ -103,7 +103,7 @@ def baseline_gate(history: Sequence[Mapping[str, Any]], saturated_below: float) 
 
     Args:
         history: its validations in order, each with "tokens" and "validation_loss".
-        saturated_below: nats per token.
+        saturated_below: nats per token; a smaller rise since the minimum is noise.
     """
     last = history[-1]
     best = min(history, key=lambda point: point["validation_loss"])
@@ -112,8 +112,8 @@ def baseline_gate(history: Sequence[Mapping[str, Any]], saturated_below: float) 
         "repeating real text still pays: raise budget.tokens_per_arm, or lower corpus.unique; synthetic text "
         "can hardly win before"
     )
-    if best["validation_loss"] < last["validation_loss"]:
-        rise = last["validation_loss"] - best["validation_loss"]
+    rise = last["validation_loss"] - best["validation_loss"]
+    if rise >= saturated_below:
         share = best["tokens"] / last["tokens"]
         finding = f"the baseline is {rise:.4f} nats per token past its minimum, at {share:.0%} of the budget"
         return _gate("baseline", True, finding, mend)
@@ -121,7 +121,8 @@ def baseline_gate(history: Sequence[Mapping[str, Any]], saturated_below: float) 
         finding = "too few validations to see whether the baseline is saturated"
         return _gate("baseline", False, finding, "set training.validations to at least 4")
     fall = before[-1]["validation_loss"] - last["validation_loss"]
-    finding = f"the last quarter of the budget lowered the baseline's loss by {fall:.4f} nats per token"
+    change = "lowered" if fall >= 0 else "raised"
+    finding = f"the last quarter of the budget {change} the baseline's loss by {abs(fall):.4f} nats per token"
     return _gate("baseline", fall < saturated_below, finding, mend)
 
 

@@ -15,11 +15,12 @@ from megasbp.report.triple_browser import browser
 from megasbp.storage import publish_bytes
 
 
-def page(results: dict[str, Any], software: Mapping[str, str] | None = None) -> str:
+def page(results: dict[str, Any], software: Mapping[str, str] | None = None, sweep: str | None = None) -> str:
     """The page's HTML; equal results, put together with equal software, give equal bytes.
 
     Args:
         software: name -> version, of what put the results together.
+        sweep: where the page of the run's sweep lies, relative to this one.
 
     Raises:
         InputError: `results` are not of the documented schema.
@@ -37,6 +38,8 @@ def page(results: dict[str, Any], software: Mapping[str, str] | None = None) -> 
     ]
     shown = [(name, anchor, content) for name, anchor, content in made if content]
     links = [element("a", name, href=f"#{anchor}") for name, anchor, _ in shown]
+    if sweep is not None:
+        links.append(element("a", "Sweep", href=sweep))
     return document(
         f"{checked.name}: megasbp report",
         [
@@ -65,10 +68,15 @@ def document(title: str, parts: list[Markup]) -> str:
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
-def write_page(results: dict[str, Any], path: Path, software: Mapping[str, str] | None = None) -> None:
+def write_page(
+    results: dict[str, Any],
+    path: Path,
+    software: Mapping[str, str] | None = None,
+    sweep: str | None = None,
+) -> None:
     """Publishes `page` as a file.
 
     Raises:
         InputError: `results` are not of the documented schema.
     """
-    publish_bytes(Path(path), page(results, software).encode())
+    publish_bytes(Path(path), page(results, software, sweep).encode())

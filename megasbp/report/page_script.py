@@ -1,4 +1,4 @@
-"""The page's script: the browser of triples. Without it every triple is shown, one below the other."""
+"""The page's script: the browser of triples. Without it, and in print, every triple is shown."""
 
 SCRIPT = """
 (() => {

@@ -30,6 +30,7 @@ h2 {
 }
 h3 { font-size: 1rem; margin: 1.75rem 0 .4rem; }
 p { margin: .5rem 0; max-width: 42rem; }
+li { overflow-wrap: anywhere; }
 a { color: inherit; text-underline-offset: .15em; text-decoration-color: var(--soft); }
 code { font: .85em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 .soft, figcaption, .note { color: var(--soft); font-size: .875rem; }
@@ -167,6 +168,7 @@ footer {
   }
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav, .controls { display: none; }
+  .triple[hidden] { display: block !important; }
   h2 { margin-top: 1.5rem; }
   .scroll { overflow: visible; }
   .wide { display: block; }

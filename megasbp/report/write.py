@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from megasbp.experiment.clean import SWEEP
 from megasbp.experiment.software import SOFTWARE_NAME
 from megasbp.report.page import write_page
 from megasbp.report.picture import has_curves, write_picture
@@ -12,6 +13,8 @@ from megasbp.storage import read_json
 
 def write_report(path: Path) -> str:
     """Draws table.txt, report.html and, when there are learning curves, picture.svg beside `path`.
+
+    The page has a link to that of the run's sweep, where there is one.
 
     Args:
         path: the run's results.json.
@@ -26,7 +29,14 @@ def write_report(path: Path) -> str:
     folder = Path(path).parent
     write_table(results, folder / "table.txt")
     software = folder / SOFTWARE_NAME
-    write_page(results, folder / "report.html", read_json(software) if software.exists() else None)
+    versions = read_json(software) if software.exists() else None
+    write_page(results, folder / "report.html", versions, _sweep_of(folder))
     if has_curves(check_results(results)):
         write_picture(results, folder / "picture.svg")
     return terminal_table(results)
+
+
+def _sweep_of(folder: Path) -> str | None:
+    """The sweep's page as seen from the run's report, or from a partial one's or a combination's folder."""
+    links = (f"{up}/{SWEEP}/report.html" for up in ("..", "../.."))
+    return next((link for link in links if (folder / link).is_file()), None)

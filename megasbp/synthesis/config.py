@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 _ROWS = 8
 # Settings that came after the first corpora were written: at their defaults they change no byte, and are left
 # out of what names a stage.
-_LATER = ("backend", "vllm", "draws_together", "batch_invariant", "cuda_graphs")
+_LATER = ("backend", "vllm", "draws_together", "seed_documents", "batch_invariant", "cuda_graphs")
 # Of vLLM: it replaces smaller temperatures silently, and refuses larger ones.
 _VLLM_TEMPERATURES = (0.01, 2.0)
 
@@ -45,6 +45,8 @@ class SynthesisConfig(BaseModel):
         draws_together: documents written from a seed document one after the other, before the next one's
             turn; divides shard_documents. With keys and values in pages (on a GPU), or by vLLM, its prompt is
             read once for all of them. It changes the order of the documents and none of their bytes.
+        seed_documents: seed documents that are used, the first ones in a keyed order; None uses all. The
+            documents that a run needs are drawn from these, so fewer seeds are more draws of each.
         batch_invariant: a document has the same bytes at any compute shape of the second group too: then the
             multiples of 8 are not asked for. It costs speed (docs/synthesis.md).
         cuda_graphs: decode steps as a CUDA graph: "on", "off", or "auto": on a GPU with triton. It changes
@@ -73,6 +75,7 @@ class SynthesisConfig(BaseModel):
     backend: Literal["own", "vllm"] = "own"
     vllm: VllmConfig = VllmConfig()
     draws_together: int = Field(1, ge=1)
+    seed_documents: int | None = Field(None, ge=1)
     batch_invariant: bool = False
     cuda_graphs: Literal["auto", "on", "off"] = "auto"
 
@@ -102,8 +105,8 @@ class SynthesisConfig(BaseModel):
         `top_p` stays: cut differently, its text would differ from the other arms' by more than the seeds.
         What a prompt's shape may be decides nothing then; it is one that fits every context.
         """
-        own = {"temperature": 1.0, "prefill_slots": _ROWS, "prefill_chunk": 1}
-        own |= {"draws_together": 1}
+        own = {"temperature": 1.0, "draws_together": 1, "seed_documents": None}
+        own |= {"prefill_slots": min(_ROWS, self.slots), "prefill_chunk": 1}
         return self.model_copy(update=own)
 
     @model_validator(mode="after")

@@ -41,7 +41,7 @@ class Marks:
 
 
 def locate_requests(
-    requests: np.ndarray, documents: int, seed: int, together: int = 1
+    requests: np.ndarray, documents: int, seed: int, together: int = 1, used: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The seed document and the draw of each request.
 
@@ -53,18 +53,28 @@ def locate_requests(
         documents: number of seed documents.
         seed: of the run.
         together: draws of a seed document one after the other.
+        used: seed documents that are asked: the first ones in the order of round 0; None asks all.
 
     Returns:
         Seed documents int64 [n] in [0, documents) and draws int64 [n].
 
     Raises:
-        InputError: there are no seed documents.
+        InputError: there are no seed documents, or fewer than `used`.
     """
     if documents < 1:
         raise InputError("the seed dataset holds 0 documents; synthesis needs at least 1")
-    turns = requests // together
-    order = core.epoch_order(turns, documents, derive_key(seed, "synthesis", "seed order"))
-    return order, turns // documents * together + requests % together
+    turns, key = requests // together, derive_key(seed, "synthesis", "seed order")
+    if used is None:
+        order = core.epoch_order(turns, documents, key)
+    elif used > documents:
+        raise InputError(
+            f"synthesis.seed_documents is {used:,}, and the seed dataset holds {documents:,} documents; set "
+            "it to at most that, or leave it out to use all"
+        )
+    else:
+        places = core.epoch_order(turns, used, derive_key(seed, "synthesis", "order of the used seeds"))
+        order = core.epoch_order(places, documents, key)
+    return order, turns // (used or documents) * together + requests % together
 
 
 def build_prompt(seed_tokens: np.ndarray, tokenizer: TokenMarks, context: int) -> np.ndarray:
@@ -87,18 +97,21 @@ class Prompts:
         tokenizer: of the marks.
         context: positions of prompt and document together.
         draws_together: of a seed document.
+        seed_documents: of the dataset that are used; None for all.
     """
 
     seed_dataset: IndexedDataset | None
     tokenizer: TokenMarks
     context: int
     draws_together: int = 1
+    seed_documents: int | None = None
 
     def locate(self, requests: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """As `locate_requests`; without seeds the document is `NO_SEED` and each request its own draw."""
         if self.seed_dataset is None:
             return np.full(len(requests), NO_SEED, np.int64), requests
-        return locate_requests(requests, len(self.seed_dataset), seed, self.draws_together)
+        documents = len(self.seed_dataset)
+        return locate_requests(requests, documents, seed, self.draws_together, self.seed_documents)
 
     def seed_tokens(self, seed_document: int) -> np.ndarray:
         """Tokens of a seed document without its marks, integers [n]; none for `NO_SEED`."""

@@ -71,7 +71,8 @@ class ShardStore:
     @property
     def prompts(self) -> Prompts:
         """What the writer is given."""
-        return Prompts(self.seed_dataset, self.tokenizer, self.context, self.config.draws_together)
+        of_seeds = self.config.draws_together, self.config.seed_documents
+        return Prompts(self.seed_dataset, self.tokenizer, self.context, *of_seeds)
 
     @cached_property
     def inputs(self) -> dict[str, str]:

@@ -110,6 +110,19 @@ def test_a_baseline_that_no_longer_improves_is_open(last: float, is_open: bool) 
     assert is_open or "raise budget.tokens_per_arm, or lower corpus.unique" in str(gate.mend)
 
 
+def test_a_rise_within_the_noise_is_not_past_the_minimum() -> None:
+    # It fell all the way, and its last validation lies a hair above the one before.
+    losses = {500: 4.60, 750: 4.30, 950: 4.1000, 1000: 4.1001}
+    falling = [{"step": at, "tokens": at, "validation_loss": loss} for at, loss in losses.items()]
+    gate = baseline_gate(falling, saturated_below=0.01)
+    assert not gate.open
+    assert "lowered the baseline's loss by 0.1999 nats per token" in gate.finding
+    # The same rise where nothing fell before it.
+    gate = baseline_gate(history(5.0, 4.1, 4.1, 4.1001), saturated_below=0.01)
+    assert gate.open
+    assert "raised the baseline's loss by 0.0001 nats per token" in gate.finding
+
+
 def test_one_validation_cannot_tell() -> None:
     gate = baseline_gate(history(5.0), saturated_below=0.01)
     assert (gate.open, gate.mend) == (False, "set training.validations to at least 4")

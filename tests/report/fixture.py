@@ -127,6 +127,7 @@ def contrast(
         "level": 0.95,
         "p": None if role == "descriptive" else p,
         "p_holm": min(1.0, 2 * p) if role == "secondary" else None,
+        "detectable": round(1.5 * half, 6),
         "standard_error": half / 2,
         "seed_error": None if seeds == 1 else half / 3,
         "document_error": half / 3,

@@ -1,47 +1,41 @@
 """The report in a real browser: headless Chromium, driven by Selenium."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 from fixture import fake_results
+from page_browser import DESK, PHONE, messages, needs_browser, open_page, overflow, running_browser
+from swept import make_sweep
 
 from megasbp.report.page import write_page
+from megasbp.report.sweep_page import write_sweep
 
 pytest.importorskip("selenium", reason="needs selenium (pip install selenium)")
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER),
-    reason="needs Chromium and its driver (apt-get install chromium chromium-driver)",
-)
-PHONE, DESK = (360, 740), (1400, 900)
+pytestmark = needs_browser
 
 
 @pytest.fixture(scope="module")
 def browser():
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    # A container has neither the user namespaces of the sandbox nor a large /dev/shm.
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with running_browser() as driver:
+        yield driver
 
 
 @pytest.fixture
-def opened(browser, tmp_path: Path):
-    """The page of nine triples, of which every third was dropped, as a file."""
+def page(tmp_path: Path) -> Path:
+    """The page of nine triples, of which every third was dropped."""
     write_page(fake_results(), tmp_path / "report.html")
-    browser.set_window_size(*DESK)
-    browser.get((tmp_path / "report.html").as_uri())
+    return tmp_path / "report.html"
+
+
+@pytest.fixture
+def opened(browser, page: Path):
+    """That page, in the browser."""
+    open_page(browser, page)
     yield browser
-    assert [entry["message"] for entry in browser.get_log("browser")] == []
+    assert messages(browser) == []
 
 
 def place(browser) -> str:
@@ -62,8 +56,8 @@ def fill(browser, name: str, words: str) -> None:
 
 def test_an_error_of_the_page_is_seen(browser, tmp_path: Path):
     (tmp_path / "page.html").write_text("<script>undefinedName</script>")
-    browser.get((tmp_path / "page.html").as_uri())
-    assert "undefinedName is not defined" in browser.get_log("browser")[0]["message"]
+    open_page(browser, tmp_path / "page.html")
+    assert "undefinedName is not defined" in messages(browser)[0]
 
 
 def test_one_triple_after_the_other(opened):
@@ -117,12 +111,26 @@ def test_copied_stretches_are_marked(opened):
     ]
 
 
-def test_nothing_is_wider_than_a_phone(opened):
-    opened.set_window_size(*PHONE)
-    wide = opened.execute_script(
-        "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    )
-    assert wide <= 0
+@pytest.mark.parametrize("size", [PHONE, DESK])
+def test_nothing_is_wider_than_the_screen(browser, page: Path, size):
+    open_page(browser, page, size)
+    assert browser.execute_script("return window.innerWidth") == size[0]
+    assert overflow(browser) <= 0
+    assert messages(browser) == []
+
+
+def test_what_is_wider_than_a_phone_is_seen(browser, tmp_path: Path):
+    (tmp_path / "page.html").write_text('<!doctype html><p style="width: 500px">wide')
+    open_page(browser, tmp_path / "page.html", PHONE)
+    assert overflow(browser) > 100
+
+
+def test_the_page_of_a_sweep_fits_a_phone_whatever_was_swept(browser, tmp_path: Path):
+    long = {"corpus.paths": ["a_folder_with_a_long_name/" * 4], "pairing.embedder": "x" * 120}
+    write_sweep(make_sweep(tmp_path, long, {**long, "pairing.embedder": "minilm"}))
+    open_page(browser, tmp_path / "report.html", PHONE)
+    assert overflow(browser) <= 0
+    assert messages(browser) == []
 
 
 def test_links_lead_to_their_sections(opened):
@@ -132,8 +140,13 @@ def test_links_lead_to_their_sections(opened):
 
 
 def test_in_print_every_triple_stands_and_no_control(opened):
-    printed = opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    assert printed == {}
-    assert not opened.find_element(By.ID, "controls").is_displayed()
-    assert opened.print_page()
-    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    fill(opened, "text", "river 4")
+    assert shown(opened) == ["River 4"]
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert shown(opened) == [f"River {number}" for number in range(9)]
+        assert not opened.find_element(By.ID, "controls").is_displayed()
+        assert opened.print_page()
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert shown(opened) == ["River 4"]

@@ -7,8 +7,9 @@ from fixture import fake_results
 from rich.console import Console
 
 from megasbp.experiment.arms import ARMS
+from megasbp.report.page import page
 from megasbp.report.schema import check_results
-from megasbp.report.tables import meanings_table
+from megasbp.report.tables import meanings_table, trials_table
 from megasbp.report.terminal import WIDTH, print_report, terminal_table, write_table
 
 
@@ -53,6 +54,42 @@ def test_the_arms_of_the_run_are_explained_in_the_words_of_the_code():
         "SBP over random pairs",
         "Oracle over baseline",
     ]
+
+
+def test_a_contrast_is_shown_with_the_gain_that_it_would_find():
+    lines = terminal_table(fake_results()).splitlines()
+    assert "Contrasts, nats per byte, over 3 seeds" in lines
+    (line,) = [line for line in lines if line.startswith("H1: SBP over baseline")]
+    bounds = "+0.0073 +0.0027 to +0.0119 0.011 \N{EN DASH} 0.0069"
+    assert line.split() == ["H1:", "SBP", "over", "baseline", *bounds.split()]
+
+
+def test_the_worth_of_a_pair_is_shown_over_the_seeds_and_of_each():
+    results = fake_results()
+    for table in results["pair_value"]["tables"].values():
+        of_seed = {name: table[name] for name in ("pairs", "tokens", "losses", "shuffled_gap")}
+        table["seeds"] = {
+            seed: {**of_seed, "worth": {"estimate": worth, "low": worth - 0.01, "high": worth + 0.01}}
+            for seed, worth in (("0", 0.02), ("1", 0.04))
+        }
+        table["worth"]["label"] = table["shuffled_gap"]["label"] = "over 2 seeds"
+        table["bins_seed"] = 0
+    text = terminal_table(results)
+    assert "Worth, seed 1                                  +0.0400 (+0.0300 to +0.0500)" in text
+    assert "Worth of the relation, over 2 seeds            +0.0310 (+0.0190 to +0.0430)" in text
+    assert "True over another's seed, over 2 seeds" in text
+    drawn = page(results)
+    assert "The intervals are over 2 seeds." in drawn
+    assert "Worth by similarity: new target, seed 0" in drawn
+
+
+def test_settings_that_diverged_are_named_as_such():
+    results = fake_results()
+    results["tuning"]["trials"][0]["validation_loss"] = None
+    results["synthesizer"]["true"]["trials"][0]["best_validation_loss"] = None
+    rows = trials_table(check_results(results)).rows
+    assert [row[-1] for row in rows if row[-1] == "diverged"] == ["diverged", "diverged"]
+    assert rows[0] == ["baseline", "0.001", "0.1", "diverged"]
 
 
 def test_brackets_in_the_data_are_not_markup():

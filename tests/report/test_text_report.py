@@ -39,6 +39,20 @@ def test_contamination_stands_beside_that_of_the_unique_text() -> None:
     assert "Held-out text alone, before the filters – – – 2.90%" in text
 
 
+def test_what_was_left_out_of_a_measure_is_said() -> None:
+    results = fake_results()
+    contamination = results["contamination"]
+    contamination["tests"]["mmlu.jsonl"]["unreadable"] = 4
+    contamination["measured"] = {"unique": 900, "sbp": 1_000}
+    results["quality"]["sbp"]["all_documents"] = 5_000
+    text = " ".join(terminal_table(results).split())
+    assert "mmlu.jsonl, but 4 unreadable rows 200 77" in text
+    assert "Measured, drawn at random – – 900 1,000" in text
+    assert "Drawn from so many documents" in text and "5,000" in text
+    whole = terminal_table(fake_results())
+    assert not any(said in whole for said in ("unreadable", "drawn at random", "Drawn from"))
+
+
 def test_a_judges_rates_stand_beside_the_papers_with_who_judged() -> None:
     text = " ".join(terminal_table(fake_results()).split())
     assert "What a judge says: a-judge" in text

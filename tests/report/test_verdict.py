@@ -59,6 +59,26 @@ def test_one_seed_is_conditional_on_this_run():
     assert not any(detail.startswith("Conditional") for detail in verdict_of(seeds=3).details)
 
 
+def test_a_seed_that_is_left_out_is_said_with_its_reason_also_where_nothing_was_compared():
+    finding = "the validation loss is not finite at step 40, at learning rate 0.03"
+    left_out = {"1": [{"stage": "seed-1/train-sbp", "finding": finding}]}
+    words = f"Left out of every comparison, with all arms: seed 1 (seed-1/train-sbp diverged: {finding})."
+    for contrasts in (fake_results()["contrasts"], {}):
+        results = fake_results() | {"left_out": left_out, "contrasts": contrasts}
+        assert words in verdict(check_results(results)).details
+        assert words in terminal_table(results).replace("\n", " ")
+    assert not any("Left out" in detail for detail in verdict_of().details)
+
+
+def test_an_undecided_run_says_what_gain_it_would_find_and_what_it_leaves_possible():
+    details = verdict_of(gain=0.001, half=0.004, p=0.6).details
+    assert details[0] == (
+        "The run would find a gain of 0.0060 nats per byte with 80% power; the interval leaves gains of up "
+        "to +0.0050 possible."
+    )
+    assert not any("80% power" in detail for detail in verdict_of().details)
+
+
 def test_a_run_without_the_arms_claims_nothing():
     found = verdict(check_results(fake_results() | {"contrasts": {}}))
     assert found.outcome == "unmeasured"

@@ -116,6 +116,17 @@ def test_other_slots_than_multiples_of_eight_are_allowed_then():
         SynthesisConfig(slots=3, prefill_slots=1)
 
 
+def test_fewer_slots_than_eight_write_without_seeds_too(tmp_path):
+    shape = {"batch_invariant": True, "slots": 4, "prefill_slots": 4}
+    given = SynthesisConfig(**(CONFIG.model_dump() | shape | {"minimum_acceptance": 0.0}))
+    config = given.without_seeds()
+    assert SynthesisConfig(**config.model_dump()) == config
+    seeds, model = open_seeds(tmp_path), wide_model()
+    make_batch_invariant(model)
+    result = run(tmp_path / "own", model, seeds, seed_dataset=None, config=config, need_tokens=1)
+    assert result.requests > 0
+
+
 def test_vllm_has_a_mode_of_its_own():
     with pytest.raises(ValidationError, match="leave one of them out"):
         SynthesisConfig(batch_invariant=True, backend="vllm")

@@ -41,6 +41,24 @@ def test_draws_of_a_seed_that_come_together(documents, together):
     assert sorted(map(tuple, pairs.tolist())) == sorted(map(tuple, one.tolist()))
 
 
+@pytest.mark.parametrize(("documents", "used"), [(7, 3), (DOCUMENTS, 4999), (DOCUMENTS, 12)])
+@pytest.mark.parametrize("together", [1, 2])
+def test_of_some_seeds_each_is_drawn_from_equally_often(documents, used, together):
+    seed_documents, draws = locate_requests(np.arange(3 * used * together), documents, 4, together, used)
+    # The first ones that a run on all would ask.
+    first = set(locate_requests(np.arange(used), documents, 4)[0].tolist())
+    assert len(first) == used
+    for draw in range(3 * together):
+        assert sorted(seed_documents[draws == draw].tolist()) == sorted(first)
+
+
+def test_fewer_seeds_are_among_more_and_their_rounds_have_orders_of_their_own():
+    few, more = (set(locate_requests(np.arange(used), DOCUMENTS, 4, 1, used)[0].tolist()) for used in (9, 90))
+    assert few < more
+    first, second = np.split(locate_requests(np.arange(180), DOCUMENTS, 4, 1, 90)[0], 2)
+    assert not np.array_equal(first, second)
+
+
 def test_a_request_does_not_depend_on_those_asked_with_it():
     everything = locate_requests(np.arange(2 * DOCUMENTS), DOCUMENTS, seed=4)
     some = np.array([9999, 3, 5000])
@@ -62,3 +80,8 @@ def test_the_seed_document_is_cut_to_half_the_context_less_two(length, kept):
 def test_an_empty_seed_dataset_is_refused():
     with pytest.raises(InputError, match="0 documents"):
         locate_requests(np.arange(1), 0, seed=0)
+
+
+def test_more_seeds_than_there_are_are_refused_with_the_mend():
+    with pytest.raises(InputError, match="seed_documents is 1,001, and .* holds 1,000 documents; set it"):
+        locate_requests(np.arange(1), 1000, seed=0, used=1001)

@@ -16,9 +16,17 @@ from megasbp.synthesis.config import SynthesisConfig
         ({"prefill_slots": 3, "prefill_chunk": 12}, r"is 3 x 12; allowed: multiples of 8, such as 3 x 16"),
         ({"maximum_tokens": 16, "minimum_tokens": 16}, "minimum_tokens is 16; allowed: 0 to 15"),
         ({"shard_documents": 100, "draws_together": 8}, r"is 8; allowed: divisors .*shard_documents \(100\)"),
+        ({"seed_documents": 0}, "greater than or equal to 1"),
         ({"slotz": 4}, "not permitted"),
     ],
 )
 def test_an_impossible_setting_is_refused_with_what_is_allowed(setting, message):
     with pytest.raises(ValidationError, match=message):
         SynthesisConfig(**setting)
+
+
+def test_all_seeds_is_how_corpora_were_named_before_there_was_a_choice():
+    assert "seed_documents" not in SynthesisConfig().content()
+    assert SynthesisConfig(seed_documents=7).content() == SynthesisConfig().content() | {"seed_documents": 7}
+    # Without seed documents there are none to choose from.
+    assert SynthesisConfig(seed_documents=7).without_seeds() == SynthesisConfig().without_seeds()

@@ -85,6 +85,22 @@ def test_every_request_has_a_row_and_drops_add_up(finished):
         assert result.drops[name] == table["dropped_by"].to_pylist().count(name)
 
 
+def test_fewer_seeds_are_asked_for_more_draws_of_the_same_bytes(finished, model, seeds, tmp_path):
+    config = CONFIG.model_copy(update={"seed_documents": 4})
+    few = run(tmp_path, model, seeds, config=config)
+    columns = ("seed_doc", "draw", "text_hash")
+    found, whole = (
+        list(zip(*(pq.read_table(one.provenance_path)[name].to_pylist() for name in columns), strict=True))
+        for one in (few, finished[1])
+    )
+    assert len({seed for seed, _, _ in found}) == 4
+    # A draw of a seed is what it is in a run on all seeds.
+    texts = {(seed, draw): text for seed, draw, text in whole}
+    shared = [(seed, draw, text) for seed, draw, text in found if (seed, draw) in texts]
+    assert len(shared) >= 4 and all(texts[seed, draw] == text for seed, draw, text in shared)
+    assert max(draw for _, draw, _ in found) > max(draw for _, draw, _ in whole)
+
+
 def test_several_filters_drop_in_this_corpus(finished):
     assert sum(count > 0 for count in finished[1].drops.values()) >= 5
 
