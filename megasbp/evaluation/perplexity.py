@@ -1,6 +1,5 @@
 """Held-out loss of each item of a packed source: a document's, or that of a pair's target."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,12 +33,6 @@ class DocumentLosses:
 
     nats: np.ndarray
     tokens: np.ndarray
-
-    @property
-    def nats_per_token(self) -> float:
-        """Mean over all predicted tokens; nan without any."""
-        tokens = int(self.tokens.sum())
-        return math.fsum(self.nats) / tokens if tokens else math.nan
 
 
 @torch.inference_mode()
@@ -109,21 +102,3 @@ def _segment_losses(
             np.bincount(segments, weights=losses, minlength=count),
             np.bincount(segments, minlength=count),
         )
-
-
-def nats_per_byte(losses: DocumentLosses, document_bytes: np.ndarray) -> float:
-    """Total nats over total UTF-8 bytes: comparable between tokenizers.
-
-    Args:
-        losses: of documents; the nats include those of the end token, which has no bytes.
-        document_bytes: integers [items], UTF-8 bytes of each document; documents without a loss do not count.
-
-    Raises:
-        ValueError: the lengths differ, or no document has both a loss and bytes.
-    """
-    if len(document_bytes) != len(losses.nats):
-        raise ValueError(f"document_bytes has {len(document_bytes)} entries, losses {len(losses.nats)}")
-    total = int(np.asarray(document_bytes, dtype=np.int64)[losses.tokens > 0].sum())
-    if total == 0:
-        raise ValueError("no document with a loss has any bytes")
-    return math.fsum(losses.nats) / total

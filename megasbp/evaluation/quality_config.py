@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
-from megasbp.errors import InputError
+from megasbp.evaluation.benchmarks import Benchmark
 from megasbp.evaluation.judge.config import JudgeConfig
 from megasbp.evaluation.judge.endpoint import read_key
 
@@ -14,14 +14,17 @@ class QualityConfig(BaseModel):
     """What is measured on the synthetic text, beside what needs no setting.
 
     Attributes:
+        maximum_documents: lengths, repetition, copying and what is new are measured on all accepted documents
+            of an arm, or on so many of them, drawn at random, where there are more.
         documents: of each arm, the first so many accepted documents are embedded, for the relation to their
             seeds and the shift of topics.
         candidates: documents among which a text has to find its seed, the seed among them.
         topics: groups into which k-means divides the unique text; fewer where it has not ten documents for
             each.
-        benchmarks: files or folders of text that models are tested on, in the forms of corpus.paths: which
-            synthetic documents share a shingle (pairing.shingle_width) with it.
-        benchmark_field: the field or column of their text.
+        benchmarks: text that models are tested on: which synthetic documents share a shingle
+            (pairing.shingle_width) with it. Tasks of this project, such as "megasbp_lambada", whose files
+            are in evaluation.downstream.data; or files or folders in the forms of corpus.paths.
+        benchmark_field: the field or column of the text of these files; tasks know their own.
         judge: a model that judges texts; none by default.
         duplicate_sizes: near-duplicates are counted among the first so many accepted documents of each arm,
             where it has them, and among as many real ones.
@@ -29,6 +32,7 @@ class QualityConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    maximum_documents: int = Field(100_000, ge=2)
     documents: int = Field(2000, ge=2)
     candidates: int = Field(1000, ge=2)
     topics: int = Field(64, ge=2)
@@ -48,17 +52,35 @@ class QualityConfig(BaseModel):
             )
         return paths
 
-    def require_inputs(self) -> None:
-        """Says that a file is missing before anything is written.
+    def opened_benchmarks(self, data: Path | None) -> list[Benchmark]:
+        """The benchmarks.
+
+        Args:
+            data: evaluation.downstream.data.
 
         Raises:
-            InputError: a benchmark is not there, or the variable with the judge's key is not set.
+            InputError: a file is not there, or `data` is not set where a task is named.
+        """
+        return [Benchmark(named, self.benchmark_field, data) for named in self.benchmarks]
+
+    def require_inputs(self, data: Path | None) -> None:
+        """Says that a file is missing, or cannot be read, before anything is written.
+
+        Args:
+            data: evaluation.downstream.data.
+
+        Raises:
+            InputError: a benchmark is not there or no row of it can be read, or the variable with the judge's
+                key is not set.
         """
         if self.judge is not None and self.judge.key_variable is not None:
             read_key(self.judge.key_variable)
-        for path in self.benchmarks:
-            if not path.exists():
-                raise InputError(f"{path}: no such file or folder; correct quality.benchmarks")
+        for benchmark in self.opened_benchmarks(data):
+            next(benchmark.texts())
+
+    def sample(self) -> dict[str, int]:
+        """What a stage that measures `maximum_documents` depends on; empty at the default."""
+        return self.model_dump(include={"maximum_documents"}, exclude_defaults=True)
 
     def content(self) -> dict[str, Any]:
         """The settings other than the defaults, JSON-serialisable: a new setting changes no old hash.

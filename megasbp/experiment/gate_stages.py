@@ -22,6 +22,8 @@ from megasbp.experiment.stages import StageResult
 
 # Of the runs of tokens whose variety is compared between rounds.
 _DISTINCT_WIDTH = 4
+# Tokens of each round that it is counted in, at most: they and their hashes are held in memory.
+_MOST_TOKENS = 100_000_000
 
 
 def gates_stage(
@@ -81,7 +83,7 @@ def round_gate_stage(
             name: open_dataset(stage.folder / "synthetic", tokenizer) for name, stage in synthesis.items()
         }
         # The last shard is kept whole, so one is longer, and longer text has fewer distinct runs.
-        tokens = min(text.tokens for text in texts.values())
+        tokens = min(_MOST_TOKENS, *(text.tokens for text in texts.values()))
         first, second = (
             {
                 "pair_loss": synthesizers[name].facts["best_validation_loss"],

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from megasbp.addressing import derive_key
 from megasbp.evaluation.relation import Candidates, Queries, relation
 from megasbp.experiment.context import Context, best_checkpoint, open_dataset
 from megasbp.experiment.embedding_runs import FITTED, SYNTHETIC, embed_dataset, open_vectors
+from megasbp.experiment.measured_text import seeds_of
 from megasbp.experiment.stages import StageResult
 from megasbp.pairing.embedding_shards import agreed_facts, forget_embedder
 from megasbp.pairing.table import read_pairs
@@ -65,13 +65,13 @@ def relation_stage(
     key = derive_key(context.seed, "relation")
 
     def make(folder: Path) -> dict[str, Any]:
-        seeds = {arm: _accepted_seeds(stage) for arm, stage in synthesis.items()}
         vectors = {arm: open_vectors(stage, SYNTHETIC) for arm, stage in embedded.items()}
+        seeds = {arm: seeds_of(synthesis[arm], np.arange(len(rows))) for arm, rows in vectors.items()}
         units = open_vectors(embed, "unique")
         partners = _partners(read_pairs(pairs.folder / "train.parquet"))
         related = _related(partners, context.corpus.unit_parents("unique"))
         found = relation(
-            {arm: Queries(rows[:], seeds[arm][: len(rows)]) for arm, rows in vectors.items()},
+            {arm: Queries(rows[:], seeds[arm]) for arm, rows in vectors.items()},
             partners["seed_doc"],
             units,
             Candidates(len(units), related, key),
@@ -96,12 +96,6 @@ def relation_stage(
         },
         make=make,
     )
-
-
-def _accepted_seeds(synthesis: StageResult) -> np.ndarray:
-    """The seed of each accepted document, int64, in the order of the synthetic dataset."""
-    table = pq.read_table(synthesis.folder / "provenance.parquet", columns=["seed_doc", "accepted"])
-    return table.filter(table["accepted"])["seed_doc"].to_numpy()
 
 
 def _partners(table: Any) -> dict[str, dict[int, np.ndarray]]:

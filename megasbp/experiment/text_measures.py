@@ -73,6 +73,8 @@ def measured(recipe: Recipe, seed: int, stages: Mapping[str, StageResult]) -> di
     if "sharing" in stages:
         facts = stages["sharing"].facts
         found["contamination"] = {"tests": facts["contamination"], "before_filters": facts["before_filters"]}
+        if "measured" in facts:
+            found["contamination"]["measured"] = facts["measured"]
     judged = {name.removeprefix(JUDGE): one for name, one in stages.items() if name.startswith(JUDGE)}
     if recipe.quality.judge is not None and judged:
         found["judge"] = judge_facts(recipe.quality.judge, seed, judged)

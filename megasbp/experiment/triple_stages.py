@@ -43,18 +43,15 @@ def triples_stage(
 
     def make(folder: Path) -> dict[str, Any]:
         table = read_pairs(pairs.folder / "train.parquet")
-        provenance = pq.read_table(synthesis.folder / "provenance.parquet")
-        provenance = provenance.filter(pc.is_in(provenance["seed_doc"], pc.unique(table["seed_doc"])))
-        dropped = provenance.filter(pc.invert(provenance["accepted"]))
-        dropped_rows = dropped.slice(0, count // _DROPPED_EVERY).to_pylist()
+        seeds = pc.unique(table["seed_doc"])
+        accepted, dropped_rows = _first_rows(synthesis.folder, seeds, count, count // _DROPPED_EVERY)
         reason = None
         try:
             tokens = _written_again(context, synthesizer, dropped_rows)
         except InputError as error:
             context.workspace.announce(f"triples: no dropped document is shown ({error})")
             reason, tokens, dropped_rows = str(error), {}, []
-        accepted = provenance.filter(provenance["accepted"])
-        rows = accepted.slice(0, count - len(dropped_rows)).to_pylist()
+        rows = accepted[: count - len(dropped_rows)]
         generated = open_dataset(synthesis.folder / "synthetic", context.corpus.open_tokenizer())
         tokens |= {row["request"]: generated.document(row["document"])[1:-1] for row in rows}
         rows = sorted([*rows, *dropped_rows], key=lambda row: row["request"])
@@ -67,6 +64,22 @@ def triples_stage(
         settings={"count": count, "copied_tokens": _COPIED_TOKENS},
         make=make,
     )
+
+
+def _first_rows(folder: Path, seeds: pa.Array, accepted: int, dropped: int) -> tuple[list[Row], list[Row]]:
+    """The first so many accepted, and dropped, rows of a synthetic corpus with one of these seeds.
+
+    No more of its provenance is read, a batch at a time.
+    """
+    kept: list[Row] = []
+    others: list[Row] = []
+    for batch in pq.ParquetFile(folder / "provenance.parquet").iter_batches():
+        related = batch.filter(pc.is_in(batch["seed_doc"], seeds))
+        kept += related.filter(related["accepted"]).slice(0, accepted - len(kept)).to_pylist()
+        others += related.filter(pc.invert(related["accepted"])).slice(0, dropped - len(others)).to_pylist()
+        if (len(kept), len(others)) == (accepted, dropped):
+            break
+    return kept, others
 
 
 def _written_again(context: Context, synthesizer: StageResult, rows: Sequence[Row]) -> dict[int, np.ndarray]:
@@ -106,7 +119,7 @@ def _triples(
     corpus, tokenizer = context.corpus, context.corpus.open_tokenizer()
     units, parents = corpus.open_units("unique"), corpus.unit_parents("unique")
     titles = corpus.column("unique", "title")
-    whole_corpus = NgramIndex.build([corpus.open("unique")], _COPIED_TOKENS)
+    whole_corpus = NgramIndex.build(tokens.values(), _COPIED_TOKENS).within([corpus.open("unique")])
     made = []
     for row in rows:
         seed, pair, written = row["seed_doc"], partners[row["seed_doc"]], tokens[row["request"]]

@@ -49,7 +49,21 @@ class NgramIndex:
         """The n-grams that are in this index and not in the other one, which has the same width."""
         if self.width != other.width:
             raise ValueError(f"indexes of {self.width}-grams and {other.width}-grams")
-        return NgramIndex(np.setdiff1d(self.hashes, other.hashes, assume_unique=True), self.width)
+        return NgramIndex(self.hashes[~_are_in(self.hashes, other.hashes)], self.width)
+
+    def within(self, sources: Iterable[DocumentSource | np.ndarray]) -> "NgramIndex":
+        """The n-grams of this index that are anywhere in the sources, which are as `build` takes them.
+
+        With the index of some documents this is all that a corpus says of them, exactly, and the corpus is
+        read past it without an index of its own. Memory: 9 bytes per n-gram of this index.
+        """
+        found = np.zeros(len(self), bool)
+        for tokens, offsets in flat_batches(_documents(sources)):
+            builder = core.NgramSetBuilder(self.width)
+            builder.add(tokens, offsets)
+            hashes = builder.finish()
+            found[np.searchsorted(self.hashes, hashes[_are_in(hashes, self.hashes)])] = True
+        return NgramIndex(self.hashes[found], self.width)
 
     def contains(self, tokens: np.ndarray) -> np.ndarray:
         """Whether each run of `width` tokens of a document is in the index, bool [max(n - width + 1, 0)]."""
@@ -118,6 +132,14 @@ class NgramIndex:
             raise InputError(f"{folder}: no whole n-gram index; delete the folder and build it again")
         hashes = np.load(folder / _HASHES, mmap_mode="r", allow_pickle=False)
         return cls(hashes, manifest.facts["width"])
+
+
+def _are_in(wanted: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """Whether each hash is among others; both ascend, and memory is taken for the wanted ones alone."""
+    places = np.searchsorted(hashes, wanted)
+    known = places < len(hashes)
+    known[known] = hashes[places[known]] == wanted[known]
+    return known
 
 
 def _without_overlaps(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:

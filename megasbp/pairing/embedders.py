@@ -94,6 +94,21 @@ def open_embedder(
     return SentenceEmbedder(name, device=device)
 
 
+def require_embedder(name: str) -> None:
+    """Refuses an embedder whose packages are not installed; loads none of them.
+
+    Raises:
+        InputError: a package is missing; the message says what to install.
+    """
+    if name in ("none", *FITTED_EMBEDDERS):
+        return
+    from megasbp.pairing.sentence_embedder import minilm_folder, require_sentence_transformers
+
+    if name == "minilm":
+        minilm_folder()
+    require_sentence_transformers(name)
+
+
 def _given(value: T | None, embedder: str, argument: str) -> T:
     if value is None:
         raise InputError(

@@ -79,16 +79,3 @@ def split_passages(tokens: np.ndarray, maximum: int, strengths: np.ndarray) -> l
     if start < len(tokens):
         passages.append(tokens[start:])
     return passages
-
-
-def split_documents(
-    documents: list[np.ndarray], maximum: int, strengths: np.ndarray
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """The passages of several documents, in order, and int64 [passages], the parent document of each."""
-    passages: list[np.ndarray] = []
-    parents: list[int] = []
-    for parent, tokens in enumerate(documents):
-        parts = split_passages(tokens, maximum, strengths)
-        passages.extend(parts)
-        parents.extend([parent] * len(parts))
-    return passages, np.array(parents, dtype=np.int64)

@@ -32,6 +32,12 @@ def minilm_folder() -> Path:
     return Path(specification.submodule_search_locations[0]) / "model"
 
 
+def require_sentence_transformers(name: str) -> None:
+    """Raises InputError where the package that `pairing.embedder = name` needs is not installed."""
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise InputError(f"pairing.embedder = {name!r} needs the package sentence-transformers; {_INSTALL}")
+
+
 class SentenceEmbedder:
     """A sentence-transformers model. Deterministic for one machine, thread count and order of the texts.
 
@@ -98,8 +104,7 @@ class SentenceEmbedder:
 
 
 def _load(name: str, device: str, dtype: torch.dtype):  # type: ignore[no-untyped-def]
-    if importlib.util.find_spec("sentence_transformers") is None:
-        raise InputError(f"pairing.embedder = {name!r} needs the package sentence-transformers; {_INSTALL}")
+    require_sentence_transformers(name)
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 

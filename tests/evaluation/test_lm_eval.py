@@ -236,12 +236,16 @@ def test_a_solved_example_is_another_document_and_the_same_for_every_model(opene
         assert first + end in solved and own not in first
 
 
-def test_a_limit_takes_documents_from_all_of_the_file(opened) -> None:
-    all_of_it = scored(opened("megasbp_lambada"))["megasbp_lambada"]
-    some = scored(opened("megasbp_lambada", limit=2))["megasbp_lambada"]
-    assert some.documents.tolist() == [0, 1]
+def test_a_limit_takes_documents_from_all_of_the_file(opened, tmp_path) -> None:
+    rows = [{"context": f"What is the {one}? It is", "continuation": f"the {one}"} for one in "abcde"]
+    (tmp_path / "lambada_openai.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    all_of_it = scored(opened("megasbp_lambada", data=tmp_path))["megasbp_lambada"]
+    some = scored(opened("megasbp_lambada", data=tmp_path, limit=2))["megasbp_lambada"]
+    assert all_of_it.documents.tolist() == [0, 1, 2, 3, 4]
+    assert some.documents.tolist() == [0, 2]
     assert some.answer_nats is not None and all_of_it.answer_nats is not None
-    np.testing.assert_allclose(some.answer_nats, all_of_it.answer_nats[:2], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(some.answer_nats, all_of_it.answer_nats[[0, 2]], rtol=0, atol=1e-5)
+    assert not np.allclose(some.answer_nats, all_of_it.answer_nats[:2])
 
 
 def test_a_task_that_lm_eval_does_not_have_is_refused() -> None:

@@ -11,7 +11,7 @@ from megasbp.data.batch import Batch
 from megasbp.data.documents import PackedDocuments
 from megasbp.data.indexed_dataset import IndexedDataset, IndexedDatasetWriter
 from megasbp.data.pairs import PairSource
-from megasbp.evaluation.perplexity import DocumentLosses, document_losses, nats_per_byte
+from megasbp.evaluation.perplexity import DocumentLosses, document_losses
 
 BOS, EOS, SEP = 0, 1, 2
 
@@ -73,7 +73,6 @@ def test_losses_of_a_source_computed_by_hand(batch_size: int) -> None:
     # float32 values of the model, added in float64.
     np.testing.assert_allclose(found.nats, [9, 0, 7 + 8.001 + 4 + 5.001, 0], rtol=1e-6)
     assert found.tokens.tolist() == [1, 0, 4, 0]
-    assert found.nats_per_token == pytest.approx((9 + 24.002) / 5)
 
 
 def test_an_item_beyond_the_number_of_items_is_refused() -> None:
@@ -106,10 +105,3 @@ def test_pairs_lose_on_the_target_and_its_end_only(tmp_path: Path) -> None:
     # bos, five of the seed, sep at 6: the target's tokens and eos are predicted from positions 6, 7 and 8.
     assert found.nats[0] == pytest.approx(10.006 + 11.007 + EOS + 0.008, rel=1e-6)
     assert np.floor(found.nats).tolist() == [22, 64, 64]
-
-
-def test_nats_per_byte_count_only_documents_with_a_loss() -> None:
-    found = DocumentLosses(np.array([6.0, 0.0, 3.0]), np.array([4, 0, 2]))
-    assert nats_per_byte(found, np.array([10, 100, 8])) == 0.5
-    with pytest.raises(ValueError, match="2 entries, losses 3"):
-        nats_per_byte(found, np.array([10, 100]))

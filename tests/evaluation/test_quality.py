@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from megasbp.errors import InputError
-from megasbp.evaluation.quality import quality, quality_beside
-from megasbp.overlap.ngram_index import NgramIndex
+from megasbp.evaluation.quality import quality
 
 
 def array(*tokens: int) -> np.ndarray:
@@ -16,7 +15,7 @@ def array(*tokens: int) -> np.ndarray:
 
 def test_counts_and_lengths_are_those_observed() -> None:
     documents = [np.arange(n, dtype=np.uint16) for n in range(1, 21)]
-    figures = quality(documents, width=3, texts=["ab" * n for n in range(1, 21)])
+    figures = quality(documents, width=3, characters=[2 * n for n in range(1, 21)])
     assert (figures["documents"], figures["tokens"]) == (20, 210)
     expected = {"mean": 10.5, "p5": 1, "p25": 5, "p50": 10, "p75": 15, "p95": 19, "maximum": 20}
     assert figures["length_tokens"] == expected
@@ -40,7 +39,7 @@ def test_distinct_ngrams() -> None:
 
 
 def test_documents_too_short_for_an_ngram_have_no_share() -> None:
-    figures = quality([array(1), array(2)], width=3, corpus_index=lambda n: NgramIndex.build([array(1)], n))
+    figures = quality([array(1), array(2)], width=3, corpus=[array(1)])
     assert figures["distinct"]["2"] is None and figures["novel"]["2"] is None
 
 
@@ -54,7 +53,7 @@ def test_copying_of_the_seed() -> None:
 def test_copying_of_the_corpus_and_novelty() -> None:
     corpus = [array(1, 2, 3, 4, 5, 6), array(20, 21, 22)]
     documents = [array(1, 2, 3, 4, 9, 9), array(30, 31, 32)]
-    figures = quality(documents, None, lambda n: NgramIndex.build(corpus, n), width=3)
+    figures = quality(documents, None, corpus, width=3)
     assert figures["corpus_copy"] == {
         "mean_coverage": pytest.approx((4 / 6 + 0) / 2),
         "copied_share": 0.5,
@@ -65,11 +64,9 @@ def test_copying_of_the_corpus_and_novelty() -> None:
     assert figures["seed_copy"] is None
 
 
-def test_figures_stand_beside_each_other_and_are_json() -> None:
-    synthetic, real = quality([array(1, 2, 3)], [array(1, 2)]), quality([array(4, 5, 6), array(7)])
-    beside = quality_beside(synthetic, real)
-    assert beside["documents"] == {"synthetic": 1, "real": 2}
-    assert json.loads(json.dumps(beside)) == beside
+def test_figures_are_json() -> None:
+    figures = quality([array(1, 2, 3)], [array(1, 2)], [array(1, 2)], characters=[9])
+    assert json.loads(json.dumps(figures)) == figures
 
 
 def test_no_documents_and_lists_of_other_lengths_are_refused() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from task_files import write_task_files
 
 from megasbp.errors import InputError
 from megasbp.experiment.parts import parts
@@ -29,7 +30,26 @@ def test_a_missing_benchmark_is_named_before_the_run(tmp_path: Path) -> None:
     present.write_text('{"text": "a"}\n')
     recipe = demo(f'corpus.paths=["{present}"]', f'quality.benchmarks=["{tmp_path}/mmlu.jsonl"]')
     with pytest.raises(InputError, match=r"mmlu\.jsonl: no such file or folder; correct quality\.benchmarks"):
-        require_inputs(recipe)
+        require_inputs(recipe, [])
+
+
+def test_a_benchmark_that_cannot_be_read_is_named_before_the_run(tmp_path: Path) -> None:
+    corpus, data = tmp_path / "corpus.jsonl", write_task_files(tmp_path / "eval")
+    corpus.write_text('{"text": "a"}\n')
+
+    def recipe(benchmark: str, *overrides: str) -> Recipe:
+        return demo(
+            f'corpus.paths=["{corpus}"]',
+            f"runs={tmp_path / 'runs'}",
+            f'quality.benchmarks=["{benchmark}"]',
+            *overrides,
+        )
+
+    with pytest.raises(InputError, match=r"none of its 2 rows has a text .*; set quality.benchmark_field"):
+        require_inputs(recipe(str(data / "piqa.jsonl"), "quality.benchmark_field=answer"), [])
+    with pytest.raises(InputError, match="names megasbp_piqa, which reads files; set evaluation.downstream"):
+        require_inputs(recipe("megasbp_piqa"), [])
+    require_inputs(recipe("megasbp_piqa", f"evaluation.downstream.data={data}"), [])
 
 
 @pytest.mark.parametrize("names", ['["a/mmlu.jsonl", "b/mmlu.jsonl"]', '["a/test"]'])

@@ -3,6 +3,7 @@ import overlap_reference as reference
 import pytest
 
 from megasbp.errors import InputError
+from megasbp.overlap import documents as documents_module
 from megasbp.overlap.ngram_index import NgramIndex
 from megasbp.overlap.shingles import shingle_hashes
 
@@ -78,6 +79,24 @@ def test_what_another_index_has_is_left_out():
         assert index.contains(query).tolist() == [run not in left_out for run in reference.shingles(query, 3)]
     with pytest.raises(ValueError, match="3-grams and 4-grams"):
         index.without(NgramIndex.build(others, 4))
+
+
+@pytest.mark.parametrize("width", (1, 2, 3, 5))
+def test_what_a_corpus_says_of_documents_needs_no_index_of_the_corpus(width, monkeypatch):
+    # Batches of a few documents, so that several are read past the index.
+    monkeypatch.setattr(documents_module, "_TOKENS_AT_ONCE", 12)
+    corpus, queries = random_documents(0, 3), random_documents(1, 3)
+    whole = NgramIndex.build(corpus, width)
+    found = NgramIndex.build(queries, width).within([StoredDocuments(corpus)])
+    assert np.array_equal(found.hashes, np.intersect1d(whole.hashes, NgramIndex.build(queries, width).hashes))
+    for query in queries:
+        assert np.array_equal(found.contains(query), whole.contains(query))
+        assert found.density(query) == whole.density(query)
+
+
+def test_nothing_is_within_no_corpus_and_no_ngram_within_any():
+    assert len(NgramIndex.build(random_documents(0), 3).within([])) == 0
+    assert len(NgramIndex.build([], 3).within(random_documents(0))) == 0
 
 
 def test_ngrams_do_not_cross_documents():

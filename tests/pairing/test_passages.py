@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from megasbp.corpus.tokenizer import Tokenizer
-from megasbp.pairing.passages import border_strengths, needs_passages, split_documents, split_passages
+from megasbp.pairing.passages import border_strengths, needs_passages, split_passages
 
 # Token 1 ends a sentence, token 2 a paragraph.
 STRENGTHS = np.array([0, 1, 2], dtype=np.int8)
@@ -51,12 +51,10 @@ def test_passages_fit_and_give_the_documents_back(maximum: int) -> None:
         generator.choice(3, size=size, p=[0.9, 0.08, 0.02]).astype(np.uint16)
         for size in generator.integers(0, 400, size=40)
     ]
-    passages, parents = split_documents(documents, maximum, STRENGTHS)
-    assert all(1 <= len(passage) <= maximum for passage in passages)
-    for number, document in enumerate(documents):
-        parts = [passages[i] for i in np.flatnonzero(parents == number)]
-        assert (np.concatenate([np.empty(0, np.uint16), *parts]) == document).all()
-    assert (np.diff(parents) >= 0).all()
+    for document in documents:
+        passages = split_passages(document, maximum, STRENGTHS)
+        assert all(1 <= len(passage) <= maximum for passage in passages)
+        assert (np.concatenate([np.empty(0, np.uint16), *passages]) == document).all()
 
 
 def test_a_maximum_of_nothing_is_refused() -> None:
