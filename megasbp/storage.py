@@ -37,9 +37,12 @@ def hash_file(path: Path) -> str:
 def hash_folder(folder: Path) -> str:
     """Hash of the names and bytes of all files below a folder, hexadecimal. A file is read once a process."""
     files = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-    return hash_object(
-        {path.relative_to(folder).as_posix(): _hash_of(path, _identity(path)) for path in files}
-    )
+    return hash_object({path.relative_to(folder).as_posix(): hash_once(path) for path in files})
+
+
+def hash_once(path: Path) -> str:
+    """SHA-256 of a file's bytes, hexadecimal. An unchanged file is read once a process."""
+    return _hash_of(path, _identity(path))
 
 
 @cache

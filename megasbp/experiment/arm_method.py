@@ -15,6 +15,7 @@ from megasbp.experiment.arm_stages import (
 )
 from megasbp.experiment.arms import share_of, writer_of
 from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, ArmPlan, plan_arm
+from megasbp.experiment.divergence import require_finite
 from megasbp.experiment.downstream_stages import downstream_stage
 from megasbp.experiment.ledger import equal_steps, ledger
 from megasbp.experiment.packing_stages import packed_neighbours, packed_with_seeds
@@ -85,10 +86,10 @@ class ArmStages:
         recipe = self._seed.context.recipe
         work = arm_work(recipe, self._seed, self._arm)
         # Tried were the settings of this arm, and of the baseline where these are used or that model is.
-        tried = self.plan.total_tokens if self._is_tuned else 0
+        swept = _swept(self._seed.first.arm(self._arm).trials) if self._is_tuned else 0
         if not self._is_tuned or work.pretraining_tokens:
-            tried += self._seed.baseline.facts["input_tokens"]
-        return ledger(recipe, self.plan, work, (len(trial_grid(recipe)) - 1) * tried)
+            swept += _swept(self._seed.first.trials)
+        return ledger(recipe, self.plan, work, swept)
 
     @cached_property
     def _steps(self) -> int | None:
@@ -107,7 +108,7 @@ class ArmStages:
 
     @cached_property
     def trials(self) -> list[StageResult]:
-        """Its models at all settings of the grid, where it has trials of its own; of the first seed."""
+        """Its trainings at all settings of the grid, where it has trials of its own; of the first seed."""
         if not self._is_tuned or self._seed is not self._seed.first:
             return []
         return [self.trained_at(trial) for trial in trial_grid(self._seed.context.recipe)]
@@ -120,13 +121,21 @@ class ArmStages:
         grid = trial_grid(self._seed.context.recipe)
         return grid[0] if len(grid) == 1 else best_setting(grid, self._seed.first.arm(self._arm).trials)
 
-    @cached_property
+    @property
     def trained(self) -> StageResult:
-        """Its model; with synthetic text only past the gates."""
+        """Its model; with synthetic text only past the gates.
+
+        Raises:
+            DivergedStage: its training diverged, or that of a model that writes its text.
+        """
+        return require_finite(self._trained)
+
+    @cached_property
+    def _trained(self) -> StageResult:
         return self.trained_at(self.chosen)
 
     def trained_at(self, chosen: Chosen) -> StageResult:
-        """Its model at some settings; as `trained`."""
+        """Its training at some settings, which may have diverged; only past the gates, as `trained`."""
         if share_of(self._arm) in {"synthetic", "seeded"}:
             self._seed.pass_gates()
         if writer_of(self._arm) == "second":
@@ -147,3 +156,9 @@ class ArmStages:
     def downstream(self) -> StageResult:
         """Its model's scores on the recipe's tasks."""
         return downstream_stage(self._seed.context, self._arm, self.trained)
+
+
+def _swept(trials: list[StageResult]) -> int:
+    """Input tokens of the trials whose model is not used; one that diverged ended early."""
+    tokens = {trial.folder: trial.facts["input_tokens"] for trial in trials}
+    return sum(tokens.values()) - max(tokens.values())

@@ -13,6 +13,7 @@ from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.data.mixture import MixtureSource
 from megasbp.data.sources import SampleSource
 from megasbp.data.windows import WindowSource
+from megasbp.errors import InputError
 from megasbp.evaluation.perplexity import document_losses
 from megasbp.experiment.arms import is_seeded, share_of
 from megasbp.experiment.budget import ArmPlan, plan_arm, synthetic_need
@@ -24,8 +25,8 @@ from megasbp.experiment.context import (
     last_checkpoint,
     load_trained,
     open_dataset,
-    training_facts,
 )
+from megasbp.experiment.divergence import loss_of, rates_of, train_in_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import StageResult
 from megasbp.experiment.synthesizer_stages import synthesizer_checkpoint
@@ -34,7 +35,7 @@ from megasbp.storage import publishing_file
 from megasbp.synthesis.synthesize import ShardWriter, synthesize
 from megasbp.synthesis.writers import shard_writer
 from megasbp.training.config import TrainingConfig
-from megasbp.training.trainer import TrainingJob, train
+from megasbp.training.trainer import TrainingJob
 
 # What led to the corpus: which shards are there beyond the last one needed, depends on who wrote them.
 _SYNTHESIS_STEPS = ("shards/*/*", "indexes/*/*")
@@ -60,8 +61,17 @@ def trial_grid(recipe: Recipe) -> list[Chosen]:
 
 
 def best_setting(grid: list[Chosen], trials: list[StageResult]) -> Chosen:
-    """The setting with the lowest validation loss at the end of the budget; the first of equals."""
-    losses = [trial.facts["final_validation_loss"] for trial in trials]
+    """The setting with the lowest validation loss at the end of the budget; the first of equals.
+
+    Raises:
+        InputError: every trial diverged.
+    """
+    losses = [loss_of(trial, "final_validation_loss") for trial in trials]
+    if min(losses) == float("inf"):
+        raise InputError(
+            f"{trials[0].manifest.stage}: every trial diverged, at the learning rates {rates_of(trials)}; "
+            "lower tuning.learning_rates"
+        )
     return grid[losses.index(min(losses))]
 
 
@@ -97,6 +107,8 @@ def train_stage(
     Args:
         shared: holds the dataset that fills the arm's share, by the name of that source.
         steps: of a baseline at equal operations, the only arm that has steps of its own.
+
+    Facts: those of a training job, or of one that diverged; learning_rate and weight_decay.
     """
     recipe, corpus, seed = context.recipe, context.corpus, context.seed
     training = TrainingConfig(
@@ -107,7 +119,7 @@ def train_stage(
         }
     )
     plan = plan_arm(arm, recipe, arm_tokens(corpus, arm, shared), steps)
-    share = share_of(arm)
+    share, stage = share_of(arm), context.name(f"train-{arm}")
 
     def make(folder: Path) -> dict[str, Any]:
         tokenizer = corpus.open_tokenizer()
@@ -130,7 +142,7 @@ def train_stage(
             tokenizer_hash=tokenizer.hash,
         )
         return {
-            **training_facts(train(job, context.runtime), folder),
+            **train_in_stage(context, stage, job),
             "learning_rate": chosen.learning_rate,
             "weight_decay": chosen.weight_decay,
         }
@@ -141,7 +153,7 @@ def train_stage(
     # Only an arm that draws from a multiple depends on it.
     inputs |= {name: corpus.multiples[name] for name in plan.samples if name in corpus.multiples}
     return context.workspace.stage(
-        context.name(f"train-{arm}"),
+        stage,
         inputs=inputs,
         settings={
             "model": recipe.model.model_dump(mode="json"),

@@ -21,6 +21,7 @@ from megasbp.errors import InputError
 from megasbp.experiment.budget import multiple_source
 from megasbp.experiment.context import UNIT_SPLITS, Corpus, open_dataset, open_tokenizer
 from megasbp.experiment.multiple_stages import multiple_stage
+from megasbp.experiment.outside_files import hash_outside_files
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.shard_stages import copy_datasets, split_shards
 from megasbp.experiment.stages import StageResult, Workspace
@@ -29,7 +30,7 @@ from megasbp.overlap.clusters import near_duplicate_clusters
 from megasbp.overlap.shingles import word_hashes
 from megasbp.pairing.continuation import split_continuation
 from megasbp.pairing.passages import border_strengths, longest_unit, needs_passages, split_passages
-from megasbp.storage import hash_file, publishing_file
+from megasbp.storage import publishing_file
 
 # Dataset -> the split codes that it holds: unique is part of the oracle.
 DATASETS = {
@@ -49,7 +50,6 @@ def split_stage(recipe: Recipe, workspace: Workspace) -> StageResult:
     Writes documents.parquet (a row per good document, in reading order) and the quarantine.
     """
     corpus = recipe.corpus
-    files = corpus.files()
 
     def make(folder: Path) -> dict[str, Any]:
         quarantine = Quarantine(folder / "quarantine", corpus.maximum_bad_share)
@@ -93,9 +93,10 @@ def split_stage(recipe: Recipe, workspace: Workspace) -> StageResult:
             **facts,
         }
 
+    hashes = hash_outside_files(corpus.files(), workspace.root, remember=workspace.may_make("split"))
     return workspace.stage(
         "split",
-        inputs={f"corpus/{number}": hash_file(file) for number, file in enumerate(files)},
+        inputs={f"corpus/{number}": value for number, value in enumerate(hashes)},
         settings={"corpus": _reading_settings(recipe)},
         make=make,
     )
@@ -114,11 +115,7 @@ def tokenizer_stage(recipe: Recipe, workspace: Workspace, split: StageResult) ->
             texts = (document.text for row, document in enumerate(corpus_documents(recipe)) if wanted[row])
             assert corpus.vocabulary_size is not None
             tokenizer = Tokenizer.train(texts, corpus.vocabulary_size)
-        if tokenizer.vocabulary_size > recipe.model.vocabulary_size:
-            raise InputError(
-                f"model.vocabulary_size is {recipe.model.vocabulary_size}, the tokenizer has "
-                f"{tokenizer.vocabulary_size} entries; set it to at least that"
-            )
+        _require_room(recipe, tokenizer)
         tokenizer.save(folder / "tokenizer.json")
         return {"vocabulary_size": tokenizer.vocabulary_size, "hash": tokenizer.hash}
 
@@ -138,6 +135,15 @@ def _given_tokenizer(recipe: Recipe) -> Tokenizer | None:
     if corpus.tokenizer is None:
         return None
     return Tokenizer.load(corpus.tokenizer, bos=corpus.bos_token, eos=corpus.eos_token, sep=corpus.sep_token)
+
+
+def _require_room(recipe: Recipe, tokenizer: Tokenizer) -> None:
+    """Raises InputError where the model's vocabulary is too small for the tokenizer's."""
+    if tokenizer.vocabulary_size > recipe.model.vocabulary_size:
+        raise InputError(
+            f"model.vocabulary_size is {recipe.model.vocabulary_size}, the tokenizer has "
+            f"{tokenizer.vocabulary_size} entries; set it to at least that"
+        )
 
 
 def datasets_stage(
@@ -235,12 +241,22 @@ def require_corpus(recipe: Recipe) -> None:
     """Refuses a corpus that is not there, before anything is written.
 
     Raises:
-        InputError: a path is missing or holds nothing readable, or the shards are unfinished or damaged.
+        InputError: a path is missing or holds nothing readable, the shards are unfinished, damaged or too few
+            for the splits, or the tokenizer is missing or too large for the model.
     """
-    if recipe.corpus.shards is None:
-        recipe.corpus.files()
+    corpus = recipe.corpus
+    if corpus.shards is None:
+        corpus.files()
     else:
-        PreprocessedCorpus.open(recipe.corpus.shards)
+        needed = corpus.oracle + corpus.validation + corpus.test
+        documents = PreprocessedCorpus.open(corpus.shards).summary["documents"]
+        if documents < needed:
+            raise InputError(
+                f"{corpus.shards}: holds {documents:,} documents, and corpus.oracle + validation + test are "
+                f"{needed:,}; lower them"
+            )
+    if (tokenizer := _given_tokenizer(recipe)) is not None:
+        _require_room(recipe, tokenizer)
 
 
 def corpus_documents(

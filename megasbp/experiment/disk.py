@@ -7,9 +7,8 @@ from megasbp.experiment.arms import share_of, written_arms
 from megasbp.experiment.budget import synthetic_need, trained_arms
 from megasbp.experiment.recipe import Recipe
 from megasbp.model.flops import parameter_count
+from megasbp.training.job import CHECKPOINT_BYTES_PER_PARAMETER
 
-# fp32 weights and the two moments of AdamW.
-_BYTES_PER_PARAMETER = 12
 # Beyond the tokens: document tables, provenance, filters' shards that are merged afterwards.
 _DATASET_OVERHEAD = 2.5
 
@@ -50,6 +49,6 @@ def estimate_disk(recipe: Recipe) -> DiskEstimate:
     return DiskEstimate(
         datasets=round(documents * per_document * _DATASET_OVERHEAD),
         embeddings=(corpus.unique + corpus.validation + corpus.test) * 1024 * 4,
-        checkpoints=trained * kept * parameter_count(recipe.model) * _BYTES_PER_PARAMETER,
+        checkpoints=trained * kept * parameter_count(recipe.model) * CHECKPOINT_BYTES_PER_PARAMETER,
         synthetic=round(seeds * shares * synthetic_need(recipe) * token_bytes * _DATASET_OVERHEAD),
     )

@@ -8,7 +8,7 @@ from megasbp.experiment.recipe import Recipe
 from megasbp.model.flops import flops_per_token, parameter_count
 from megasbp.parallel.config import layout_problem
 from megasbp.parallel.estimate.communication import Collective, collectives
-from megasbp.parallel.estimate.memory import peak_memory
+from megasbp.parallel.estimate.memory import GIB, peak_memory
 from megasbp.parallel.estimate.parameters import rank_parameters
 from megasbp.parallel.estimate.pipeline import bubble_share
 from megasbp.parallel.estimate.sizes import Sizes
@@ -17,7 +17,6 @@ from megasbp.training.config import batch_problem, pipeline_problem
 # Of a device's memory, what tensors may fill: the rest is the allocator's waste, the buffers of the
 # communication library and the device's context.
 _USABLE = 0.9
-_GIB = 2**30
 
 
 def dry_run(recipe: Recipe, gpus: Sequence[int], memory_gib: float) -> dict[str, Any]:
@@ -98,7 +97,7 @@ def _layout(recipe: Recipe, gpus: int, memory_gib: float) -> dict[str, Any]:
         "parameters": rank_parameters(sizes),
         "flops": flops,
         "memory": {**asdict(peak), "total": peak.total},
-        "fits": peak.total <= _USABLE * memory_gib * _GIB,
+        "fits": peak.total <= _USABLE * memory_gib * GIB,
         "communication": _communication(collectives(sizes)),
     }
 

@@ -33,12 +33,14 @@ class Writing:
 
     Attributes:
         context: positions of a row of the writer.
-        tuned_tokens: input tokens of all tuning trials, d1 included; 0 where the untuned baseline writes.
+        tuned_tokens: input tokens of the writer's tuning, d1 included; 0 where the untuned baseline writes.
+        swept_tokens: of the tunings that only chose its learning rate and steps, which are sweeps.
         prefill_tokens, generated_tokens: of the generation, rejected documents included.
     """
 
     context: int
     tuned_tokens: int
+    swept_tokens: int
     prefill_tokens: int
     generated_tokens: int
 
@@ -80,7 +82,7 @@ def ledger(recipe: Recipe, plan: ArmPlan, work: Work, sweep_tokens: int) -> dict
     """Both ledgers of one arm: each counts what this arm makes necessary, and nothing else.
 
     Args:
-        sweep_tokens: of the tuning trials whose model is not used.
+        sweep_tokens: of the arms' trials whose model is not used; those of writers are in `work`.
 
     Returns:
         matched_tokens; flops by stage; total_flops_owned (the pretrained model was there already) and
@@ -97,6 +99,7 @@ def ledger(recipe: Recipe, plan: ArmPlan, work: Work, sweep_tokens: int) -> dict
         writing = flops_per_token(recipe.model, work.writing.context, causal=True)
         if work.writing.tuned_tokens:
             flops["synthesizer tuning"] = writing * work.writing.tuned_tokens
+        flops["sweeps"] += writing * work.writing.swept_tokens
         if work.writing.prefill_tokens:
             flops["prefill"] = writing / 3 * work.writing.prefill_tokens
         flops["decoding"] = writing / 3 * work.writing.generated_tokens

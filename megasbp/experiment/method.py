@@ -1,7 +1,7 @@
 """The method: which stage is made from which. Asking for a stage makes those before it that are missing."""
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 from megasbp.experiment.arm_method import ArmStages
@@ -15,13 +15,14 @@ from megasbp.experiment.arms import Writer, first_written_arms
 from megasbp.experiment.budget import trained_arms
 from megasbp.experiment.context import Context, Corpus
 from megasbp.experiment.corpus_stages import continuation_corpus, make_corpus
+from megasbp.experiment.divergence import DivergedStage, require_finite
 from megasbp.experiment.domain_stages import domains_stage
 from megasbp.experiment.gate_stages import gates_of, gates_stage, round_gate_stage
-from megasbp.experiment.gates import Gate, require_open
+from megasbp.experiment.gates import ClosedGate, Gate, require_open
 from megasbp.experiment.pair_stages import continuation_context, embed_stage, pairs_stage
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.seed_results import SeedResults
-from megasbp.experiment.stages import StageResult, Workspace
+from megasbp.experiment.stages import MissingStage, StageResult, Workspace
 from megasbp.experiment.synthesizer_stages import (
     best_synthesizer,
     pair_value_stage,
@@ -70,8 +71,14 @@ class Method:
         return self._seeds[seed]
 
     def results(self) -> list[SeedResults]:
-        """Every stage of every seed."""
-        return [self.seed(seed).results() for seed in self.recipe.seeds]
+        """Every stage of every seed but those that are left out."""
+        return [self.seed(seed).results() for seed in self.recipe.seeds if seed not in self.left_out]
+
+    @cached_property
+    def left_out(self) -> dict[int, list[DivergedStage]]:
+        """Seed -> its trainings that diverged; seeds without one are not there."""
+        found = {seed: self.seed(seed).diverged() for seed in self.recipe.seeds}
+        return {seed: diverged for seed, diverged in found.items() if diverged}
 
 
 class SeedStages:
@@ -89,13 +96,13 @@ class SeedStages:
 
     @cached_property
     def trials(self) -> list[StageResult]:
-        """The first seed's baselines at all settings of the grid; of other seeds none."""
+        """The first seed's baselines at all settings of the grid, diverged ones too; of other seeds none."""
         if self is not self.first:
             return []
         return [self.baseline_at(setting) for setting in trial_grid(self._method.recipe)]
 
     def baseline_at(self, setting: Chosen) -> StageResult:
-        """The baseline at some settings."""
+        """The baseline's training at some settings, which may have diverged."""
         return train_stage(self.context, "baseline", setting)
 
     @cached_property
@@ -109,9 +116,17 @@ class SeedStages:
         """The seed on which settings are tried."""
         return self._method.seed(self._method.recipe.seeds[0])
 
-    @cached_property
+    @property
     def baseline(self) -> StageResult:
-        """The baseline at the chosen settings."""
+        """The baseline at the chosen settings.
+
+        Raises:
+            DivergedStage: its training diverged.
+        """
+        return require_finite(self._baseline)
+
+    @cached_property
+    def _baseline(self) -> StageResult:
         return self.baseline_at(self.chosen)
 
     @cached_property
@@ -170,17 +185,23 @@ class SeedStages:
         """Tuned on true pairs from the model of SBP, one for each learning rate."""
         return self.tuned("second")
 
-    def synthesizer(self, kind: str) -> StageResult:
-        """The one that writes: of kind "true", "continuation" or "second", the best, or "random"."""
+    def synthesizers(self, kind: str) -> list[StageResult]:
+        """Those of kind "true", "continuation" or "second", one for each learning rate."""
         match kind:
             case "second":
-                return best_synthesizer(self.second_synthesizers)
-            case "random":
-                return self.random_synthesizer
+                return self.second_synthesizers
             case "continuation":
-                return best_synthesizer(self.continuation_synthesizers)
+                return self.continuation_synthesizers
             case _:
-                return best_synthesizer(self.true_synthesizers)
+                return self.true_synthesizers
+
+    def synthesizer(self, kind: str) -> StageResult:
+        """The one that writes: the best of `synthesizers`, or the one of kind "random".
+
+        Raises:
+            DivergedStage: its tuning diverged, at every learning rate.
+        """
+        return self.random_synthesizer if kind == "random" else best_synthesizer(self.synthesizers(kind))
 
     def writer(self, kind: Writer) -> StageResult:
         """Whose checkpoint writes: a synthesizer, or the untuned baseline."""
@@ -261,17 +282,44 @@ class SeedStages:
             self._arms[arm] = ArmStages(self, arm)
         return self._arms[arm]
 
+    def require_finite(self) -> None:
+        """Says that nothing is to be measured on the models of this seed.
+
+        Raises:
+            DivergedStage: the training of one of its arms diverged, or that of a model that an arm needs.
+        """
+        for arm in trained_arms(self._method.recipe):
+            _ = self.arm(arm).trained
+
+    def diverged(self) -> list[DivergedStage]:
+        """Its trainings that diverged, at the chosen settings; what is not made yet is passed over."""
+        trainings: list[Callable[[], StageResult]] = [lambda: self.baseline]
+        trainings += [partial(self.synthesizer, kind) for kind in (*self._tuned_kinds, "random")]
+        trainings += [partial(_trained, self.arm(arm)) for arm in trained_arms(self._method.recipe)]
+        found: dict[str, DivergedStage] = {}
+        for training in trainings:
+            try:
+                training()
+            except DivergedStage as diverged:
+                found.setdefault(diverged.stage, diverged)
+            except (MissingStage, ClosedGate):
+                continue
+        return list(found.values())
+
+    @property
+    def _tuned_kinds(self) -> list[str]:
+        """Kinds of synthesizers that are tuned at several learning rates."""
+        arms = self._method.recipe.budget.arms
+        further = {"continuation": "continuation", "second": "second_round"}
+        return ["true", *(kind for kind, arm in further.items() if arm in arms)]
+
     def results(self) -> SeedResults:
-        """Every stage of this seed."""
-        trials = {"true": self.true_synthesizers}
-        if "continuation" in self._method.recipe.budget.arms:
-            trials["continuation"] = self.continuation_synthesizers
-        if "second_round" in self._method.recipe.budget.arms:
-            trials["second"] = self.second_synthesizers
+        """Every stage of this seed; the trials are those of the first one."""
+        trials = {kind: self.synthesizers(kind) for kind in self._tuned_kinds}
         results = SeedResults(
             self.context,
             self.chosen,
-            self.trials,
+            self.first.trials,
             self.embed,
             self.pairs,
             {kind: self.synthesizer(kind) for kind in (*trials, "random")},
@@ -295,6 +343,10 @@ class SeedStages:
             if self._method.recipe.evaluation.downstream.tasks:
                 results.downstream[arm] = stages.downstream
             results.plans[arm], results.ledgers[arm] = stages.plan, stages.ledger
-            if stages.trials:
-                results.arm_trials[arm] = stages.trials
+            if tried := self.first.arm(arm).trials:
+                results.arm_trials[arm] = tried
         return results
+
+
+def _trained(stages: ArmStages) -> StageResult:
+    return stages.trained

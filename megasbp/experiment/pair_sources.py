@@ -28,6 +28,7 @@ PAIR_TABLES = {
     "new_target": ("unique", "test"),
     "new_seed_and_target": ("test", "test"),
 }
+VALUE_TABLES = ("new_target", "new_seed_and_target")
 # Within one document both are of one split.
 _CONTINUATION_TABLES = {
     "train": ("unique", "unique"),

@@ -13,7 +13,7 @@ from megasbp.corpus.tokenizer import Tokenizer
 from megasbp.errors import InputError
 from megasbp.experiment.context import UNIT_SPLITS, Context, Corpus, best_checkpoint, document_text
 from megasbp.experiment.embedding_runs import FITTED, embed_dataset, open_vectors
-from megasbp.experiment.pair_sources import PAIR_TABLES, Listed, listed_pairs
+from megasbp.experiment.pair_sources import PAIR_TABLES, VALUE_TABLES, Listed, listed_pairs
 from megasbp.experiment.stages import StageResult
 from megasbp.overlap.shingles import jaccard_pairs
 from megasbp.pairing.config import PairingConfig
@@ -39,7 +39,6 @@ from megasbp.storage import hash_file, hash_folder, publish_manifest, publishing
 _HELD_OUT_SHARE = 0.1
 # Texts that TF-IDF and the centre of the own-model embeddings are fitted on, at most.
 _MOST_FIT_TEXTS = 200_000
-_VALUE_TABLES = ("new_target", "new_seed_and_target")
 
 
 def embed_stage(context: Context, baseline: StageResult | None) -> StageResult | None:
@@ -133,12 +132,12 @@ def pairs_stage(context: Context, embed: StageResult | None, name: str = "pairs"
         facts: dict[str, Any] = {"without": found.without, "reading": found.reading}
         for table_name, whole in found.tables.items():
             limit = recipe.synthesizer.maximum_validation_pairs if table_name == "validation" else None
-            limit = recipe.evaluation.maximum_value_pairs if table_name in _VALUE_TABLES else limit
+            limit = recipe.evaluation.maximum_value_pairs if table_name in VALUE_TABLES else limit
             table = _sample(whole, limit, derive_key(seed, "pair sample", table_name))
             try:
                 permuted = permute_seeds(table, derive_key(seed, "random pairs", table_name))
             except InputError as error:
-                if neighbours or table_name not in _VALUE_TABLES:
+                if neighbours or table_name not in VALUE_TABLES:
                     raise
                 found.without[table_name] = f"no random control for its {table.num_rows} pairs ({error})"
                 continue

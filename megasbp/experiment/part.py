@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from megasbp.experiment.divergence import DivergedStage
 from megasbp.launch.config import Kind
 
 if TYPE_CHECKING:
@@ -51,12 +52,20 @@ def seed_part(
     Args:
         name, stages: below the seed's folder; one stage of that name where none is given.
         needs: whole names.
-        make, pieces: as of `Part`, from the seed's stages.
+        make, pieces: as of `Part`, from the seed's stages. What needs the weights of a training that diverged
+            is left out, and the part is finished without it.
     """
-
-    def of_seed(made: "Callable[[SeedStages], object]") -> "Callable[[Method], object]":
-        return lambda method: made(method.seed(seed))
-
     (own,) = below(seed, name)
     made = below(seed, *(stages or (name,)))
+
+    def of_seed(make: "Callable[[SeedStages], object]") -> "Callable[[Method], object]":
+        def make_or_leave_out(method: "Method") -> None:
+            try:
+                make(method.seed(seed))
+            except DivergedStage as diverged:
+                if any(method.workspace.may_make(stage) for stage in made):
+                    method.workspace.announce(f"{own}: left out; {diverged}")
+
+        return make_or_leave_out
+
     return Part(own, kind, needs, made, of_seed(make), tuple(of_seed(piece) for piece in pieces))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from megasbp.errors import NO_ROOM, InputError, ShardError, StageError
+from megasbp.errors import NO_ROOM, NOT_ALLOWED, InputError, ShardError, StageError
 from megasbp.experiment.parts import find_part
 from megasbp.experiment.recipe import load_recipe
 from megasbp.experiment.run import make_part, start_runtime
@@ -81,7 +81,7 @@ def _told(error: Exception, part: str) -> dict[str, Any]:
     for kind in _KINDS:
         if isinstance(error, kind):
             return {"kind": kind.__name__, "message": str(error)}
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
+    if isinstance(error, OSError) and error.errno in NO_ROOM | NOT_ALLOWED:
         file = None if error.filename is None else str(error.filename)
         return {"errno": error.errno, "message": error.strerror, "file": file}
     traceback.print_exception(error)

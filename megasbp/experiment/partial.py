@@ -9,6 +9,7 @@ import torch
 from megasbp.errors import InputError
 from megasbp.evaluation.downstream.config import DownstreamConfig
 from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, multiple_arm, trained_arms
+from megasbp.experiment.divergence import DivergedStage
 from megasbp.experiment.gates import ClosedGate
 from megasbp.experiment.method import Method
 from megasbp.experiment.recipe import Recipe
@@ -34,10 +35,13 @@ def publish_partial_results(recipe: Recipe) -> tuple[Path, list[str]]:
     Raises:
         InputError: not even the baseline's results, or what a pair is worth, are there.
     """
-    complete, missing = complete_part(recipe)
+    # Of all arms: a seed stays left out where the arm that diverged is unfinished on another one.
+    left_out = _method(recipe, makes=()).left_out
+    complete, missing = complete_part(recipe, left_out)
     method = _method(complete, makes=_made_anew(complete))
     try:
-        results = assemble(complete, method.results())
+        seeds = [method.seed(seed).results() for seed in complete.seeds if seed not in left_out]
+        results = assemble(complete, seeds, left_out)
     except MissingStage as stage:
         raise InputError(f"{recipe.name}: {stage.stage} is not made yet; no report without it") from None
     if missing:
@@ -51,18 +55,23 @@ def publish_partial_results(recipe: Recipe) -> tuple[Path, list[str]]:
     return path, missing
 
 
-def complete_part(recipe: Recipe) -> tuple[Recipe, list[str]]:
+def complete_part(recipe: Recipe, left_out: Collection[int]) -> tuple[Recipe, list[str]]:
     """The recipe without arms that are unfinished on its first seed, and seeds on which one of the rest is.
+
+    Args:
+        left_out: seeds of which a training diverged. They stay, and count for nothing.
 
     Raises:
         InputError: the baseline of the first seed is unfinished.
     """
     method = _method(recipe, makes=())
-    first, arms = recipe.seeds[0], trained_arms(recipe)
+    arms = trained_arms(recipe)
+    first = next((seed for seed in recipe.seeds if seed not in left_out), recipe.seeds[0])
     kept = [arm for arm in arms if _is_finished(method, first, arm)]
     if "baseline" not in kept:
         raise InputError(f"{recipe.name}: seed-{first}/losses-baseline is not made yet; no report without it")
-    seeds = [seed for seed in recipe.seeds if all(_is_finished(method, seed, arm) for arm in kept)]
+    whole = [seed for seed in recipe.seeds if all(_is_finished(method, seed, arm) for arm in kept)]
+    seeds = [seed for seed in recipe.seeds if seed in whole or seed in left_out]
     missing = [arm for arm in arms if arm not in kept]
     missing += [f"seed {seed}" for seed in recipe.seeds if seed not in seeds]
     budget = recipe.budget.model_copy(
@@ -74,7 +83,7 @@ def complete_part(recipe: Recipe) -> tuple[Recipe, list[str]]:
     )
     changed: dict[str, Any] = {"budget": budget, "seeds": tuple(seeds)}
     if recipe.evaluation.downstream.tasks and not all(
-        _has_tasks(method, seed, arm) for seed in seeds for arm in kept
+        _has_tasks(method, seed, arm) for seed in whole for arm in kept
     ):
         missing.append("downstream tasks")
         changed["evaluation"] = recipe.evaluation.model_copy(update={"downstream": DownstreamConfig()})
@@ -96,7 +105,7 @@ def _is_finished(method: Method, seed: int, arm: str) -> bool:
     stages = method.seed(seed).arm(arm)
     try:
         return bool(stages.losses and stages.best_losses and stages.plan)
-    except (MissingStage, ClosedGate):
+    except (MissingStage, ClosedGate, DivergedStage):
         return False
 
 
@@ -111,7 +120,7 @@ def _is_judged(recipe: Recipe) -> bool:
     """Whether the judge's answers are all there; a report asks it nothing."""
     try:
         return bool(_method(recipe, makes=()).seed(recipe.seeds[0]).measures.judged)
-    except MissingStage:
+    except (MissingStage, DivergedStage):
         return False
 
 

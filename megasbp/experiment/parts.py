@@ -66,5 +66,5 @@ def parts_until(recipe: Recipe, stages: Sequence[str] | None) -> list[Part]:
 def _publish(method: Method) -> None:
     """Writes the run's results, and notes which stage folders they came from."""
     root = method.recipe.folder
-    publish_results(method.recipe, method.results(), method.variant or root / "report")
+    publish_results(method.recipe, method.results(), method.left_out, method.variant or root / "report")
     record_used(root, method.workspace.used, method.variant or root)

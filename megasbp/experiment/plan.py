@@ -16,6 +16,9 @@ from megasbp.model.flops import flops_per_token, parameter_count
 def plan(recipe: Recipe) -> dict[str, Any]:
     """Parameters, tokens per source, epochs, steps, FLOPs and disk, per arm on the budget and stage.
 
+    Arms and stages are those of one seed; `flops` is all of it, every seed and the trials, but for baselines
+    that are trained with equal operations: what those are is known only later.
+
     Token counts are exact when the run's datasets exist, otherwise estimated from
     `budget.expected_tokens_per_document` (`tokens_are` says which); those of rows that are packed later are
     estimated in any case (`estimated`, by arm).
@@ -30,7 +33,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "full": flops_per_token(recipe.model, recipe.training.sequence_length, causal=False),
         "causal": flops_per_token(recipe.model, recipe.training.sequence_length, causal=True),
     }
-    arms = {}
+    arms: dict[str, dict[str, Any]] = {}
     for arm in budget_arms(recipe):
         arm_plan = plan_arm(arm, recipe, tokens | packed)
         arms[arm] = {
@@ -41,6 +44,13 @@ def plan(recipe: Recipe) -> dict[str, Any]:
             "estimated": [source for source in arm_plan.tokens if source in packed],
             "flops": per_token["causal"] * arm_plan.total_tokens,
         }
+    stages = _stages(recipe, tokens) | downstream_cost(recipe)
+    # The grid is tried with the first seed; one of its settings is the arm itself.
+    grid = len(trial_grid(recipe))
+    trained = sum(arm["flops"] for arm in arms.values())
+    trials = (grid - 1) * (trained if recipe.tuning.arms == "each" else arms["baseline"]["flops"])
+    seeds = len(recipe.seeds)
+    once = trained + sum(stage.get("flops", 0) for stage in stages.values())
     disk = estimate_disk(recipe)
     return {
         "name": recipe.name,
@@ -50,9 +60,11 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "tokens_are": "exact" if exact else "estimated",
         "corpus_tokens": tokens,
         "batch_tokens": recipe.training.global_batch * recipe.training.sequence_length,
-        "trials": {"settings": len(trial_grid(recipe)), "arms": recipe.tuning.arms},
+        "seeds": seeds,
+        "trials": {"settings": grid, "arms": recipe.tuning.arms, "flops": trials},
+        "flops": seeds * once + trials,
         "arms": arms,
-        "stages": _stages(recipe, tokens) | downstream_cost(recipe),
+        "stages": stages,
         "disk": {
             "datasets": disk.datasets,
             "embeddings": disk.embeddings,

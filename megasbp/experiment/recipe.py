@@ -1,8 +1,5 @@
 """The recipe: one TOML file that states an experiment. Each room owns its section; they are composed here."""
 
-import difflib
-import json
-import tomllib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,11 +16,12 @@ from megasbp.experiment.gates import GatesConfig
 from megasbp.launch.config import ClusterConfig, Kind
 from megasbp.model.config import ModelConfig
 from megasbp.pairing.config import PairingConfig
-from megasbp.parallel.config import DATA_ONLY, ParallelConfig, layout_problem, schedule_problem
+from megasbp.parallel.config import DATA_ONLY, ParallelConfig, layout_problem
+from megasbp.section_settings import apply_setting, describe, read_values
 from megasbp.shards.config import INLINE, ShardsConfig
 from megasbp.storage import hash_object
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.training.config import TrainingConfig, batch_problem
+from megasbp.training.config import TrainingConfig, batch_problem, pipeline_problem
 
 # The rates that AdamW bears fall with the width: 3e-3 at a width of 4,096, above what anyone trains with.
 _HIGHEST_RATE_TIMES_WIDTH = 12.0
@@ -243,17 +241,19 @@ class Recipe(Section):
     def _cluster_fits(self) -> Self:
         # A recipe without the section may be laid out by torchrun's own options.
         if "cluster" in self.model_fields_set:
-            training, tuning = self.training, self.synthesizer
-            rows: tuple[tuple[Kind, int, int, int], ...] = (
-                ("training", training.sequence_length, training.global_batch, training.micro_batch),
-                ("tuning", tuning.context, tuning.global_batch, tuning.micro_batch),
+            synthesizer = self.synthesizer
+            sizes = {"global_batch": synthesizer.global_batch, "micro_batch": synthesizer.micro_batch}
+            tuning = self.training.model_copy(update={"sequence_length": synthesizer.context, **sizes})
+            settings: tuple[tuple[Kind, str, TrainingConfig], ...] = (
+                ("training", "training", self.training),
+                ("tuning", "synthesizer", tuning),
             )
-            for kind, length, batch, micro_batch in rows:
+            for kind, section, training in settings:
                 layout, ranks = self.layout(kind), self.cluster.of(kind).ranks
-                problem = layout_problem(layout, self.model, length, ranks)
+                problem = layout_problem(layout, self.model, training.sequence_length, ranks)
                 readers = ranks * layout.replicate // layout.unit
-                problem = problem or batch_problem(batch, micro_batch, readers)
-                problem = problem or schedule_problem(layout, batch // readers // micro_batch)
+                problem = problem or batch_problem(training.global_batch, training.micro_batch, readers)
+                problem = problem or pipeline_problem(training, layout, readers, section)
                 if problem:
                     raise ValueError(f"cluster.{kind}: {problem}")
         return self
@@ -295,63 +295,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         InputError: the file is missing or not TOML, a key unknown or a value impossible; the message names
             the key and the mend.
     """
-    path = Path(path)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such recipe; those of the project lie in configs/") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: a folder; name the recipe's .toml file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
+    data = read_values(path)
     for override in overrides:
-        _apply_override(data, override)
+        apply_setting(data, override, "an override; write section.key=value")
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
-        raise InputError(f"{path}: {_describe(error)}") from None
-
-
-def _apply_override(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"{override!r} is not an override; write section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *parents, last = key.split(".")
-    target = data
-    for parent in parents:
-        target = target.setdefault(parent, {})
-        if not isinstance(target, dict):
-            raise InputError(f"{override!r}: {parent} is a value, not a section")
-    target[last] = value
-
-
-def _describe(error: ValidationError) -> str:
-    """One line for the first problem: where, what, what is allowed."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "recipe"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        known = _fields_at(Recipe, [str(part) for part in first["loc"][:-1]])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
-        mend = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(sorted(known))}"
-        return f"{place}: unknown setting; {mend}{more}"
-    if first["type"] == "missing":
-        return f"{place}: missing; add it to the recipe{more}"
-    message = first["msg"].removeprefix("Value error, ")
-    if place == "recipe":
-        return f"{message}{more}"
-    shown = json.dumps(first["input"], default=str)
-    return f"{place}: {message}, not {shown[:80]}{more}"
-
-
-def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    for name in path:
-        inner = model.model_fields[name].annotation if name in model.model_fields else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return list(model.model_fields)
+        raise InputError(f"{path}: {describe(error, Recipe)}") from None

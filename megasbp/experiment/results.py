@@ -1,5 +1,6 @@
 """results.json: everything the report draws, and nothing that changes between two equal runs."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from megasbp.addressing import derive_key
+from megasbp.errors import InputError
 from megasbp.experiment.arm_stages import source_tokens
 from megasbp.experiment.budget import (
     EQUAL_FLOPS_ARMS,
@@ -17,15 +19,17 @@ from megasbp.experiment.budget import (
 )
 from megasbp.experiment.comparisons import compare, data_efficiency_of_sbp, share_of_oracle
 from megasbp.experiment.corpus_stages import DATASETS
+from megasbp.experiment.divergence import DivergedStage
 from megasbp.experiment.domain_stages import domain_results
 from megasbp.experiment.downstream_results import downstream_results
+from megasbp.experiment.pair_sources import VALUE_TABLES
+from megasbp.experiment.pair_value_results import TABLE_TITLES, pair_value_results
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.seed_results import SeedResults
 from megasbp.experiment.software import publish_software
 from megasbp.experiment.stages import StageResult
-from megasbp.experiment.statistics.intervals import arm_loss
+from megasbp.experiment.statistics.intervals import CONDITIONAL, arm_loss
 from megasbp.experiment.statistics.losses import HeldOutLosses
-from megasbp.experiment.synthesizer_stages import VALUE_TABLES
 from megasbp.experiment.text_measures import measured, with_measures
 from megasbp.model.flops import parameter_count
 from megasbp.storage import publish_json
@@ -39,19 +43,30 @@ _SHAPE = (
 )
 # Of a contrast between best-validation weights; the rest is as at the end of the budget.
 _BEST_READING = ("estimate", "low", "high", "level", "p", "p_holm")
-_TABLE_TITLES = {"new_target": "new target", "new_seed_and_target": "new seed and target"}
+# Seed -> its trainings that diverged.
+LeftOut = Mapping[int, Sequence[DivergedStage]]
 
 
-def publish_results(recipe: Recipe, seeds: list[SeedResults], folder: Path) -> Path:
-    """Writes results.json into a folder and returns its path."""
+def publish_results(recipe: Recipe, seeds: list[SeedResults], left_out: LeftOut, folder: Path) -> Path:
+    """Writes results.json into a folder and returns its path; the arguments are those of `assemble`."""
     path = folder / "results.json"
-    publish_json(path, assemble(recipe, seeds))
+    publish_json(path, assemble(recipe, seeds, left_out))
     publish_software(folder)
     return path
 
 
-def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
-    """The results of a finished run; schema in docs/results-schema.md."""
+def assemble(recipe: Recipe, seeds: list[SeedResults], left_out: LeftOut) -> dict[str, Any]:
+    """The results of a finished run; schema in docs/results-schema.md.
+
+    Args:
+        left_out: seed -> its trainings that diverged; it is not among `seeds`.
+
+    Raises:
+        InputError: no seed is left.
+    """
+    if not seeds:
+        named = "; ".join(str(one) for diverged in left_out.values() for one in diverged)
+        raise InputError(f"{recipe.name}: every seed is left out: {named}; lower these learning rates")
     first = seeds[0]
     corpus = first.context.corpus
     held_out = _held_out(recipe, seeds, [result.losses for result in seeds])
@@ -74,7 +89,8 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "pairing": _pairing(recipe, first),
         "tuning": _tuning(first),
         "synthesizer": {kind: _synthesizer(first, kind) for kind in first.synthesizers},
-        "pair_value": _pair_value(first),
+        "pair_value": pair_value_results({one.context.seed: one.pair_value.facts["tables"] for one in seeds}),
+        **({"left_out": _left_out(left_out)} if left_out else {}),
         "gates": {str(one.context.seed): [asdict(gate) for gate in one.gates] for one in seeds},
         "synthesis": {arm: _synthesis(first, arm) for arm in first.synthesis},
         **({"packing": {arm: stage.facts for arm, stage in first.packed.items()}} if first.packed else {}),
@@ -87,9 +103,9 @@ def assemble(recipe: Recipe, seeds: list[SeedResults]) -> dict[str, Any]:
         "quality": with_measures(
             {name: stage.facts["quality"] for name, stage in first.quality.items()}, first.measures
         ),
-        **measured(recipe, first.context.seed, first.measures),
+        **_of_one_seed(measured(recipe, first.context.seed, first.measures)),
         "triples": first.triples.facts["triples"] if first.triples else [],
-        "what_this_run_can_show": _scope(recipe, first),
+        "what_this_run_can_show": _scope(recipe, first, len(seeds)),
     }
 
 
@@ -157,7 +173,7 @@ def _pairing(recipe: Recipe, first: SeedResults) -> dict[str, Any]:
         "embedder": recipe.pairing.embedder,
         "fingerprint": first.embed.facts["fingerprint"] if first.embed else None,
         "reading": facts["reading"],
-        "without": {_TABLE_TITLES.get(name, name): reason for name, reason in facts["without"].items()},
+        "without": {TABLE_TITLES.get(name, name): reason for name, reason in facts["without"].items()},
         "pairs": facts["train"]["pairs"],
         "drops": facts["train"]["drops"],
         "held_out_pairs": {
@@ -184,6 +200,7 @@ def _trials(stages: list[StageResult]) -> list[dict[str, Any]]:
         {
             "learning_rate": trial.facts["learning_rate"],
             "weight_decay": trial.facts["weight_decay"],
+            # None where it diverged.
             "validation_loss": trial.facts["final_validation_loss"],
         }
         for trial in stages
@@ -195,6 +212,7 @@ def _synthesizer(first: SeedResults, kind: str) -> dict[str, Any]:
     trials = [
         {
             "learning_rate": stage.facts["learning_rate"],
+            # None, like its step, where it diverged.
             "best_validation_loss": stage.facts["best_validation_loss"],
             "best_step": stage.facts["best_step"],
         }
@@ -210,29 +228,23 @@ def _synthesizer(first: SeedResults, kind: str) -> dict[str, Any]:
     }
 
 
-def _pair_value(first: SeedResults) -> dict[str, Any]:
-    tables = first.pair_value.facts["tables"]
-    return {"tables": {_TABLE_TITLES[name]: _value_table(table) for name, table in tables.items()}}
-
-
-def _value_table(table: dict[str, Any]) -> dict[str, Any]:
-    contrasts = table["contrasts"]
+def _left_out(left_out: LeftOut) -> dict[str, list[dict[str, str]]]:
     return {
-        "pairs": table["pairs"],
-        "tokens": table["tokens"],
-        "losses": table["losses"],
-        "worth": contrasts["worth"],
-        "shuffled_gap": contrasts["shuffled"],
-        "bins": [
-            {
-                "low": part["low"],
-                "high": part["high"],
-                "pairs": part["pairs"],
-                "worth": part["contrasts"]["worth"]["estimate"],
-            }
-            for part in table["by_similarity"]
-        ],
+        str(seed): [{"stage": one.stage, "finding": one.finding} for one in diverged]
+        for seed, diverged in left_out.items()
     }
+
+
+def _of_one_seed(found: dict[str, Any]) -> dict[str, Any]:
+    """Measures of the text of one seed, whose intervals say so."""
+    if "relation" not in found:
+        return found
+    label = {"label": CONDITIONAL}
+    kinds = {
+        name: {**kind, **{rank: kind[rank] | label for rank in ("rank_1", "rank_10", "reciprocal_rank")}}
+        for name, kind in found["relation"]["kinds"].items()
+    }
+    return {**found, "relation": {**found["relation"], "kinds": kinds}}
 
 
 def _synthesis(first: SeedResults, arm: str) -> dict[str, Any]:
@@ -309,11 +321,10 @@ def _plan(plan: ArmPlan) -> dict[str, Any]:
     }
 
 
-def _scope(recipe: Recipe, first: SeedResults) -> str:
+def _scope(recipe: Recipe, first: SeedResults, seeds: int) -> str:
     """Honest words on the size of the run."""
     parameters = parameter_count(recipe.model) / 1e6
     unique = first.context.corpus.datasets.facts["unique"]["tokens"]
-    seeds = len(recipe.seeds)
     return (
         f"{parameters:.1f}M parameters, {unique / 1e6:.2f}M unique tokens, "
         f"{recipe.budget.tokens_per_arm / 1e6:.2f}M training tokens per arm, {seeds} seed(s). A run of this "

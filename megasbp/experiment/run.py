@@ -1,5 +1,6 @@
 """Makes a recipe's parts: all of them in this process, or one, which several ranks may make together."""
 
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,12 @@ from megasbp.experiment.plan import plan
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.stages import MissingStage, Workspace
 from megasbp.launch.config import ONE_PROCESS
+from megasbp.pairing.embedders import require_embedder
 from megasbp.parallel.runtime import Runtime
 from megasbp.shards.lock import folder_lock
+from megasbp.shards.ray_engine import require_ray
 from megasbp.storage import require_free_space
+from megasbp.synthesis.vllm_engine import require_vllm
 
 
 def run_experiment(
@@ -41,8 +45,8 @@ def run_experiment(
     Raises:
         InputError: a setting or an input is impossible; what was finished before stays.
     """
-    require_inputs(recipe)
     wanted = parts_until(recipe, until)
+    require_inputs(recipe, wanted)
     runtime = start_runtime(recipe)
     with folder_lock(recipe.folder):
         method = Method(recipe, Workspace(recipe.folder, announce), runtime, variant)
@@ -74,6 +78,10 @@ def make_part(
             f"{part.name}: is made by one process, not by torchrun's {runtime.world_size}; start it without "
             "torchrun"
         )
+    if part.kind not in ONE_PROCESS:
+        _require_gpu(recipe, part, runtime)
+        if runtime.world_size > 1:
+            announce(f"{part.name}: {runtime.described}")
     workspace = Workspace(recipe.folder, announce, makes=part.stages, runtime=runtime)
     make = part.make if piece is None else part.pieces[piece]
     try:
@@ -84,6 +92,16 @@ def make_part(
             f"{part.name}: needs {missing.stage}, which is not made yet; `megasbp stage RECIPE {first}` "
             "makes it"
         ) from None
+
+
+def _require_gpu(recipe: Recipe, part: Part, runtime: Runtime) -> None:
+    """Refuses to train on processors where the recipe asks for GPUs: it would take forever."""
+    asked = recipe.cluster.of(part.kind).gpus
+    if asked and runtime.device.type == "cpu":
+        raise InputError(
+            f"{part.name}: cluster.{part.kind}.gpus is {asked}, and {socket.gethostname()} shows this "
+            f"process no GPU; mend the driver or CUDA_VISIBLE_DEVICES, or set cluster.{part.kind}.gpus=0"
+        )
 
 
 class Finished:
@@ -106,13 +124,33 @@ class Finished:
         return True
 
 
-def require_inputs(recipe: Recipe) -> None:
-    """Says that a file is missing, or disk, before anything is written."""
+def require_inputs(recipe: Recipe, wanted: Sequence[Part]) -> None:
+    """Says that a file or a package is missing, or disk, before anything is made.
+
+    Args:
+        wanted: the parts that are to be made, finished ones among them.
+
+    Raises:
+        InputError: what is missing, and the mend.
+    """
     require_corpus(recipe)
+    _require_packages(recipe, wanted)
     recipe.pairing.file()
-    recipe.quality.require_inputs()
+    recipe.quality.require_inputs(recipe.evaluation.downstream.data)
     require_downstream(recipe)
     require_free_space(recipe.folder, estimate_disk(recipe).total, beside_what_is_there=True)
+
+
+def _require_packages(recipe: Recipe, wanted: Sequence[Part]) -> None:
+    """Refuses what only parts behind the long trainings would find missing."""
+    finished = Finished(recipe)
+    names = {part.name.rpartition("/")[2] for part in wanted if not finished(part)}
+    if "embed" in names:
+        require_embedder(recipe.pairing.embedder)
+    if recipe.synthesis.backend == "vllm" and any(name.startswith("synthesis-") for name in names):
+        require_vllm()
+    if recipe.shards.engine == "ray" and names != {REPORT}:
+        require_ray()
 
 
 def start_runtime(recipe: Recipe, part: Part | None = None) -> Runtime:

@@ -259,10 +259,12 @@ def _quality(arm: str, stages: SeedStages) -> object:
 
 
 def _losses(arm: str, stages: SeedStages) -> object:
+    stages.require_finite()
     return stages.arm(arm).losses, stages.arm(arm).best_losses
 
 
 def _downstream(arm: str, stages: SeedStages) -> object:
+    stages.require_finite()
     return stages.arm(arm).downstream
 
 

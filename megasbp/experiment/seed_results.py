@@ -12,7 +12,7 @@ from megasbp.experiment.stages import StageResult
 
 @dataclass
 class SeedResults:
-    """The finished stages of one seed that the results are assembled from."""
+    """The finished stages of one seed that the results are assembled from, with the first one's trials."""
 
     context: Context
     chosen: Chosen

@@ -40,8 +40,8 @@ def run_side_by_side(
         InputError, ShardError, OSError: as `run_experiment`; of the last, where there is no room on the disk.
         StageError: a worker died, or failed as nobody expected; the message names its part.
     """
-    require_inputs(recipe)
     wanted = parts_until(recipe, until)
+    require_inputs(recipe, wanted)
     opening = {
         "recipe": str(path),
         "overrides": list(overrides),

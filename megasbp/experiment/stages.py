@@ -105,7 +105,7 @@ class Workspace:
         key = Manifest(name, hashes, values).key
         folder = self.root / f"{name}-{key[:10]}"
         self.used.append(folder)
-        made_here = self.makes is None or name in self.makes
+        made_here = self.may_make(name)
         first = self._runtime is None or self._runtime.is_main
         manifest = self._finished(folder, key)
         if manifest is not None:
@@ -130,6 +130,10 @@ class Workspace:
         assert manifest is not None
         self.announce(f"{name}: finished in {seconds:.1f} s")
         return StageResult(folder, manifest)
+
+    def may_make(self, name: str) -> bool:
+        """Whether a stage may be made here."""
+        return self.makes is None or name in self.makes
 
     def _finished(self, folder: Path, key: str) -> Manifest | None:
         """The manifest of a finished folder. The main rank looks, and all ranks take what it saw.

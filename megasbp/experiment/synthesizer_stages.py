@@ -12,14 +12,20 @@ from megasbp.data.indexed_dataset import IndexedDataset
 from megasbp.data.pairs import PairSource
 from megasbp.evaluation.pair_value import pair_value
 from megasbp.evaluation.perplexity import DocumentLosses, document_losses
-from megasbp.experiment.context import TRAINING_LOGS, Context, best_checkpoint, load_trained, training_facts
+from megasbp.experiment.context import TRAINING_LOGS, Context, best_checkpoint, load_trained
+from megasbp.experiment.divergence import (
+    DivergedStage,
+    loss_of,
+    rates_of,
+    require_finite,
+    train_in_stage,
+)
+from megasbp.experiment.pair_sources import VALUE_TABLES
 from megasbp.experiment.stages import StageResult
 from megasbp.model.transformer import Transformer
 from megasbp.pairing.table import read_pairs
 from megasbp.training.config import TrainingConfig
-from megasbp.training.trainer import TrainingJob, train
-
-VALUE_TABLES = ("new_target", "new_seed_and_target")
+from megasbp.training.trainer import TrainingJob
 
 
 def tuned_synthesizers(
@@ -32,30 +38,58 @@ def tuned_synthesizers(
     """Tunes on pairs, once at each learning rate.
 
     Facts of each: those of a training job, learning_rate, pairs, best_step and checkpoint (path inside the
-    folder).
+    folder); of one that diverged the last two are None.
 
     Args:
         rates: some of the recipe's learning rates; None for all.
     """
     section = context.recipe.synthesizer
-    rows = _pair_source(context, pairs, "train").samples_per_epoch
+    rows = _rows_per_epoch(context, pairs)
     maximum = max(1, round(section.maximum_epochs * rows / section.global_batch))
     tried = section.learning_rates if rates is None else rates
     return [_tune(context, name, pairs, baseline, rate, maximum) for rate in tried]
 
 
+def _rows_per_epoch(context: Context, pairs: StageResult) -> int:
+    """Rows that the training pairs fill. One rank packs them, once a process: they may be 100 million."""
+    key = (pairs.manifest.key, pairs.digest, context.recipe.synthesizer.context)
+    if key not in _ROWS_PER_EPOCH:
+        runtime = context.runtime
+        rows = _pair_source(context, pairs, "train").samples_per_epoch if runtime.is_main else 0
+        _ROWS_PER_EPOCH[key] = int(runtime.broadcast(str(rows)))
+    return _ROWS_PER_EPOCH[key]
+
+
+# Of the pairs' stage: key and digest, with the context.
+_ROWS_PER_EPOCH: dict[tuple[str, str, int], int] = {}
+
+
 def best_synthesizer(trials: list[StageResult]) -> StageResult:
-    """The one with the lowest loss on held-out pairs; the first of equals."""
-    return min(trials, key=lambda trial: trial.facts["best_validation_loss"])
+    """The one with the lowest loss on held-out pairs; the first of equals.
+
+    Raises:
+        DivergedStage: every trial diverged.
+    """
+    best = min(trials, key=lambda trial: loss_of(trial, "best_validation_loss"))
+    if len(trials) > 1 and "diverged" in best.facts:
+        finding = f"at every one of synthesizer.learning_rates ({rates_of(trials)}); lower them"
+        raise DivergedStage(best.manifest.stage, finding)
+    return require_finite(best)
 
 
 def random_synthesizer(
     context: Context, pairs: StageResult, baseline: StageResult, true: StageResult
 ) -> StageResult:
-    """Tunes on random pairs with the rate and the steps of the best synthesizer on true pairs."""
+    """Tunes on random pairs with the rate and the steps of the best synthesizer on true pairs.
+
+    Raises:
+        DivergedStage: it diverged.
+    """
     facts = true.facts
     rate, steps = facts["learning_rate"], facts["best_step"]
-    return _tune(context, "synthesizer-random", pairs, baseline, rate, steps, random_pairs=True)
+    return require_finite(
+        _tune(context, "synthesizer-random", pairs, baseline, rate, steps, random_pairs=True)
+    )
 
 
 def synthesizer_checkpoint(result: StageResult) -> Path:
@@ -167,14 +201,16 @@ def _tune(
             early_stop_patience=patience,
             tokenizer_hash=context.corpus.open_tokenizer().hash,
         )
-        result = train(job, context.runtime)
-        best = min(result.history, key=lambda entry: entry["validation_loss"])
-        checkpoint = result.last_checkpoint if random_pairs else result.best_checkpoint
+        facts = train_in_stage(context, name, job)
+        checkpoint = best_step = None
+        if "diverged" not in facts:
+            checkpoint = facts["last_checkpoint" if random_pairs else "best_checkpoint"]
+            best_step = min(facts["history"], key=lambda entry: entry["validation_loss"])["step"]
         return {
-            **training_facts(result, folder),
-            "checkpoint": str(checkpoint.relative_to(folder)),
+            **facts,
+            "checkpoint": checkpoint,
             "learning_rate": learning_rate,
-            "best_step": best["step"],
+            "best_step": best_step,
             "pairs": _table(pairs, "train", random_pairs).num_rows,
         }
 

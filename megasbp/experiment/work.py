@@ -20,7 +20,7 @@ def arm_work(recipe: Recipe, seed: "SeedStages", arm: str) -> Work:
     reads_baseline = writer is not None or (searches and recipe.pairing.embedder == "checkpoint")
     return Work(
         pretraining_tokens=seed.baseline.facts["input_tokens"] if reads_baseline else 0,
-        search=_search(recipe, seed) if searches else None,
+        search=_search(seed) if searches else None,
         writing=None if writer is None else _writing(recipe, seed, arm, writer),
         first_round_flops=_first_round(seed) if writer == "second" else 0.0,
     )
@@ -32,14 +32,16 @@ def _first_round(seed: "SeedStages") -> float:
     return spent["total_flops_owned"] - spent["flops"]["sweeps"]
 
 
-def _search(recipe: Recipe, seed: "SeedStages") -> Search:
-    embedded = seed.context.corpus.datasets.facts["unique"]
+def _search(seed: "SeedStages") -> Search:
+    """Of the units that are paired. By partitions a query is compared with the rows that it asks for."""
+    units = seed.context.corpus.open_units("unique")
     embed = seed.embed.facts if seed.embed else {"parameters": 0, "dimension": 0}
-    searches = recipe.pairing.source == "neighbours"
+    found = seed.pairs.facts["train"]["search"]
+    compared = 0.0 if found is None else len(units) * found.get("pairs", len(units))
     return Search(
-        embedded_tokens=embedded["tokens"],
+        embedded_tokens=units.tokens,
         embedder_parameters=embed["parameters"],
-        multiply_adds=embedded["documents"] ** 2 * embed["dimension"] if searches else 0,
+        multiply_adds=round(compared * embed["dimension"]),
     )
 
 
@@ -49,25 +51,28 @@ def _writing(recipe: Recipe, seed: "SeedStages", arm: str, writer: Writer) -> Wr
     generated = synthesis.facts
     if writer == "untuned":
         # bos alone is read by the first step of decoding.
-        return Writing(recipe.training.sequence_length, 0, 0, generated["generated_tokens"])
-    tuned = {stage.folder: stage.facts["input_tokens"] for stage in _tunings(seed, writer)}
+        return Writing(recipe.training.sequence_length, 0, 0, 0, generated["generated_tokens"])
+    used = seed.synthesizer(writer)
     return Writing(
         context=recipe.synthesizer.context,
-        tuned_tokens=sum(tuned.values()),
+        tuned_tokens=used.facts["input_tokens"],
+        swept_tokens=_swept_tokens(seed, writer, used),
         prefill_tokens=generated["prefill_tokens"],
         generated_tokens=generated["generated_tokens"],
     )
 
 
-def _tunings(seed: "SeedStages", writer: Writer) -> list[StageResult]:
-    """Every tuning that led to a synthesizer. Random pairs are true ones with other seeds, tuned on as long
-    and as fast as the best of those."""
-    match writer:
-        case "continuation":
-            return seed.continuation_synthesizers
-        case "second":
-            return seed.second_synthesizers
-        case "random":
-            return [*seed.true_synthesizers, seed.random_synthesizer]
-        case _:
-            return seed.true_synthesizers
+def _swept_tokens(seed: "SeedStages", writer: Writer, used: StageResult) -> int:
+    """Input tokens of the tunings that led to a synthesizer, and write nothing.
+
+    Random pairs are tuned on as long and as fast as the best of the true ones was. A second round begins
+    where the first one, which has paid for its own synthesizer, ended.
+    """
+    tried = list(seed.synthesizers(writer)) if writer != "random" else []
+    kept = [used]
+    if writer in {"random", "second"}:
+        tried += seed.true_synthesizers
+    if writer == "second":
+        kept.append(seed.synthesizer("true"))
+    tokens = {stage.folder: stage.facts["input_tokens"] for stage in tried}
+    return sum(tokens[folder] for folder in tokens.keys() - {stage.folder for stage in kept})

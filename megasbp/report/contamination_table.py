@@ -10,13 +10,16 @@ def contamination_table(found: Contamination) -> Table:
     arms = arms_in_order(found.before_filters)
     rows = [
         [
-            name,
+            f"{name}, but {count(test.unreadable)} unreadable rows" if test.unreadable else name,
             count(test.documents),
             count(test.short),
             *(share(test.shares.get(one), 2) for one in ("unique", *arms)),
         ]
         for name, test in found.tests.items()
     ]
+    if found.measured:
+        drawn = ("Measured, drawn at random", NOTHING, NOTHING)
+        rows.append([*drawn, *(count(found.measured[one]) for one in ("unique", *arms))])
     before = (share(found.before_filters[arm], 2) for arm in arms)
     rows.append(["Held-out text alone, before the filters", NOTHING, NOTHING, NOTHING, *before])
     return Table(

@@ -5,10 +5,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from megasbp.parallel.estimate.memory import GIB
 from megasbp.report.units import quantity
 
 _PARTS = ("weights", "optimizer", "gathered", "gradients", "activations", "working", "buffers")
-_GIB = 2**30
 
 
 def print_dry_run(report: dict[str, Any], console: Console | None = None) -> None:
@@ -48,8 +48,8 @@ def _print_layout(gpus: str, layout: dict[str, Any], memory_gib: float, console:
     table.add_column(f"memory, fullest: {memory['moment']}")
     table.add_column("GiB", justify="right")
     for part in _PARTS:
-        table.add_row(part, f"{memory[part] / _GIB:.2f}")
-    table.add_row("[bold]together[/bold]", f"[bold]{memory['total'] / _GIB:.2f}[/bold]")
+        table.add_row(part, f"{memory[part] / GIB:.2f}")
+    table.add_row("[bold]together[/bold]", f"[bold]{memory['total'] / GIB:.2f}[/bold]")
     table.add_row(f"fits a GPU of {memory_gib:g} GiB", "yes" if layout["fits"] else "[bold]no[/bold]")
     console.print(table)
     if not layout["communication"]:

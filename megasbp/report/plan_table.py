@@ -42,6 +42,9 @@ def print_plan(plan: dict[str, Any], console: Console | None = None) -> None:
     disk = plan["disk"]
     parts = ", ".join(f"{name} {quantity(disk[name])}B" for name in disk if name != "total")
     tried = "each arm" if plan["trials"]["arms"] == "each" else "the baseline"
+    seeds = f"{plan['seeds']} seeds" if plan["seeds"] > 1 else "one seed"
     console.print(
-        f"disk: at most {quantity(disk['total'])}B ({parts}); trials of {tried}: {plan['trials']['settings']}"
+        f"together, with {seeds} of the above: {quantity(plan['flops'])} FLOP, "
+        f"{quantity(plan['trials']['flops'])} of it trials of {tried} ({plan['trials']['settings']} settings)"
     )
+    console.print(f"disk: at most {quantity(disk['total'])}B ({parts})")

@@ -38,9 +38,9 @@ def relation_table(relation: Relation) -> Table:
         f"Does the text know its seed? Seeds found among {count(relation.candidates)} documents",
         ["", *(kind_name(kind) for kind in kinds_in_order(relation)), "Chance"],
         rows,
-        "Intervals are over the seeds. Partners of a seed in the pair table and passages of its own document "
-        "are no candidates; other documents of its subject may be: true partners do not reach 100% either. "
-        "A synthesizer that ignores its seed is at chance.",
+        "Intervals are over the seed documents. Partners of a seed in the pair table and passages of its own "
+        "document are no candidates; other documents of its subject may be: true partners do not reach 100% "
+        "either. A synthesizer that ignores its seed is at chance.",
     )
 
 
@@ -50,4 +50,6 @@ def _interval_rows(name: str, found: list[Interval], chance: float) -> list[list
         for one in found
     ]
     estimates = [share(one.estimate, 2) for one in found]
-    return [[name, *estimates, share(chance, 2)], ["its interval", *bounds, NOTHING]]
+    # One label for all: they are of one seed's text.
+    reach = next((f", {one.label}" for one in found if one.label), "")
+    return [[name, *estimates, share(chance, 2)], [f"its interval{reach}", *bounds, NOTHING]]

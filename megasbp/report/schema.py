@@ -64,11 +64,11 @@ class Pairing(Part):
 
 
 class Trial(Part):
-    """One setting of a grid and the validation loss it reached, in nats per token."""
+    """One setting of a grid and the validation loss it reached, in nats per token; null: it diverged."""
 
     learning_rate: Finite
     weight_decay: Finite | None = None
-    validation_loss: Finite
+    validation_loss: Finite | None
 
 
 class Setting(Part):
@@ -107,10 +107,13 @@ class BandPoint(Point):
 
 
 class SynthesizerTrial(Part):
-    """One learning rate of a synthesizer and the best held-out pair loss it reached, in nats per token."""
+    """One learning rate of a synthesizer and the best held-out pair loss it reached, in nats per token.
+
+    Null: it diverged.
+    """
 
     learning_rate: Finite
-    best_validation_loss: Finite
+    best_validation_loss: Finite | None
 
 
 class Synthesizer(Part):
@@ -133,7 +136,7 @@ class SimilarityBin(Part):
     worth: Finite | None
 
 
-class PairTable(Part):
+class PairLosses(Part):
     """Losses of held-out targets d2 in nats per token; differences are positive when the true seed helps."""
 
     pairs: Count
@@ -141,13 +144,30 @@ class PairTable(Part):
     losses: dict[str, Finite]
     worth: Interval
     shuffled_gap: Interval
+
+
+class PairTable(PairLosses):
+    """Means over the seeds, and what they are means of; pairs and tokens are the fewest of any seed.
+
+    `bins` are of one seed, `bins_seed`.
+    """
+
+    seeds: dict[str, PairLosses] = {}
     bins: list[SimilarityBin] = []
+    bins_seed: int | None = None
 
 
 class PairValue(Part):
     """What a pair is worth, by how new its documents are."""
 
     tables: dict[str, PairTable] = {}
+
+
+class Divergence(Part):
+    """A training whose loss is not finite any more."""
+
+    stage: str
+    finding: str
 
 
 class Gate(Part):
@@ -248,6 +268,7 @@ class Contrast(Part):
     """What `treatment` gains over `reference`, in nats per byte.
 
     `role`: the "primary" hypothesis is tested alone; "secondary" ones have `p_holm`; the rest have no test.
+    `detectable` is the smallest true gain that is found with 80% power.
     """
 
     treatment: str
@@ -259,6 +280,7 @@ class Contrast(Part):
     level: Finite = 0.95
     p: Finite | None = None
     p_holm: Finite | None = None
+    detectable: Finite | None = None
     seeds: list[int]
     label: str
     best_validation: Reading | None = None
@@ -342,6 +364,7 @@ class Results(Part):
     tuning: Tuning | None = None
     synthesizer: dict[str, Synthesizer] = {}
     pair_value: PairValue | None = None
+    left_out: dict[str, list[Divergence]] = {}
     gates: dict[str, list[Gate]] = {}
     synthesis: dict[str, Synthesis] = {}
     packing: dict[str, Packing] = {}

@@ -120,9 +120,11 @@ def pairs(results: Results) -> Markup | None:
         ]
         if ranges:
             draw = partial(_draw_intervals, ranges, "nats per token of the target", "What a pair is worth")
+            reach = text_tables.value_reach(results.pair_value.tables.values())
             caption = (
                 "What the true seed saves on a held-out target. An interval right of the line: the "
                 "synthesizer has learned a relation between documents, and not only how documents look."
+                + (f" The intervals are {reach}." if reach else "")
             )
             parts.append(figure(draw, caption))
         parts.append(table(text_tables.pair_value_table(results)))

@@ -130,16 +130,18 @@ def contrasts_table(results: Results) -> Table:
             interval(one.low, one.high, sign=True),
             p_value(one.p),
             p_value(one.p_holm),
-            one.label,
+            number(one.detectable),
         ]
         for name, one in results.contrasts.items()
     ]
+    reach = " and ".join(dict.fromkeys(one.label for one in results.contrasts.values()))
     return Table(
-        "Contrasts, nats per byte",
-        ["Contrast", "Gain", f"{_level(results)} interval", "p", "p, Holm", "Interval"],
+        f"Contrasts, nats per byte, {reach}",
+        ["Contrast", "Gain", f"{_level(results)} interval", "p", "p, Holm", "Detects"],
         rows,
         "Gain of the first arm over the second, positive when the first predicts held-out text better. The p "
-        "of secondary hypotheses is corrected by Holm's method; a comparison without p is no hypothesis.",
+        "of secondary hypotheses is corrected by Holm's method; a comparison without p is no hypothesis. "
+        "Detects: the smallest true gain whose interval would lie above 0 four times in five.",
     )
 
 
@@ -290,7 +292,7 @@ def trials_table(results: Results) -> Table:
     """Every setting that was tried, of arms and synthesizers."""
     grids = {"baseline": results.tuning, **results.tuning.arms} if results.tuning else {}
     rows = [
-        [arm, value_text(one.learning_rate), value_text(one.weight_decay), number(one.validation_loss)]
+        [arm, value_text(one.learning_rate), value_text(one.weight_decay), _trial_loss(one.validation_loss)]
         for arm, grid in grids.items()
         for one in grid.trials
     ]
@@ -299,13 +301,17 @@ def trials_table(results: Results) -> Table:
             f"synthesizer, {kind} pairs",
             value_text(one.learning_rate),
             NOTHING,
-            number(one.best_validation_loss),
+            _trial_loss(one.best_validation_loss),
         ]
         for kind, part in results.synthesizer.items()
         for one in part.trials
     ]
     header = ["For", "Learning rate", "Weight decay", "Validation loss, nats per token"]
     return Table("Settings tried", header, rows, "Every setting that was tried; the lowest loss was taken.")
+
+
+def _trial_loss(loss: float | None) -> str:
+    return "diverged" if loss is None else number(loss)
 
 
 def _level(results: Results) -> str:

@@ -72,11 +72,12 @@ class TopicShift(Part):
 class TestText(Part):
     """Text that models are tested on; `shares` of the unique text's and arms' documents have a shingle of it.
 
-    `short` documents have no shingle: they cannot be found.
+    `short` documents have no shingle: they cannot be found. Nor can a benchmark's `unreadable` rows.
     """
 
     documents: Count
     short: Count
+    unreadable: Count = 0
     shares: dict[str, Finite | None]
 
 
@@ -85,10 +86,12 @@ class Contamination(Part):
 
     Attributes:
         before_filters: of all that an arm's writer wrote, with held-out text and not with the unique text.
+        measured: documents of the unique text and of each arm, where not all were measured.
     """
 
     tests: dict[str, TestText]
     before_filters: dict[str, Finite]
+    measured: dict[str, Count] | None = None
 
 
 class JudgedRate(Interval):

@@ -1,6 +1,6 @@
 """Tables of what a pair is worth and of the synthetic text, as plain cells."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from megasbp.report.formats import (
@@ -39,6 +39,7 @@ SOURCE_NAMES = {
     "continuation": "each with what follows it in its document",
 }
 QUALITY_NAMES = {
+    "all_documents": "Drawn from so many documents",
     "length_tokens": "Tokens per document",
     "length_characters": "Characters per document",
     "repeated_share": "Documents that repeat a passage",
@@ -73,10 +74,26 @@ def pair_value_table(results: Results) -> Table:
         [LOSS_NAMES.get(name, label(name)), *(number(one.losses.get(name)) for one in tables.values())]
         for name in losses
     ]
-    rows.append(["Worth of the relation", *(interval_text(one.worth, sign=True) for one in tables.values())])
-    rows.append(
-        ["True over another's seed", *(interval_text(one.shuffled_gap, sign=True) for one in tables.values())]
-    )
+    # Each seed's beside their mean.
+    seeds = sorted({seed for one in tables.values() for seed in one.seeds}, key=int)
+    rows += [
+        [
+            f"Worth, seed {seed}",
+            *(
+                interval_text(one.seeds[seed].worth, sign=True) if seed in one.seeds else NOTHING
+                for one in tables.values()
+            ),
+        ]
+        for seed in (seeds if len(seeds) > 1 else [])
+    ]
+    reach = value_reach(tables.values())
+    for words, differences in (
+        ("Worth of the relation", [one.worth for one in tables.values()]),
+        ("True over another's seed", [one.shuffled_gap for one in tables.values()]),
+    ):
+        rows.append(
+            [f"{words}, {reach}" if reach else words, *(interval_text(one, sign=True) for one in differences)]
+        )
     columns = [f"{label(name)}, {count(one.pairs)} pairs" for name, one in tables.items()]
     return Table(
         "What a pair is worth: loss of the target document, nats per token",
@@ -89,13 +106,19 @@ def pair_value_table(results: Results) -> Table:
     )
 
 
+def value_reach(tables: Iterable[PairTable]) -> str:
+    """How far intervals of what a pair is worth speak: "over 3 seeds"; empty where the results do not say."""
+    return " and ".join(dict.fromkeys(one.worth.label for one in tables if one.worth.label))
+
+
 def similarity_table(name: str, table: PairTable) -> Table:
     """Worth of pairs by their similarity."""
     rows = [
         [f"{number(one.low, 2)} to {number(one.high, 2)}", count(one.pairs), signed(one.worth)]
         for one in table.bins
     ]
-    title = f"Worth by similarity: {name.replace('_', ' ')}"
+    of_seed = f", seed {table.bins_seed}" if len(table.seeds) > 1 else ""
+    title = f"Worth by similarity: {name.replace('_', ' ')}{of_seed}"
     return Table(title, ["Similarity", "Pairs", "Worth, nats per token"], rows)
 
 

@@ -57,7 +57,8 @@ def verdict(results: Results) -> Verdict:
     """The run's answer to H1, said plainly whichever way it went."""
     first = find_contrast(results, "sbp", "baseline")
     if first is None:
-        return Verdict("unmeasured", "This run did not compare SBP with the baseline")
+        details = [detail for detail in [_left_out(results)] if detail]
+        return Verdict("unmeasured", "This run did not compare SBP with the baseline", details=details)
     outcome: Literal["won", "undecided", "lost"]
     if first.low > 0:
         outcome = "won"
@@ -74,6 +75,8 @@ def verdict(results: Results) -> Verdict:
         )
     controls = [_control(results, *one) for one in _CONTROLS]
     details = [
+        _left_out(results),
+        _power(first) if outcome == "undecided" else "",
         _best_reading(first),
         *controls,
         _oracle(results),
@@ -102,6 +105,27 @@ def _evidence(contrast: Contrast) -> str:
 def _p_phrase(value: float) -> str:
     text = p_value(value)
     return text if text.startswith("<") else f"= {text}"
+
+
+def _left_out(results: Results) -> str:
+    """Seeds that are in no comparison, and why."""
+    if not results.left_out:
+        return ""
+    named = "; ".join(
+        f"seed {seed} ({', '.join(f'{one.stage} diverged: {one.finding}' for one in found)})"
+        for seed, found in results.left_out.items()
+    )
+    return f"Left out of every comparison, with all arms: {named}."
+
+
+def _power(first: Contrast) -> str:
+    """What gain the run would have found."""
+    if first.detectable is None:
+        return ""
+    return (
+        f"The run would find a gain of {number(first.detectable)} nats per byte with 80% power; the interval "
+        f"leaves gains of up to {signed(first.high)} possible."
+    )
 
 
 def _best_reading(first: Contrast) -> str:

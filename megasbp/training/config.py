@@ -157,8 +157,14 @@ def batch_problem(global_batch: int, micro_batch: int, ranks: int) -> str | None
     )
 
 
-def pipeline_problem(training: TrainingConfig, parallel: ParallelConfig, data_ranks: int) -> str | None:
-    """Why a pipeline cannot run so many micro-batches so, with the mend; None where it can, or none is."""
+def pipeline_problem(
+    training: TrainingConfig, parallel: ParallelConfig, data_ranks: int, section: str = "training"
+) -> str | None:
+    """Why a pipeline cannot run so many micro-batches so, with the mend; None where it can, or none is.
+
+    Args:
+        section: of the recipe, which has the batch sizes.
+    """
     # torch goes through a stage's graph twice where gradients are deferred: what was computed again is gone
     # the second time, and a compiled program computes all of them both times.
     ruled_out = {"activation_checkpointing": "none", "compile": False} if parallel.defers_gradients else {}
@@ -169,5 +175,4 @@ def pipeline_problem(training: TrainingConfig, parallel: ParallelConfig, data_ra
                 f"{parallel.schedule!r} rules out, because it defers the gradients of the weights; set it to "
                 f"{allowed!r}, or parallel.schedule to 'interleaved_1f1b'"
             )
-    micro_batches = training.global_batch // (training.micro_batch * data_ranks)
-    return schedule_problem(parallel, micro_batches)
+    return schedule_problem(parallel, training.global_batch, training.micro_batch, data_ranks, section)

@@ -8,7 +8,7 @@ import torch
 
 from megasbp.data.sources import SampleSource
 from megasbp.errors import InputError
-from megasbp.kernels.attention_backend import choose
+from megasbp.kernels.attention_backend import Choice, choose
 from megasbp.model.config import ModelConfig
 from megasbp.model.flops import parameter_count
 from megasbp.parallel.config import layout_problem
@@ -22,7 +22,7 @@ from megasbp.training.config import TrainingConfig, batch_problem, pipeline_prob
 JOB_NAME = "job.json"
 
 # Weights, two moments: fp32.
-_CHECKPOINT_BYTES_PER_PARAMETER = 12
+CHECKPOINT_BYTES_PER_PARAMETER = 12
 
 
 @dataclass
@@ -87,7 +87,7 @@ def check_job(job: TrainingJob, runtime: Runtime) -> None:
             raise InputError(f"{job.name}: early_stop_patience needs a validation source")
     if job.initial_checkpoint is not None:
         _check_initial(job.initial_checkpoint, model, runtime)
-    size = parameter_count(model) * _CHECKPOINT_BYTES_PER_PARAMETER
+    size = parameter_count(model) * CHECKPOINT_BYTES_PER_PARAMETER
     # While one is written, the kept ones, the best as of each, and the new one.
     require_free_space(job.folder, size * (2 * training.keep_checkpoints + 1), beside_what_is_there=True)
 
@@ -112,12 +112,33 @@ def _layout_problem(job: TrainingJob, runtime: Runtime) -> str | None:
 
 def _attention_problem(job: TrainingJob, runtime: Runtime) -> str | None:
     """Why `training.attention` cannot be, with what can; None where it can."""
-    q = torch.empty(0, 1, 1, job.model.head_dim, dtype=job.training.compute_dtype, device=runtime.device)
     try:
-        choose(job.training.attention, q, q, q, segmented=True, placed=runtime.parallel.context > 1)
+        _attention_choice(job, runtime, segmented=True)
     except ValueError as error:
         return f"training.{error}"
     return None
+
+
+def _attention_choice(job: TrainingJob, runtime: Runtime, segmented: bool) -> Choice:
+    q = torch.empty(0, 1, 1, job.model.head_dim, dtype=job.training.compute_dtype, device=runtime.device)
+    placed = runtime.parallel.context > 1
+    return choose(job.training.attention, q, q, q, segmented=segmented, placed=placed)
+
+
+def attention_text(job: TrainingJob, runtime: Runtime) -> str:
+    """What computes attention, and why, as users read it; of a job that is checked."""
+    training, on_cpu = job.training, runtime.device.type == "cpu"
+    if training.attention == "auto" and training.compile and on_cpu:
+        return "torch (the PyTorch reference, which torch.compile fuses)"
+    chosen = _attention_choice(job, runtime, segmented=True)
+    text = f"{chosen.backend} ({chosen.reason})"
+    if on_cpu or runtime.parallel.context > 1 or runtime.parallel.pipeline > 1:
+        return text
+    # Rows that are one segment come without segments.
+    of_whole_rows = _attention_choice(job, runtime, segmented=False)
+    if of_whole_rows != chosen:
+        text += f", of rows that are one segment {of_whole_rows.backend} ({of_whole_rows.reason})"
+    return text
 
 
 def job_identity(job: TrainingJob) -> dict[str, Any]:

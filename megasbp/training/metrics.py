@@ -56,12 +56,6 @@ class MetricsLog:
         self._board.close()
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a job's metrics.jsonl, in the order of the steps."""
-    text = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def _cut_back(path: Path, last_step: int) -> None:
     if not path.exists():
         return

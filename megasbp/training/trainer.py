@@ -5,6 +5,7 @@ the data are a pure function of the step. So a run that continues from a checkpo
 one.
 """
 
+import math
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -31,7 +32,7 @@ from megasbp.training.checkpoint_files import (
 )
 from megasbp.training.checkpoint_writer import CheckpointWriter
 from megasbp.training.gradients import accumulate_gradients
-from megasbp.training.job import TrainingJob, check_job, claim_folder
+from megasbp.training.job import TrainingJob, attention_text, check_job, claim_folder
 from megasbp.training.optimizer import build_optimizer, follow_table, optimizer_step, set_update_count
 from megasbp.training.profile import PROFILES, ProfilerWindow
 from megasbp.training.recorder import Recorder
@@ -47,7 +48,7 @@ from megasbp.training.stop_signal import STOPPED_STATUS, StopSignal
 from megasbp.training.utilisation import Utilisation, peak_tflops
 from megasbp.training.validation import validation_loss
 
-__all__ = ["TrainingJob", "TrainingResult", "train"]
+__all__ = ["Diverged", "TrainingJob", "TrainingResult", "train"]
 
 MAXIMUM_SKIPS_IN_A_ROW = 10
 
@@ -64,14 +65,31 @@ class RunState:
     history: list[dict[str, Any]] = field(default_factory=list)
 
 
+class Diverged(InputError):
+    """The loss of a job is not finite any more; the same job would end there again.
+
+    Attributes:
+        finding: what was not finite, and where, without the mend.
+        state: where the run stood; its history ends before that.
+    """
+
+    def __init__(self, job: TrainingJob, finding: str, state: RunState) -> None:
+        super().__init__(
+            f"{job.name}: diverged: {finding}; lower training.learning_rate "
+            f"(now {job.training.learning_rate:g})"
+        )
+        self.finding, self.state = finding, state
+
+
 def train(job: TrainingJob, runtime: Runtime) -> TrainingResult:
     """Trains, or continues an interrupted run in the same folder, or returns the result of a finished one.
 
     All ranks call it. On SIGTERM a checkpoint is written and SystemExit (status 143) raised.
 
     Raises:
-        InputError: the job is impossible or the folder holds another one (nothing is written then), or loss
-            or gradient stayed not finite for too many steps.
+        InputError: the job is impossible or the folder holds another one (nothing is written then).
+        Diverged: the validation loss is not finite, or loss or gradient stayed so for too many steps; raised
+            on all ranks.
         OSError: a checkpoint could not be written, on whichever rank; raised on all, the earlier ones stay.
     """
     check_job(job, runtime)
@@ -136,6 +154,8 @@ class _Run:
     def complete(self) -> None:
         """Runs the remaining steps and publishes the result."""
         job, state = self.job, self.state
+        if self.runtime.is_main:
+            print(f"{job.name}  attention {attention_text(job, self.runtime)}", file=sys.stderr, flush=True)
         with self.recorder, self.profiler, StopSignal() as stop, self.writer, self._batches() as batches:
             while state.step < job.steps and not patience_is_over(state.history, job.early_stop_patience):
                 flags = torch.tensor([stop.received, self.writer.failed], dtype=torch.int64)
@@ -157,17 +177,23 @@ class _Run:
             facts["steps"] = facts.pop("step")
             best = best_step(state.history) or state.step
             publish_result(job.folder, {**facts, "best_step": best, "job": self.fingerprint})
-        self.runtime.barrier()
+        # Asked to stop during the last step or what follows it: what comes after this job is not begun.
+        if self.runtime.sum(torch.tensor(int(stop.received))):
+            self._say("finished, then stopped as asked")
+            raise SystemExit(STOPPED_STATUS)
 
     def _stop(self) -> NoReturn:
         """Ends the process between two steps, with nothing lost."""
         self._report()
         self._save()
         self.writer.wait()
-        if self.runtime.is_main:
-            done = f"{self.job.name}: stopped after step {self.state.step}, its checkpoint is written"
-            print(f"megasbp: {done}; the same command continues", file=sys.stderr, flush=True)
+        self._say(f"stopped after step {self.state.step}, its checkpoint is written")
         raise SystemExit(STOPPED_STATUS)
+
+    def _say(self, what: str) -> None:
+        if self.runtime.is_main:
+            done = f"megasbp: {self.job.name}: {what}; the same command continues"
+            print(done, file=sys.stderr, flush=True)
 
     @contextmanager
     def _batches(self) -> Iterator[Iterator[Batch]]:
@@ -210,21 +236,28 @@ class _Run:
         """Counts skipped steps, validates, and writes the rows of the steps since the last report."""
         job, state = self.job, self.state
         rows = self.recorder.read()
+        # Of several steps the last one may be finite again.
+        longest, its_end = 0, 0
         for row in rows:
             state.skipped_steps += row["skipped"]
             state.skipped_in_a_row = state.skipped_in_a_row + 1 if row["skipped"] else 0
+            if state.skipped_in_a_row > longest:
+                longest, its_end = state.skipped_in_a_row, row["step"]
+        finding = None
         if validates and job.validation is not None:
             loss = validation_loss(self.model, job.validation, job.training.micro_batch, self.runtime)
-            state.history.append({"step": state.step, "tokens": state.input_tokens, "validation_loss": loss})
-            rows[-1]["validation_loss"] = loss
+            if math.isfinite(loss):
+                point = {"step": state.step, "tokens": state.input_tokens, "validation_loss": loss}
+                state.history.append(point)
+                rows[-1]["validation_loss"] = loss
+            else:
+                finding = f"the validation loss is not finite at step {state.step}"
         self.recorder.write(rows)
         self.recorder.start_clock()
-        if state.skipped_in_a_row >= MAXIMUM_SKIPS_IN_A_ROW:
-            raise InputError(
-                f"{job.name}: loss or gradient was not finite in {state.skipped_in_a_row} steps in a row, up "
-                f"to step {state.step}; lower training.learning_rate (now {job.training.learning_rate:g}) "
-                "and give the job a new folder"
-            )
+        if longest >= MAXIMUM_SKIPS_IN_A_ROW:
+            finding = f"loss or gradient was not finite in {longest} steps in a row, up to step {its_end}"
+        if finding is not None:
+            raise Diverged(job, finding, state)
 
     def _save(self) -> None:
         """Begins to write this step's checkpoint, unless it is there; those no longer needed go after it."""

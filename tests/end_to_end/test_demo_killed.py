@@ -15,12 +15,14 @@ ROOT = Path(__file__).resolve().parents[2]
 KILLS = 5
 # The demo's models and steps, less of its text; one thread, because tests run beside each other.
 SETTINGS = (
-    "corpus.unique=300",
-    "corpus.oracle=1500",
-    "corpus.validation=100",
-    "corpus.test=200",
-    "budget.tokens_per_arm=61_440",
-    "evaluation.maximum_value_pairs=50",
+    "corpus.unique=200",
+    "corpus.oracle=800",
+    "corpus.validation=60",
+    "corpus.test=120",
+    "budget.tokens_per_arm=40_960",
+    'budget.arms=["baseline","sbp","oracle"]',
+    "synthesizer.maximum_validation_pairs=40",
+    "evaluation.maximum_value_pairs=30",
     "threads=1",
 )
 

@@ -9,7 +9,7 @@ from commands import environment, megasbp_command, published
 from hosts import Hosts
 from small_run import write_recipe
 
-from megasbp.storage import Manifest, read_manifest
+from megasbp.storage import MANIFEST_NAME, Manifest, read_manifest
 
 # Two hosts of two ranks: the arms over tensor and pipeline ranks, the synthesizer, whose context is four
 # times as long, over context ranks and FSDP2.
@@ -58,6 +58,8 @@ def test_losing_each_host_changes_no_byte_of_the_whole_method(corpus: Path, tmp_
                     checkpoints = f"seed-0/{stage}-*/checkpoints/step-????????"
                     hosts.wait_until(partial(found, run, checkpoints), 1000)
                     hosts.lose(host)
+                    (lost,) = run.glob(f"seed-0/{stage}-*")
+                    assert not (lost / MANIFEST_NAME).exists(), "lost behind its training"
                     hosts.start(host)
             hosts.wait(1400)
         reports[name] = published(run)

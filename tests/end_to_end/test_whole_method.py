@@ -14,6 +14,7 @@ import torch
 from commands import environment, megasbp_command
 from commands import published as published_by
 from kills import run_and_kill
+from page_browser import DESK, PHONE, messages, needs_browser, open_page, overflow, running_browser
 from small_run import write_recipe
 
 from megasbp.experiment.arm_stages import LOSS_FILES, best_losses_stage, losses_stage
@@ -116,6 +117,16 @@ def test_the_page_says_what_it_was_made_with(finished_run: Path) -> None:
     assert f"torch {software['torch']}" in published(finished_run)["report.html"].decode()
 
 
+@needs_browser
+def test_the_page_fits_a_phone_and_has_no_error(finished_run: Path) -> None:
+    with running_browser() as browser:
+        for size in (PHONE, DESK):
+            open_page(browser, finished_run / "runs" / "small" / "report" / "report.html", size)
+            assert overflow(browser) <= 0
+        assert browser.execute_script("return document.querySelectorAll('.triple').length") == 5
+        assert messages(browser) == []
+
+
 def test_the_exact_plan_is_printed_before_the_first_training(finished_run: Path) -> None:
     output = (finished_run / "output.txt").read_text()
     assert 0 < output.index("token counts exact") < output.index("train-baseline: started")
@@ -206,7 +217,7 @@ def test_clean_lists_only_what_the_results_do_not_need(finished_run: Path) -> No
     assert listed.stdout.strip().endswith("0.0 MB  would be freed")
 
 
-@pytest.mark.parametrize("verb", ["run", "stage", "plan", "train", "report", "clean", "doctor"])
+@pytest.mark.parametrize("verb", ["run", "sweep", "stage", "plan", "train", "report", "clean", "doctor"])
 def test_help_teaches(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     from megasbp.cli import main
 

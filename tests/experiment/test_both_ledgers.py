@@ -25,10 +25,11 @@ def flops_of(work: Work) -> dict[str, float]:
     """What `work` adds to training and sweeps."""
     plan = ArmPlan("any", 300, {"unique": 1}, {"unique": 600, "synthetic": 200}, {"unique": 1.0})
     found = ledger(RECIPE, plan, work, sweep_tokens=90)
+    swept = 0 if work.writing is None else LONG * work.writing.swept_tokens
     assert found["matched_tokens"] == 800
     assert found["flops"].pop("final training") == SHORT * 800
-    assert found["flops"].pop("sweeps") == SHORT * 90
-    added = sum(found["flops"].values())
+    assert found["flops"].pop("sweeps") == SHORT * 90 + swept
+    added = sum(found["flops"].values()) + swept
     assert found["total_flops_counted"] == pytest.approx(SHORT * 890 + added)
     owned = added - found["flops"].get("initial pretraining", 0)
     assert found["total_flops_owned"] == pytest.approx(SHORT * 890 + owned)
@@ -44,7 +45,7 @@ def test_neighbours_in_one_window_pay_for_being_found() -> None:
 
 
 def test_an_arm_with_pairs_pays_for_all_that_led_to_its_text() -> None:
-    writing = Writing(context=512, tuned_tokens=700, prefill_tokens=30, generated_tokens=60)
+    writing = Writing(512, tuned_tokens=700, swept_tokens=110, prefill_tokens=30, generated_tokens=60)
     assert flops_of(Work(pretraining_tokens=800, search=SEARCH, writing=writing)) == {
         **SEARCHED,
         "initial pretraining": SHORT * 800,
@@ -55,7 +56,7 @@ def test_an_arm_with_pairs_pays_for_all_that_led_to_its_text() -> None:
 
 
 def test_continuation_pays_for_no_search() -> None:
-    writing = Writing(context=512, tuned_tokens=700, prefill_tokens=30, generated_tokens=60)
+    writing = Writing(512, tuned_tokens=700, swept_tokens=110, prefill_tokens=30, generated_tokens=60)
     assert set(flops_of(Work(pretraining_tokens=800, writing=writing))) == {
         "initial pretraining",
         "synthesizer tuning",
@@ -71,18 +72,30 @@ class Stage:
         self.folder, self.facts = folder, facts
 
 
-def finished(embed: Stage | None) -> Any:
-    """A finished seed with two true tunings, one of random pairs and one of continuation."""
+class Units(list):
+    """What the ledger reads of the units of the unique text."""
+
+    tokens = 1000
+
+
+def finished(embed: Stage | None, search: dict[str, Any] | None = None) -> Any:
+    """A finished seed with two tunings of each kind, of which the first is used, and one of random pairs."""
     written = Stage("s", prefill_tokens=30, generated_tokens=60)
-    datasets = Stage("datasets", unique={"tokens": 1000, "documents": 10})
+    tuned = {
+        "true": [Stage("a", input_tokens=100), Stage("b", input_tokens=20)],
+        "random": [Stage("c", input_tokens=7)],
+        "continuation": [Stage("d", input_tokens=50), Stage("h", input_tokens=9)],
+        "second": [Stage("f", input_tokens=40), Stage("g", input_tokens=5)],
+    }
     return SimpleNamespace(
         baseline=Stage("e", input_tokens=800),
         embed=embed,
-        context=SimpleNamespace(corpus=SimpleNamespace(datasets=datasets)),
-        true_synthesizers=[Stage("a", input_tokens=100), Stage("b", input_tokens=20)],
-        random_synthesizer=Stage("c", input_tokens=7),
-        continuation_synthesizers=[Stage("d", input_tokens=50)],
-        second_synthesizers=[Stage("f", input_tokens=40), Stage("g", input_tokens=5)],
+        pairs=Stage("pairs", train={"search": search or {"engine": "exact", "recall": 1.0}}),
+        # Ten units, passages of fewer documents.
+        context=SimpleNamespace(corpus=SimpleNamespace(open_units=lambda split: Units(range(10)))),
+        true_synthesizers=tuned["true"],
+        synthesizers=tuned.__getitem__,
+        synthesizer=lambda kind: tuned[kind][0],
         arm=lambda arm: SimpleNamespace(
             synthesis=None if ARMS[arm].writer is None else written,
             ledger={"total_flops_owned": 5000.0, "flops": {"sweeps": 300.0}},
@@ -96,11 +109,29 @@ def test_each_arm_is_charged_with_its_own_work() -> None:
     work = {arm: arm_work(RECIPE, first, arm) for arm in ARMS}
     assert work["baseline"] == work["oracle"] == Work()
     assert work["in_context"] == Work(search=search)
-    assert work["sbp"] == work["seed_packing"] == Work(800, search, Writing(512, 120, 30, 60))
-    assert work["random_pairs"] == Work(800, search, Writing(512, 127, 30, 60))
-    assert work["continuation"] == Work(800, None, Writing(512, 50, 30, 60))
-    assert work["second_round"] == Work(800, None, Writing(512, 45, 30, 60), first_round_flops=4700.0)
-    assert work["self_samples"] == Work(800, None, Writing(256, 0, 0, 60))
+    # Of its tunings an arm pays for the one that writes; the others are its sweeps.
+    assert work["sbp"] == work["seed_packing"] == Work(800, search, Writing(512, 100, 20, 30, 60))
+    # The true ones chose its learning rate and steps, and write nothing of it.
+    assert work["random_pairs"] == Work(800, search, Writing(512, 7, 120, 30, 60))
+    assert work["continuation"] == Work(800, None, Writing(512, 50, 9, 30, 60))
+    # The first round has paid for its own synthesizer, tuned on 100 tokens.
+    assert work["second_round"] == Work(800, None, Writing(512, 40, 25, 30, 60), first_round_flops=4700.0)
+    assert work["self_samples"] == Work(800, None, Writing(256, 0, 0, 0, 60))
+
+
+def test_a_search_by_partitions_is_charged_with_the_rows_it_compares() -> None:
+    by_parts = finished(Stage("embed", parameters=50, dimension=3), {"engine": "partitioned", "pairs": 4.5})
+    found = arm_work(RECIPE, by_parts, "in_context").search
+    assert found is not None
+    # Ten queries of 4.5 rows each, three multiply-adds a row.
+    assert found.multiply_adds == 135
+
+
+def test_pairs_from_a_list_are_charged_with_no_search() -> None:
+    listed = finished(Stage("embed", parameters=50, dimension=3))
+    listed.pairs.facts["train"]["search"] = None
+    found = arm_work(RECIPE, listed, "in_context").search
+    assert found == Search(embedded_tokens=1000, embedder_parameters=50, multiply_adds=0)
 
 
 def test_neighbours_found_by_the_runs_own_model_pay_for_that_model() -> None:
@@ -119,7 +150,7 @@ def test_a_second_round_pays_for_the_first_one_in_both_readings() -> None:
 
 
 def test_self_samples_pay_for_the_writers_training_and_for_writing_only() -> None:
-    writing = Writing(context=256, tuned_tokens=0, prefill_tokens=0, generated_tokens=60)
+    writing = Writing(256, tuned_tokens=0, swept_tokens=0, prefill_tokens=0, generated_tokens=60)
     assert flops_of(Work(pretraining_tokens=800, writing=writing)) == {
         "initial pretraining": SHORT * 800,
         "decoding": SHORT / 3 * 60,

@@ -198,10 +198,10 @@ def test_a_missing_file_is_said_before_anything_runs(data: Path, tmp_path: Path)
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text('{"text": "one"}\n')
     recipe = recipe_with(data, f"corpus.paths=['{corpus}']", f"runs={tmp_path / 'runs'}")
-    require_inputs(recipe)
+    require_inputs(recipe, [])
     (data / "lambada_openai.jsonl").unlink()
     with pytest.raises(InputError, match=r"lambada_openai.jsonl: no such file, but task megasbp_lambada"):
-        require_inputs(recipe)
+        require_inputs(recipe, [])
 
 
 def test_a_file_too_short_for_the_solved_examples_is_said_before_anything_runs(data: Path) -> None:

@@ -1,5 +1,6 @@
 """The third view: a baseline that spends in training what SBP spends in all, to within one step."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,13 @@ TOKENS = {"unique": 130_000, "oracle": 900_000, "synthetic": 10**6}
 WORK = Work(
     pretraining_tokens=600_000,
     search=Search(embedded_tokens=130_000, embedder_parameters=22_000_000, multiply_adds=900**2 * 384),
-    writing=Writing(context=512, tuned_tokens=400_000, prefill_tokens=250_000, generated_tokens=300_000),
+    writing=Writing(
+        context=512,
+        tuned_tokens=400_000,
+        swept_tokens=900_000,
+        prefill_tokens=250_000,
+        generated_tokens=300_000,
+    ),
 )
 
 
@@ -25,6 +32,10 @@ def spent(recipe: Recipe, arm: str, steps: int | None = None) -> dict:
     return ledger(recipe, plan_arm(arm, recipe, TOKENS, steps), work, 2 * 600_000)
 
 
+def without_sweeps(ledger: dict, total: str) -> float:
+    return ledger[total] - ledger["flops"]["sweeps"]
+
+
 @pytest.mark.parametrize(("arm", "reading"), EQUAL_FLOPS_ARMS.items())
 def test_its_operations_are_sbps_to_within_one_step(arm: str, reading: str) -> None:
     recipe = load_recipe(DEMO, ["budget.equal_flops=true"])
@@ -32,9 +43,24 @@ def test_its_operations_are_sbps_to_within_one_step(arm: str, reading: str) -> N
     own = spent(recipe, arm, equal_steps(recipe, goal, reading))
     step = recipe.training.global_batch * recipe.training.sequence_length
     one_step = step * flops_per_token(recipe.model, recipe.training.sequence_length, causal=True)
-    left = goal[f"total_flops_{reading}"] - own["total_flops_counted"]
+    left = without_sweeps(goal, f"total_flops_{reading}") - without_sweeps(own, "total_flops_counted")
     assert 0 <= left < one_step
     assert own["matched_tokens"] > goal["matched_tokens"]
+
+
+def test_tunings_that_only_chose_the_synthesizers_learning_rate_allow_the_baseline_no_step() -> None:
+    recipe = load_recipe(DEMO)
+    plan, work = plan_arm("sbp", recipe, TOKENS), WORK
+    assert work.writing is not None
+    without = replace(work, writing=replace(work.writing, swept_tokens=0))
+    steps = {equal_steps(recipe, ledger(recipe, plan, one, 0), "counted") for one in (work, without)}
+    # By hand: SBP's budget, the first model, one tuning, writing and the search, in tokens of training.
+    training = flops_per_token(recipe.model, recipe.training.sequence_length, causal=True)
+    writer = flops_per_token(recipe.model, 512, causal=True)
+    search = 2.0 * (22_000_000 * 130_000 + 900**2 * 384)
+    spent = training * (plan.total_tokens + 600_000) + writer * (400_000 + 550_000 / 3) + search
+    step = recipe.training.global_batch * recipe.training.sequence_length
+    assert steps == {int(spent // (training * step))}
 
 
 def test_counting_the_initial_model_allows_the_baseline_more() -> None:

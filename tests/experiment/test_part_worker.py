@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,11 @@ def test_what_the_command_line_prints_keeps_its_kind_and_its_line(
     assert (type(told(error)), str(told(error))) == (kind, str(error))
 
 
-def test_a_full_disk_keeps_its_number_and_its_file() -> None:
-    error = told(OSError(errno.ENOSPC, "No space left on device", "runs/demo/x"))
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_what_a_disk_or_a_path_does_not_allow_keeps_its_number_and_its_file(number: int) -> None:
+    error = told(OSError(number, os.strerror(number), "runs/demo/x"))
     assert isinstance(error, OSError)
-    assert (error.errno, error.filename) == (errno.ENOSPC, "runs/demo/x")
+    assert (error.errno, error.filename) == (number, "runs/demo/x")
 
 
 def test_what_nobody_expected_is_printed_where_it_happened(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,15 @@
 """The recipes in configs/: they load, and the paper's scales give the paper's epochs."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from megasbp.errors import InputError
+from megasbp.experiment.dry_run import dry_run
 from megasbp.experiment.plan import plan
 from megasbp.experiment.recipe import load_recipe
+from megasbp.launch.config import Kind
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -36,6 +39,32 @@ def test_paper_scales(
     assert arms["sbp"]["epochs"]["unique"] == pytest.approx(sbp_epochs, rel=1e-3)
     assert arms["sbp"]["tokens"]["synthetic"] == pytest.approx(synthetic_tokens, rel=1e-3)
     assert arms["oracle"]["epochs"]["oracle"] == pytest.approx(oracle_epochs, rel=5e-3)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("sbp_*.toml")), ids=lambda path: path.stem)
+def test_the_papers_recipes_fit_the_gpus_that_they_ask_for(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert all(recipe.cluster.of(kind).gpus == 8 for kind in get_args(Kind))
+    assert recipe.shards.gpus == 1
+    (found,) = dry_run(recipe, (recipe.cluster.training.ranks,), 141.0)["gpus"].values()
+    assert found["fits"], found
+    # As the recipe says of smaller ones.
+    smaller = load_recipe(path, ["training.micro_batch=4"])
+    (found,) = dry_run(smaller, (64,), 80.0)["gpus"].values()
+    assert found["fits"] == path.stem.startswith("sbp_3b")
+
+
+def test_a_plan_counts_all_seeds_and_trials() -> None:
+    one = plan(load_recipe(CONFIGS / "wiki.toml", ["seeds=[0]", "tuning.learning_rates=[]"]))
+    # Two weight decays are left: one of them is the baseline itself.
+    baseline = one["arms"]["baseline"]["flops"]
+    assert one["trials"] == {"settings": 2, "arms": "baseline", "flops": baseline}
+    parts = (*one["arms"].values(), *one["stages"].values())
+    once = sum(part.get("flops", 0) for part in parts)
+    assert one["flops"] == once + baseline
+    five = plan(load_recipe(CONFIGS / "wiki.toml", ["tuning.arms=each"]))
+    assert five["trials"]["flops"] == 3 * sum(arm["flops"] for arm in five["arms"].values())
+    assert five["flops"] == 5 * once + five["trials"]["flops"]
 
 
 def test_overrides_replace_values_and_keep_types() -> None:

@@ -10,7 +10,13 @@ from scipy import stats
 
 from megasbp.errors import InputError
 from megasbp.experiment.statistics.bootstrap import bootstrap_covariance
-from megasbp.experiment.statistics.intervals import CONDITIONAL, arm_loss, contrast
+from megasbp.experiment.statistics.intervals import (
+    CONDITIONAL,
+    Moments,
+    arm_loss,
+    contrast,
+    detectable_gain,
+)
 from megasbp.experiment.statistics.losses import HeldOutLosses, per_seed_losses
 from megasbp.experiment.statistics.multiplicity import holm
 from megasbp.experiment.statistics.shares import fieller_set, oracle_share
@@ -225,6 +231,28 @@ def test_share_uses_the_covariance_of_both_gains():
     assert share.high - share.low < 0.02
     gain = contrast(arms[0], arms[1], seed=0)
     assert gain.high - gain.low > 0.3
+
+
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_the_detectable_gain_is_the_half_width_and_what_the_estimate_may_fall_short_by(seeds):
+    generator = np.random.default_rng(2)
+    treatment = losses({seed: generator.normal(0, 1, 40) for seed in range(seeds)})
+    result = contrast(treatment, losses(dict.fromkeys(range(seeds), np.zeros(40))), seed=0)
+
+    def width(quantile):
+        over_seeds = 0.0 if seeds == 1 else stats.t.ppf(quantile, seeds - 1) * result.seed_error
+        return math.hypot(over_seeds, stats.t.ppf(quantile, 39) * result.document_error)
+
+    assert result.detectable == pytest.approx(width(0.975) + width(0.8))
+    assert arm_loss(treatment, seed=0).detectable is None
+
+
+@pytest.mark.parametrize(("seeds", "power"), [(2, 0.73), (3, 0.76), (5, 0.79), (20, 0.80)])
+def test_a_detectable_gain_is_found_about_four_times_in_five(seeds, power):
+    # Where the seeds dominate, the estimate over its error is noncentral t; few seeds fall short as said.
+    known = Moments(np.zeros(1), np.eye(1), 1e-12 * np.eye(1), tuple(range(seeds)), 500)
+    found = stats.nct.sf(stats.t.ppf(0.975, seeds - 1), seeds - 1, detectable_gain(known, 0.95))
+    assert found == pytest.approx(power, abs=0.01)
 
 
 def test_holm_by_hand():

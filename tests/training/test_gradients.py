@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from training_world import RaggedSource, initial_model, model_config, training_config
+from training_world import MODES, RaggedSource, initial_model, model_config, training_config
 
 from megasbp.data.batch import Batch
 from megasbp.model.transformer import Transformer
-from megasbp.parallel.recompute import MODES, Mode
+from megasbp.parallel.recompute import Mode
 from megasbp.parallel.runtime import Runtime
 from megasbp.training.gradients import accumulate_gradients
 from megasbp.training.optimizer import build_optimizer, decay_groups, optimizer_step

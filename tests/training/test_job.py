@@ -2,12 +2,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 from training_world import RaggedSource, model_config, training_config, training_job
 
 from megasbp.errors import InputError
+from megasbp.kernels.attention_backend import Choice
 from megasbp.parallel.runtime import Runtime
-from megasbp.training import result
+from megasbp.training import job, result
 from megasbp.training.trainer import train
 
 
@@ -39,6 +41,27 @@ def test_an_impossible_job_is_refused_before_anything_is_written(
         train(training_job(tmp_path / "job", **changes), Runtime.start())
     assert mend in str(refusal.value)
     assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.parametrize(
+    ("training", "on_gpu", "text"),
+    [
+        ({}, False, "cpp (C++ for this CPU, each segment on its own)"),
+        ({"attention": "torch"}, False, "torch (asked for)"),
+        ({"compile": True}, False, "torch (the PyTorch reference, which torch.compile fuses)"),
+        ({}, True, "triton (by bounds), of rows that are one segment sdpa (fast)"),
+    ],
+)
+def test_what_computes_attention_is_told_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: dict[str, Any], on_gpu: bool, text: str
+) -> None:
+    runtime = Runtime.start()
+    if on_gpu:
+        runtime = Runtime(0, 1, torch.device("cuda"))
+        choices = {True: Choice("triton", "by bounds"), False: Choice("sdpa", "fast")}
+        monkeypatch.setattr(job, "_attention_choice", lambda *_, segmented: choices[segmented])
+    one = training_job(tmp_path, training=training, model={"head_dim": 32})
+    assert job.attention_text(one, runtime) == text
 
 
 def test_a_global_batch_that_the_ranks_cannot_share_is_refused_with_the_nearest_legal_one(

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from killed_run import saving_job
-from training_world import training_job
+from training_world import read_metrics, training_job
 
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import read_manifest
 from megasbp.training.checkpoint_files import checkpoint_folder, checkpoint_steps
 from megasbp.training.job import TrainingJob
-from megasbp.training.metrics import TIME_FIELDS, read_metrics
+from megasbp.training.metrics import TIME_FIELDS
 from megasbp.training.trainer import train
 
 HERE = Path(__file__).resolve().parent

@@ -1,8 +1,9 @@
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_world import read_metrics
 
-from megasbp.training.metrics import MetricsLog, read_metrics
+from megasbp.training.metrics import MetricsLog
 
 
 def write_steps(folder: Path, after: int, until: int, loss: float) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from training_world import training_config, training_job
+from training_world import read_metrics, training_config, training_job
 
 from megasbp.parallel.runtime import Runtime
-from megasbp.training.metrics import TIME_FIELDS, read_metrics
+from megasbp.training.metrics import TIME_FIELDS
 from megasbp.training.profile import PROFILES, ProfilerWindow
 from megasbp.training.trainer import train
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_world import RaggedSource, model_config, training_job
+from training_world import RaggedSource, model_config, read_metrics, training_job
 
 from megasbp.data.batch import Batch
 from megasbp.errors import InputError
@@ -14,9 +14,10 @@ from megasbp.model.init import initialize
 from megasbp.model.transformer import Transformer
 from megasbp.parallel.runtime import Runtime
 from megasbp.storage import read_manifest
+from megasbp.training import trainer
 from megasbp.training.checkpoint import load_model
 from megasbp.training.checkpoint_files import checkpoint_steps, newest_checkpoint, read_state
-from megasbp.training.metrics import TIME_FIELDS, read_metrics
+from megasbp.training.metrics import TIME_FIELDS
 from megasbp.training.trainer import MAXIMUM_SKIPS_IN_A_ROW, train
 from megasbp.training.validation import validation_loss
 
@@ -184,6 +185,24 @@ def test_sigterm_writes_a_checkpoint_and_the_run_continues_bit_equal(
     assert checkpoint_steps(tmp_path / "checkpoints") == checkpoint_steps(uninterrupted / "checkpoints")
 
 
+def test_sigterm_at_the_very_end_ends_the_process_behind_a_whole_result(
+    tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = trainer._Run._save
+
+    def asked_to_stop(self: trainer._Run) -> None:
+        if self.state.step == self.job.steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        save(self)
+
+    monkeypatch.setattr(trainer._Run, "_save", asked_to_stop)
+    with pytest.raises(SystemExit) as ended:
+        run(tmp_path)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert (tmp_path / "result.json").read_bytes() == (uninterrupted / "result.json").read_bytes()
+    assert run(tmp_path).final_validation_loss == run(uninterrupted).final_validation_loss
+
+
 def test_a_checkpoint_of_another_job_is_not_resumed_from(tmp_path: Path) -> None:
     interrupt(tmp_path, 9)
     (tmp_path / "job.json").unlink()
@@ -296,11 +315,31 @@ def test_too_many_such_steps_in_a_row_end_the_run_with_the_mend(tmp_path: Path) 
     assert len(read_metrics(tmp_path)) == 2 + MAXIMUM_SKIPS_IN_A_ROW
 
 
+def test_such_steps_are_counted_also_between_two_reports(tmp_path: Path) -> None:
+    source = UnlabelledSource(1, range(3, 14))
+    with pytest.raises(InputError, match=r"not finite in 11 steps in a row, up to step 13; lower training"):
+        run(tmp_path, source=source, training={"validations": 1, "checkpoints": 1, "log_every": 100})
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_run_at_that_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "validation_loss", lambda *given: float("nan"))
+    words = r"diverged: the validation loss is not finite at step 5; lower training\.learning_rate \(now 0\.0"
+    with pytest.raises(trainer.Diverged, match=words) as ended:
+        run(tmp_path, training={"validations": 4})
+    assert (ended.value.state.step, ended.value.state.history) == (5, [])
+    rows = read_metrics(tmp_path)
+    assert rows[-1]["step"] == 5
+    assert "validation_loss" not in rows[-1]
+
+
 def test_progress_is_one_line_at_first_and_at_the_end_when_not_on_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(tmp_path, steps=6)
-    lines = capsys.readouterr().err.splitlines()
+    attention, *lines = capsys.readouterr().err.splitlines()
+    assert attention.split("  ")[1].startswith("attention torch (the PyTorch reference")
     assert [line.split("  ")[1] for line in lines] == ["step 1/6", "step 6/6"]
     assert all(word in lines[-1] for word in ("loss", "norm", "lr", "tokens/s", "left", "validation"))
 

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_world import SEQUENCE, model_config, training_job
+from training_world import SEQUENCE, model_config, read_metrics, training_job
 
 from megasbp.model.flops import flops_per_token
 from megasbp.parallel.runtime import Runtime
-from megasbp.training.metrics import TIME_FIELDS, read_metrics
+from megasbp.training.metrics import TIME_FIELDS
 from megasbp.training.trainer import train
 from megasbp.training.utilisation import Utilisation, peak_tflops
 

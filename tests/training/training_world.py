@@ -1,7 +1,8 @@
 """A model, a source and jobs small enough that a run of forty steps takes a second."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from megasbp.addressing import derive_key
 from megasbp.data.batch import MASKED, PADDING, Batch
 from megasbp.model.config import ModelConfig
 from megasbp.model.transformer import Transformer
+from megasbp.parallel.fp8 import Scaling
 from megasbp.parallel.parallelize import BlockOptions, parallel_model
 from megasbp.parallel.pipeline import Pipeline
 from megasbp.parallel.recompute import Mode
@@ -22,6 +24,7 @@ from megasbp.training.optimizer import follow_table
 
 VOCABULARY = 61
 SEQUENCE = 24
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 class RaggedSource:
@@ -83,12 +86,14 @@ def initial_model(
     dtype: torch.dtype = torch.float32,
     checkpointing: Mode = "none",
     compiled: bool = False,
+    fp8: Scaling | None = None,
 ) -> Transformer | Pipeline:
     """A rank's part of a model; float64 is also the type of its parameters."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.promote_types(dtype, torch.float32))
     try:
-        model = parallel_model(config, runtime, dtype, BlockOptions(checkpointing, compiled), SEQUENCE)
+        options = BlockOptions(checkpointing, compiled, fp8)
+        model = parallel_model(config, runtime, dtype, options, SEQUENCE)
     finally:
         torch.set_default_dtype(usual)
     initialize_shards(model, config, 3)
@@ -127,3 +132,9 @@ def training_job(folder: Path, **changes: Any) -> TrainingJob:
         "initial_checkpoint": None,
     }
     return TrainingJob(**{**values, **changes})
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a job's metrics.jsonl, in the order of the steps."""
+    text = (folder / "metrics.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
