@@ -255,5 +255,5 @@ def test_settings_that_make_no_sense_are_refused(values: dict[str, Any], said: s
 
 def test_ray_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r"run `pip install \.\[ray\]` or set shards.engine"):
+    with pytest.raises(InputError, match=r"pip install '\.\[ray\]'` from a clone or set shards.engine"):
         run(shard_work.write_numbers, [0], tmp_path, {"size": 1}, engine="ray")

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -37,6 +38,8 @@ def test_rows_before_the_step_keep_their_bytes(tmp_path: Path) -> None:
 
 def test_tensorboard_shows_each_step_once_with_its_last_value(tmp_path: Path) -> None:
     write_steps(tmp_path, 0, 9, loss=0.0)
+    # Names of event files begin with the second, and end with a number that does not sort: 9 comes behind 10.
+    time.sleep(1.1)
     write_steps(tmp_path, 4, 11, loss=0.5)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
