@@ -95,7 +95,7 @@ def make_part(
 
 
 def _require_gpu(recipe: Recipe, part: Part, runtime: Runtime) -> None:
-    """Refuses to train on processors where the recipe asks for GPUs: it would take forever."""
+    """Refuses to train on processors where the recipe asks for GPUs: it would not come to an end."""
     asked = recipe.cluster.of(part.kind).gpus
     if asked and runtime.device.type == "cpu":
         raise InputError(
@@ -144,12 +144,16 @@ def require_inputs(recipe: Recipe, wanted: Sequence[Part]) -> None:
 def _require_packages(recipe: Recipe, wanted: Sequence[Part]) -> None:
     """Refuses what only parts behind the long trainings would find missing."""
     finished = Finished(recipe)
-    names = {part.name.rpartition("/")[2] for part in wanted if not finished(part)}
-    if "embed" in names:
+
+    def left(kind: str) -> bool:
+        named = (part for part in wanted if part.name.rpartition("/")[2].startswith(kind))
+        return any(part.name != REPORT and not finished(part) for part in named)
+
+    if left("embed"):
         require_embedder(recipe.pairing.embedder)
-    if recipe.synthesis.backend == "vllm" and any(name.startswith("synthesis-") for name in names):
+    if recipe.synthesis.backend == "vllm" and left("synthesis-"):
         require_vllm()
-    if recipe.shards.engine == "ray" and names != {REPORT}:
+    if recipe.shards.engine == "ray" and left(""):
         require_ray()
 
 
