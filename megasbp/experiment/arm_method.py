@@ -9,6 +9,7 @@ from megasbp.experiment.arm_stages import (
     best_losses_stage,
     best_setting,
     losses_stage,
+    setting_of,
     synthesis_stage,
     train_stage,
     trial_grid,
@@ -78,7 +79,7 @@ class ArmStages:
         """What it is trained on."""
         context = self._seed.context
         tokens = arm_tokens(context.corpus, self._arm, self.shared)
-        return plan_arm(self._arm, context.recipe, tokens, self._steps)
+        return plan_arm(self._arm, context.recipe, tokens, self._steps, self.chosen.budget_share)
 
     @cached_property
     def ledger(self) -> dict[str, Any]:
@@ -86,9 +87,9 @@ class ArmStages:
         recipe = self._seed.context.recipe
         work = arm_work(recipe, self._seed, self._arm)
         # Tried were the settings of this arm, and of the baseline where these are used or that model is.
-        swept = _swept(self._seed.first.arm(self._arm).trials) if self._is_tuned else 0
+        swept = _swept(self._seed.first.arm(self._arm).trials, self.chosen) if self._is_tuned else 0
         if not self._is_tuned or work.pretraining_tokens:
-            swept += _swept(self._seed.first.trials)
+            swept += _swept(self._seed.first.trials, self._seed.chosen)
         return ledger(recipe, self.plan, work, swept)
 
     @cached_property
@@ -158,7 +159,7 @@ class ArmStages:
         return downstream_stage(self._seed.context, self._arm, self.trained)
 
 
-def _swept(trials: list[StageResult]) -> int:
-    """Input tokens of the trials whose model is not used; one that diverged ended early."""
-    tokens = {trial.folder: trial.facts["input_tokens"] for trial in trials}
-    return sum(tokens.values()) - max(tokens.values())
+def _swept(trials: list[StageResult], chosen: Chosen) -> int:
+    """Input tokens of the trials whose model is not used."""
+    unused = {trial.folder: trial.facts["input_tokens"] for trial in trials if setting_of(trial) != chosen}
+    return sum(unused.values())

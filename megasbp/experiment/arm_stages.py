@@ -1,7 +1,7 @@
 """The arms: what the baseline is tuned over, synthetic corpora, training and held-out losses."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +47,23 @@ LOSS_FILES = ("nats.npy", "tokens.npy")
 
 @dataclass(frozen=True)
 class Chosen:
-    """The optimiser settings of an arm."""
+    """How an arm is trained: two settings of the optimiser, and on which share of the budget."""
 
     learning_rate: float
     weight_decay: float
+    budget_share: float = 1.0
 
 
 def trial_grid(recipe: Recipe) -> list[Chosen]:
     """The settings tried; a single one when nothing is tuned."""
     rates = recipe.tuning.learning_rates or (recipe.training.learning_rate,)
     decays = recipe.tuning.weight_decays or (recipe.training.weight_decay,)
-    return [Chosen(rate, decay) for rate in rates for decay in decays]
+    shares = recipe.tuning.budget_shares or (1.0,)
+    return [Chosen(rate, decay, share) for rate in rates for decay in decays for share in shares]
 
 
 def best_setting(grid: list[Chosen], trials: list[StageResult]) -> Chosen:
-    """The setting with the lowest validation loss at the end of the budget; the first of equals.
+    """The setting with the lowest validation loss at the end of its training; the first of equals.
 
     Raises:
         InputError: every trial diverged.
@@ -73,6 +75,13 @@ def best_setting(grid: list[Chosen], trials: list[StageResult]) -> Chosen:
             "lower tuning.learning_rates"
         )
     return grid[losses.index(min(losses))]
+
+
+def setting_of(trial: StageResult) -> Chosen:
+    """The settings of a finished training, or of one that diverged."""
+    facts = trial.facts
+    # Finished before shares were tried.
+    return Chosen(facts["learning_rate"], facts["weight_decay"], facts.get("budget_share", 1.0))
 
 
 def source_tokens(corpus: Corpus) -> dict[str, int]:
@@ -108,7 +117,7 @@ def train_stage(
         shared: holds the dataset that fills the arm's share, by the name of that source.
         steps: of a baseline at equal operations, the only arm that has steps of its own.
 
-    Facts: those of a training job, or of one that diverged; learning_rate and weight_decay.
+    Facts: those of a training job, or of one that diverged; learning_rate, weight_decay, budget_share.
     """
     recipe, corpus, seed = context.recipe, context.corpus, context.seed
     training = TrainingConfig(
@@ -118,7 +127,7 @@ def train_stage(
             "weight_decay": chosen.weight_decay,
         }
     )
-    plan = plan_arm(arm, recipe, arm_tokens(corpus, arm, shared), steps)
+    plan = plan_arm(arm, recipe, arm_tokens(corpus, arm, shared), steps, chosen.budget_share)
     share, stage = share_of(arm), context.name(f"train-{arm}")
 
     def make(folder: Path) -> dict[str, Any]:
@@ -141,11 +150,7 @@ def train_stage(
             initial_checkpoint=None,
             tokenizer_hash=tokenizer.hash,
         )
-        return {
-            **train_in_stage(context, stage, job),
-            "learning_rate": chosen.learning_rate,
-            "weight_decay": chosen.weight_decay,
-        }
+        return {**train_in_stage(context, stage, job), **asdict(chosen)}
 
     inputs: dict[str, StageResult | str] = {"datasets": corpus.datasets, "tokenizer": corpus.tokenizer}
     if share is not None and shared is not None:

@@ -69,7 +69,13 @@ def synthetic_need(recipe: Recipe) -> int:
     return max(1, round(total * recipe.budget.synthetic_share)) * recipe.training.sequence_length
 
 
-def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int], steps: int | None = None) -> ArmPlan:
+def plan_arm(
+    arm: str,
+    recipe: Recipe,
+    tokens: Mapping[str, int],
+    steps: int | None = None,
+    budget_share: float = 1.0,
+) -> ArmPlan:
     """The plan of `arm`.
 
     Args:
@@ -77,13 +83,17 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int], steps: int | N
             (`arms.Share`); separators count. Of "seeded" rows all are read, and "synthetic" is what of them a
             model wrote.
         steps: optimiser steps of a baseline at equal operations; None for an arm on the budget.
+        budget_share: of an arm on the budget: what it gets of it, and of everything in it.
 
     Raises:
         InputError: a source holds less than one sequence, the synthetic corpus is too small, or the seeded
             rows are more than the budget.
     """
-    total = _total_samples(recipe) if steps is None else steps * recipe.training.global_batch
-    length = recipe.training.sequence_length
+    batch, length = recipe.training.global_batch, recipe.training.sequence_length
+    whole = _total_samples(recipe)
+    if steps is None:
+        steps = max(1, int(budget_share * (whole // batch)))
+    total = steps * batch
     multiples = {multiple_arm(multiple): multiple_source(multiple) for multiple in recipe.budget.multiples}
     known = (*ARMS, *multiples, *EQUAL_FLOPS_ARMS)
     if arm not in known:
@@ -92,12 +102,13 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int], steps: int | N
     if share is None:
         samples = {multiples.get(arm, "oracle" if arm == "oracle" else "unique"): total}
     else:
-        rows = (tokens[share] if share == "seeded" else synthetic_need(recipe)) // length
-        if rows >= total:
+        there = (tokens[share] if share == "seeded" else synthetic_need(recipe)) // length
+        if there >= whole:
             raise InputError(
-                f"{arm}: its synthetic text takes {rows * length} tokens with its seeds, the budget has "
-                f"{total * length}; lower budget.synthetic_share"
+                f"{arm}: its synthetic text takes {there * length} tokens with its seeds, the budget has "
+                f"{whole * length}; lower budget.synthetic_share"
             )
+        rows = max(1, there * total // whole)
         samples = {"unique": total - rows, share: rows}
     for source in samples:
         if tokens[source] < length:
@@ -112,8 +123,11 @@ def plan_arm(arm: str, recipe: Recipe, tokens: Mapping[str, int], steps: int | N
         )
     drawn = {source: count * length for source, count in samples.items()}
     epochs = {source: count / tokens[source] for source, count in drawn.items()}
-    synthetic = tokens["synthetic"] if share == "seeded" else drawn.get("synthetic", 0)
-    return ArmPlan(arm, total // recipe.training.global_batch, samples, drawn, epochs, synthetic)
+    synthetic = drawn.get("synthetic", 0)
+    if share == "seeded":
+        # Of a share of the rows, as much as they have in the mean.
+        synthetic = round(tokens["synthetic"] * rows / there)
+    return ArmPlan(arm, steps, samples, drawn, epochs, synthetic)
 
 
 def _total_samples(recipe: Recipe) -> int:

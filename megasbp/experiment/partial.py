@@ -12,6 +12,7 @@ from megasbp.experiment.budget import EQUAL_FLOPS_ARMS, multiple_arm, trained_ar
 from megasbp.experiment.divergence import DivergedStage
 from megasbp.experiment.gates import ClosedGate
 from megasbp.experiment.method import Method
+from megasbp.experiment.read_log import note_read
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.results import assemble
 from megasbp.experiment.software import publish_software
@@ -51,6 +52,7 @@ def publish_partial_results(recipe: Recipe) -> tuple[Path, list[str]]:
     path = recipe.folder / "report" / PARTIAL / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     publish_json(path, results)
+    note_read(recipe.folder, path, results)
     publish_software(path.parent)
     return path, missing
 

@@ -34,8 +34,11 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "causal": flops_per_token(recipe.model, recipe.training.sequence_length, causal=True),
     }
     arms: dict[str, dict[str, Any]] = {}
+    grid = trial_grid(recipe)
+    # The largest share that may be chosen.
+    share = max(setting.budget_share for setting in grid)
     for arm in budget_arms(recipe):
-        arm_plan = plan_arm(arm, recipe, tokens | packed)
+        arm_plan = plan_arm(arm, recipe, tokens | packed, budget_share=share)
         arms[arm] = {
             "steps": arm_plan.steps,
             "tokens": arm_plan.tokens,
@@ -46,9 +49,9 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         }
     stages = _stages(recipe, tokens) | downstream_cost(recipe)
     # The grid is tried with the first seed; one of its settings is the arm itself.
-    grid = len(trial_grid(recipe))
+    tried = sum(setting.budget_share for setting in grid) / share - 1
     trained = sum(arm["flops"] for arm in arms.values())
-    trials = (grid - 1) * (trained if recipe.tuning.arms == "each" else arms["baseline"]["flops"])
+    trials = tried * (trained if recipe.tuning.arms == "each" else arms["baseline"]["flops"])
     seeds = len(recipe.seeds)
     once = trained + sum(stage.get("flops", 0) for stage in stages.values())
     disk = estimate_disk(recipe)
@@ -61,7 +64,7 @@ def plan(recipe: Recipe) -> dict[str, Any]:
         "corpus_tokens": tokens,
         "batch_tokens": recipe.training.global_batch * recipe.training.sequence_length,
         "seeds": seeds,
-        "trials": {"settings": grid, "arms": recipe.tuning.arms, "flops": trials},
+        "trials": {"settings": len(grid), "arms": recipe.tuning.arms, "flops": trials},
         "flops": seeds * once + trials,
         "arms": arms,
         "stages": stages,

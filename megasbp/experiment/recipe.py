@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -86,11 +86,15 @@ class TuningConfig(Section):
             of its own; what the synthesizers start from stays the baseline's.
         learning_rates: peaks tried; empty keeps `training.learning_rate`.
         weight_decays: tried with each peak; empty keeps `training.weight_decay`.
+        budget_shares: shares of the budget, up to 1, tried with each of these, and so numbers of epochs: a
+            training of its own each, its warm-up and decay included. Empty keeps the whole budget. With arms
+            "baseline" all are trained on the share that is best for it, with "each" on their own.
     """
 
     arms: Literal["baseline", "each"] = "baseline"
     learning_rates: tuple[float, ...] = ()
     weight_decays: tuple[float, ...] = ()
+    budget_shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = ()
 
 
 class SynthesizerConfig(Section):

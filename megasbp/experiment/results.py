@@ -9,7 +9,7 @@ import numpy as np
 
 from megasbp.addressing import derive_key
 from megasbp.errors import InputError
-from megasbp.experiment.arm_stages import source_tokens
+from megasbp.experiment.arm_stages import setting_of, source_tokens
 from megasbp.experiment.budget import (
     EQUAL_FLOPS_ARMS,
     ArmPlan,
@@ -24,6 +24,7 @@ from megasbp.experiment.domain_stages import domain_results
 from megasbp.experiment.downstream_results import downstream_results
 from megasbp.experiment.pair_sources import VALUE_TABLES
 from megasbp.experiment.pair_value_results import TABLE_TITLES, pair_value_results
+from megasbp.experiment.read_log import note_read
 from megasbp.experiment.recipe import Recipe
 from megasbp.experiment.seed_results import SeedResults
 from megasbp.experiment.software import publish_software
@@ -49,8 +50,9 @@ LeftOut = Mapping[int, Sequence[DivergedStage]]
 
 def publish_results(recipe: Recipe, seeds: list[SeedResults], left_out: LeftOut, folder: Path) -> Path:
     """Writes results.json into a folder and returns its path; the arguments are those of `assemble`."""
-    path = folder / "results.json"
-    publish_json(path, assemble(recipe, seeds, left_out))
+    path, results = folder / "results.json", assemble(recipe, seeds, left_out)
+    publish_json(path, results)
+    note_read(recipe.folder, path, results)
     publish_software(folder)
     return path
 
@@ -187,7 +189,7 @@ def _tuning(first: SeedResults) -> dict[str, Any]:
     own = {
         arm: {
             "trials": _trials(trials),
-            "chosen": {name: first.trained[arm].facts[name] for name in asdict(first.chosen)},
+            "chosen": asdict(setting_of(first.trained[arm])),
         }
         for arm, trials in first.arm_trials.items()
     }
@@ -198,8 +200,7 @@ def _tuning(first: SeedResults) -> dict[str, Any]:
 def _trials(stages: list[StageResult]) -> list[dict[str, Any]]:
     return [
         {
-            "learning_rate": trial.facts["learning_rate"],
-            "weight_decay": trial.facts["weight_decay"],
+            **asdict(setting_of(trial)),
             # None where it diverged.
             "validation_loss": trial.facts["final_validation_loss"],
         }

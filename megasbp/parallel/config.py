@@ -1,9 +1,9 @@
 """The recipe's section [parallel]: how the ranks of a run share one model."""
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from megasbp.model.config import ModelConfig
 
@@ -46,6 +46,8 @@ class ParallelConfig(BaseModel):
             one rank does not hold.
         tensor: ranks that share each matrix and, between the blocks, each sequence. They are neighbours in
             rank, so that on a cluster they are GPUs of one host.
+        asynchronous_tensor: sends what the ranks of `tensor` exchange while they compute, on GPUs that reach
+            each other's memory. Sums are made in another order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +58,21 @@ class ParallelConfig(BaseModel):
     replicate: int = Field(1, ge=1)
     context: int = Field(1, ge=1)
     tensor: int = Field(1, ge=1)
+    asynchronous_tensor: bool = False
+
+    @model_validator(mode="after")
+    def _something_to_overlap(self) -> Self:
+        if self.asynchronous_tensor and self.tensor == 1:
+            raise ValueError(
+                "asynchronous_tensor is set, but tensor 1 exchanges nothing; set tensor to 2, or leave it out"
+            )
+        # torch goes through a stage's graph twice, and all ranks would exchange the gradients twice.
+        if self.asynchronous_tensor and self.defers_gradients:
+            raise ValueError(
+                f"asynchronous_tensor does not go with schedule {self.schedule!r}, which defers the "
+                "gradients of the weights; set schedule to 'interleaved_1f1b', or leave it out"
+            )
+        return self
 
     @property
     def unit(self) -> int:

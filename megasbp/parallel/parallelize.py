@@ -112,7 +112,7 @@ def _whole(
             assert isinstance(block, Block)
             block.attention.attend = partial(_attend, backend, of_whole_rows)
     if runtime.mesh is not None and runtime.tensor_ranks > 1:
-        apply_tensor_parallel(model, runtime.mesh[TENSOR])
+        apply_tensor_parallel(model, runtime.mesh[TENSOR], runtime.parallel.asynchronous_tensor)
     checkpoint_activations(model, options.checkpointing)
     if options.compiled:
         compile_blocks(model)

@@ -11,6 +11,7 @@ import torch
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from megasbp.model.transformer import Transformer
+from megasbp.parallel.asynchronous import OPERATORS
 
 Mode = Literal["none", "selective", "full"]
 
@@ -23,6 +24,7 @@ _KEPT = [
     _ATEN._scaled_dot_product_efficient_attention.default,
     _ATEN._scaled_dot_product_flash_attention.default,
     torch.ops.megasbp.attention_forward.default,
+    *OPERATORS,
 ]
 
 

@@ -19,11 +19,14 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 
 from megasbp.model.layers import Linear, RMSNorm
 from megasbp.model.transformer import Block, Transformer
+from megasbp.parallel.asynchronous import multiply_and_sum, multiply_gathered
 from megasbp.parallel.sequence import gather_sequence, sum_to_sequence
 from megasbp.parallel.vocabulary import VocabularyEmbedding, VocabularyLoss
 
+_ATTENTION, _FEED_FORWARD = ("query", "key", "value"), ("gate", "up")
 
-def apply_tensor_parallel(model: Transformer, mesh: DeviceMesh) -> None:
+
+def apply_tensor_parallel(model: Transformer, mesh: DeviceMesh, asynchronous: bool = False) -> None:
     """Divides a model among the ranks of a one-dimensional mesh, in place.
 
     Its parameters become DTensors of that mesh; `forward` then needs labels, for nobody holds all logits.
@@ -31,16 +34,18 @@ def apply_tensor_parallel(model: Transformer, mesh: DeviceMesh) -> None:
     Args:
         model: whole and equal on every rank; heads, kv_heads, feed_forward and vocabulary_size are multiples
             of the ranks, and so are the sequences it is called with.
+        asynchronous: computes while the sequence is on its way; see `asynchronous_problem`.
     """
     group = mesh.get_group()
+    column, row = (MultipliedLinear, AsynchronousRowLinear) if asynchronous else (ColumnLinear, RowLinear)
     for block in model.blocks.values():
         assert isinstance(block, Block)
-        for layer in (block.attention, block.feed_forward):
-            layer.register_forward_pre_hook(_gathering(group))
-        _replace(block.attention, ("query", "key", "value"), ColumnLinear, mesh)
-        _replace(block.feed_forward, ("gate", "up"), ColumnLinear, mesh)
-        _replace(block.attention, ("output",), RowLinear, mesh)
-        _replace(block.feed_forward, ("down",), RowLinear, mesh)
+        for layer, names in ((block.attention, _ATTENTION), (block.feed_forward, _FEED_FORWARD)):
+            _replace(layer, names, column, mesh)
+            hook = _multiplying(layer, names, group) if asynchronous else _gathering(group)
+            layer.register_forward_pre_hook(hook)
+        _replace(block.attention, ("output",), row, mesh)
+        _replace(block.feed_forward, ("down",), row, mesh)
         _replace(block, ("attention_norm", "feed_forward_norm"), PartialNorm, mesh)
         if block.attention.query_norm is not None:
             _replace(block.attention, ("query_norm", "key_norm"), PartialNorm, mesh)
@@ -77,6 +82,28 @@ class RowLinear(Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[B, S, inputs / T] -> [B, S / T, outputs]."""
         return sum_to_sequence(self.product(x, _local(self.weight).to(x.dtype)), self._group)
+
+
+class MultipliedLinear(ColumnLinear):
+    """One of several `ColumnLinear` of the same inputs, whose products are made together before it is called.
+
+    Attributes:
+        place: of its product among them.
+    """
+
+    place: int
+
+    def forward(self, products: tuple[torch.Tensor, ...]) -> torch.Tensor:  # type: ignore[override]
+        """Of [B, S, outputs / T] each."""
+        return products[self.place]
+
+
+class AsynchronousRowLinear(RowLinear):
+    """As `RowLinear`; what is summed is sent while the rest of it is computed."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, S, inputs / T] -> [B, S / T, outputs]."""
+        return multiply_and_sum(x, _local(self.weight).to(x.dtype), self._group)
 
 
 class PartialNorm(RMSNorm):
@@ -138,3 +165,17 @@ def _gathering(group: dist.ProcessGroup) -> Any:
         return gather_sequence(x, group), *others
 
     return gather
+
+
+def _multiplying(layer: nn.Module, names: tuple[str, ...], group: dist.ProcessGroup) -> Any:
+    """Gives a layer, in place of its inputs, their products with those of its parts that have these names."""
+    parts: list[MultipliedLinear] = [getattr(layer, name) for name in names]
+    for place, part in enumerate(parts):
+        part.place = place
+
+    def multiply(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        x, *others = arguments
+        weights = [_local(part.weight).to(x.dtype) for part in parts]
+        return multiply_gathered(x, weights, group), *others
+
+    return multiply

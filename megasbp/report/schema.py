@@ -68,6 +68,7 @@ class Trial(Part):
 
     learning_rate: Finite
     weight_decay: Finite | None = None
+    budget_share: Finite = 1.0
     validation_loss: Finite | None
 
 
@@ -76,6 +77,7 @@ class Setting(Part):
 
     learning_rate: Finite
     weight_decay: Finite | None = None
+    budget_share: Finite = 1.0
 
 
 class Grid(Part):

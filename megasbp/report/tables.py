@@ -292,7 +292,13 @@ def trials_table(results: Results) -> Table:
     """Every setting that was tried, of arms and synthesizers."""
     grids = {"baseline": results.tuning, **results.tuning.arms} if results.tuning else {}
     rows = [
-        [arm, value_text(one.learning_rate), value_text(one.weight_decay), _trial_loss(one.validation_loss)]
+        [
+            arm,
+            value_text(one.learning_rate),
+            value_text(one.weight_decay),
+            value_text(one.budget_share),
+            _trial_loss(one.validation_loss),
+        ]
         for arm, grid in grids.items()
         for one in grid.trials
     ]
@@ -301,12 +307,19 @@ def trials_table(results: Results) -> Table:
             f"synthesizer, {kind} pairs",
             value_text(one.learning_rate),
             NOTHING,
+            NOTHING,
             _trial_loss(one.best_validation_loss),
         ]
         for kind, part in results.synthesizer.items()
         for one in part.trials
     ]
-    header = ["For", "Learning rate", "Weight decay", "Validation loss, nats per token"]
+    header = [
+        "For",
+        "Learning rate",
+        "Weight decay",
+        "Share of the budget",
+        "Validation loss, nats per token",
+    ]
     return Table("Settings tried", header, rows, "Every setting that was tried; the lowest loss was taken.")
 
 

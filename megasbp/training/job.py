@@ -11,6 +11,7 @@ from megasbp.errors import InputError
 from megasbp.kernels.attention_backend import Choice, choose
 from megasbp.model.config import ModelConfig
 from megasbp.model.flops import parameter_count
+from megasbp.parallel.asynchronous import asynchronous_problem
 from megasbp.parallel.config import layout_problem
 from megasbp.parallel.fp8 import fp8_problem
 from megasbp.parallel.runtime import Runtime
@@ -99,6 +100,8 @@ def _layout_problem(job: TrainingJob, runtime: Runtime) -> str | None:
     if problem:
         return f"training.{problem}"
     problem = layout_problem(parallel, job.model, job.source.sequence_length, runtime.world_size)
+    if problem is None and parallel.asynchronous_tensor:
+        problem = asynchronous_problem(runtime.tensor_ranks, training.fp8, runtime.device)
     if problem is None and training.fp8 is not None:
         problem = fp8_problem(job.model, runtime.tensor_ranks, runtime.device)
     if problem is None:

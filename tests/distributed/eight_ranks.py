@@ -11,7 +11,7 @@ from breaking_source import train_up_to
 from launch import fork_ranks
 from layouts import SCHEDULES, SOURCES, Case, source_of
 from parity_cases import job_of
-from steps import Layouts, keep, run_case
+from steps import GLOBAL_BATCH, Layouts, keep, run_case
 
 from megasbp.parallel.config import ParallelConfig
 from megasbp.parallel.runtime import Runtime
@@ -41,8 +41,8 @@ def _pipelined(layout: ParallelConfig, number: int) -> list[Case]:
             f"{'untied' if (number + turn) % 2 else 'tied'}, {layers}",
             "fp32" if turn == number % len(SCHEDULES) else "fp64",
             "pairs" if turn % 3 == 0 else "ragged",
-            # DualPipeV wants as many micro-batches as there are stages.
-            micro_batch=1 if 4 in {layout.pipeline, readers} else 2,
+            # DualPipeV wants as many micro-batches as there are stages: two for each rank of the pipeline.
+            micro_batch=GLOBAL_BATCH // readers // (2 * layout.pipeline),
         )
         for turn, schedule in enumerate(SCHEDULES)
     ]

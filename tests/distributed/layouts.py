@@ -65,6 +65,8 @@ def layout_name(parallel: ParallelConfig) -> str:
     named = [f"{short}{getattr(parallel, name)}" for short, name in axes if getattr(parallel, name) > 1]
     if parallel.pipeline > 1:
         named.insert(1, parallel.schedule)
+    if parallel.asynchronous_tensor:
+        named.append("asynchronous")
     return " ".join(named) or "shard only"
 
 

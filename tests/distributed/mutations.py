@@ -8,10 +8,11 @@ import torch
 import torch.distributed as dist
 from layouts import Case
 from torch import nn
+from torch.distributed.distributed_c10d import _resolve_process_group
 from torch.distributed.pipelining import stage
 from torch.distributed.tensor import DTensor
 
-from megasbp.parallel import context, sequence, tensor, vocabulary
+from megasbp.parallel import asynchronous, context, sequence, tensor, vocabulary
 from megasbp.parallel.config import ParallelConfig
 from megasbp.parallel.stage import AccumulatingStage
 from megasbp.parallel.tied import TiedTable
@@ -47,6 +48,16 @@ def gathered_gradients_not_summed() -> AbstractContextManager[object]:
         return grads[0].chunk(ctx.group.size(), 1)[ctx.group.rank()].contiguous(), None
 
     return mock.patch.object(sequence._Gather, "backward", staticmethod(backward))
+
+
+def overlapped_sums_of_one_rank() -> AbstractContextManager[object]:
+    """A product that is sent while it is computed comes back without the other ranks' parts."""
+
+    def unsummed(x: torch.Tensor, weight: torch.Tensor, reduction: str, dim: int, name: str) -> torch.Tensor:
+        group = _resolve_process_group(name)
+        return (x @ weight).chunk(group.size(), dim)[group.rank()].contiguous()
+
+    return mock.patch.object(asynchronous, "_multiply_and_sum", unsummed)
 
 
 def positions_shifted() -> AbstractContextManager[object]:
@@ -125,6 +136,7 @@ MUTATIONS = {
     norm_gradients_of_one_rank: _TENSOR,
     normalizer_of_one_part: _TENSOR,
     gathered_gradients_not_summed: _TENSOR,
+    overlapped_sums_of_one_rank: Case(ParallelConfig(tensor=2, asynchronous_tensor=True)),
     positions_shifted: _TENSOR,
     tied_gradient_counted_twice: _TENSOR,
     queries_at_other_places: _CONTEXT,

@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+import symmetric_memory  # noqa: F401
 from breaking_source import train_up_to
 from launch import fork_ranks
 from layouts import SCHEDULES, SOURCES, Case, config_of, layout_name, layouts_of, source_of
@@ -17,6 +18,7 @@ from training_world import MODES, RaggedSource, initial_model, training_config, 
 
 from megasbp.errors import InputError
 from megasbp.parallel.config import ParallelConfig
+from megasbp.parallel.recompute import Mode
 from megasbp.parallel.runtime import Runtime
 from megasbp.parallel.shards import local_tensor
 from megasbp.training.checkpoint import checkpoint_tensors, load_tensors, save_checkpoint
@@ -41,29 +43,51 @@ FLAT = [layout for layout in LAYOUTS if layout.pipeline == 1]
 # Of several axes, and the widest.
 SOME = (TENSOR, ParallelConfig(replicate=2, context=2), SAVED[3], SAVED[4])
 PIPELINED = ParallelConfig(pipeline=2, tensor=2)
+ASYNCHRONOUS = ParallelConfig(tensor=2, asynchronous_tensor=True)
+
+
+def micro_batch_of(layout: ParallelConfig) -> int:
+    """Rows, so that a step has four micro-batches in a pipeline, and two elsewhere."""
+    rows = GLOBAL_BATCH * layout.pipeline * layout.context * layout.tensor // RANKS
+    return rows // (4 if layout.pipeline > 1 else 2)
+
+
+def case_of(layout: ParallelConfig, *what: str, checkpointing: Mode = "none") -> Case:
+    """A case of so large micro-batches."""
+    return Case(layout, *what, micro_batch=micro_batch_of(layout), checkpointing=checkpointing)
+
+
 CASES = [
-    *(Case(layout, "tied", "fp64") for layout in FLAT),
-    *(Case(layout, "untied, grouped queries", "fp32") for layout in FLAT),
-    *(Case(layout, "untied, grouped queries", "fp64") for layout in SOME),
-    *(Case(layout, "tied, no norms of queries, µP", "fp64") for layout in SOME),
-    *(Case(layout, "tied", "fp64", "pairs") for layout in SOME),
-    *(Case(layout, "tied, heads of 2", "fp64") for layout in (SHARD, ParallelConfig(context=4))),
-    *(Case(layout, "tied, 5 layers", "fp64") for layout in LAYOUTS if layout.pipeline > 1),
+    *(case_of(layout, "tied", "fp64") for layout in FLAT),
+    *(case_of(layout, "untied, grouped queries", "fp32") for layout in FLAT),
+    *(case_of(layout, "untied, grouped queries", "fp64") for layout in SOME),
+    *(case_of(layout, "tied, no norms of queries, µP", "fp64") for layout in SOME),
+    *(case_of(layout, "tied", "fp64", "pairs") for layout in SOME),
+    *(case_of(layout, "tied, heads of 2", "fp64") for layout in (SHARD, ParallelConfig(context=4))),
+    *(case_of(layout, "tied, 5 layers", "fp64") for layout in LAYOUTS if layout.pipeline > 1),
     *(
-        Case(PIPELINED.model_copy(update={"schedule": schedule}), model, dtype, source)
+        case_of(PIPELINED.model_copy(update={"schedule": schedule}), model, dtype, source)
         for schedule in SCHEDULES
         for model, dtype, source in (
             ("tied, 5 layers", "fp64", "pairs"),
             ("untied, 5 layers", "fp32", "ragged"),
         )
     ),
+    case_of(ASYNCHRONOUS, "tied", "fp64"),
+    case_of(ASYNCHRONOUS.model_copy(update={"tensor": 4}), "untied, grouped queries", "fp32"),
+    case_of(ASYNCHRONOUS.model_copy(update={"context": 2}), "tied", "fp64", "pairs"),
+    case_of(ASYNCHRONOUS.model_copy(update={"pipeline": 2}), "tied, 5 layers", "fp64"),
 ]
 # Each beside the same case of CASES.
 RECOMPUTED = [
     case
     for mode in MODES
     if mode != "none"
-    for case in (Case(TENSOR, checkpointing=mode), Case(PIPELINED, "tied, 5 layers", checkpointing=mode))
+    for case in (
+        case_of(TENSOR, checkpointing=mode),
+        case_of(ASYNCHRONOUS, checkpointing=mode),
+        case_of(PIPELINED, "tied, 5 layers", checkpointing=mode),
+    )
 ]
 IN_BF16 = [
     Case(ParallelConfig(pipeline=2, schedule=schedule), "tied, 5 layers", "bf16") for schedule in SCHEDULES
@@ -110,7 +134,7 @@ def measured_steps(
                     local_tensor(tensor).zero_()
         if step == 0 and saved is not None:
             continue
-        measured = one_step(runtime, model, optimizer, step).tolist()
+        measured = one_step(runtime, model, optimizer, step, micro=micro_batch_of(runtime.parallel)).tolist()
         found.append([*measured, validation_loss(model, RaggedSource(3, 4), 2, runtime)])
         if step == 0 and own is not None:
             save_checkpoint(checkpoint_path(folder, own), tensors, {}, runtime)

@@ -92,14 +92,14 @@ def tensors_of_steps(
 
 
 class Layouts:
-    """The same ranks in many layouts. Schedules share their groups, each of which has threads of its own."""
+    """The same ranks in many layouts. Those of the same axes share groups, each of which has its threads."""
 
     def __init__(self, started: Runtime) -> None:
         self._started = started
         self._known: dict[ParallelConfig, Runtime] = {}
 
     def __call__(self, parallel: ParallelConfig) -> Runtime:
-        axes = parallel.model_copy(update={"schedule": "1f1b"})
+        axes = parallel.model_copy(update={"schedule": "1f1b", "asynchronous_tensor": False})
         if axes not in self._known:
             self._known[axes] = self._started.laid_out(axes)
         return replace(self._known[axes], parallel=parallel)

@@ -4,6 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
 from commands import environment, megasbp_command
 from small_run import write_recipe
 from test_more_arms import copy_of
@@ -34,6 +35,28 @@ def test_each_arm_is_tried_at_every_setting_and_pays_for_it(
     sweeps = {arm: entry["ledger"]["flops"]["sweeps"] for arm, entry in arms.items()}
     assert sweeps["oracle"] == sweeps["baseline"] > 0
     assert sweeps["sbp"] == 2 * sweeps["baseline"]
+
+
+@pytest.mark.slow
+def test_numbers_of_epochs_are_tried_and_an_arm_spends_what_is_best_for_it(
+    finished_run: Path, corpus: Path, tmp_path: Path
+) -> None:
+    shares = ("tuning.budget_shares=[0.25, 1.0]", "tuning.weight_decays=[0.1]")
+    command = megasbp_command("run", str(copy_of(finished_run, corpus, tmp_path)), *EACH, *shares)
+    subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    results = json.loads((tmp_path / "runs" / "small" / "report" / "results.json").read_text())
+    grids = {"baseline": results["tuning"], **results["tuning"]["arms"]}
+    assert set(grids) == {"baseline", "sbp", "oracle"}
+    spent = {}
+    for arm, grid in grids.items():
+        assert [trial["budget_share"] for trial in grid["trials"]] == [0.25, 1.0]
+        best = min(grid["trials"], key=lambda trial: trial["validation_loss"])
+        assert grid["chosen"]["budget_share"] == best["budget_share"]
+        ledger = results["arms"][arm]["ledger"]
+        spent[arm] = ledger["matched_tokens"], ledger["flops"]["sweeps"] / ledger["flops"]["final training"]
+    # So few steps still pay: all take the whole budget, and a quarter of it was tried besides.
+    assert len({tokens for tokens, _ in spent.values()}) == 1
+    assert 0.2 < spent["baseline"][1] <= 0.25 and spent["oracle"][1] == spent["baseline"][1]
 
 
 def test_the_first_seeds_trials_come_before_the_other_seeds_arms(corpus: Path, tmp_path: Path) -> None:

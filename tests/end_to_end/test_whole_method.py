@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 from dataclasses import replace
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from megasbp.experiment.method import Method
 from megasbp.experiment.recipe import load_recipe
 from megasbp.experiment.stages import StageResult, Workspace
 from megasbp.parallel.runtime import Runtime
-from megasbp.storage import read_manifest
+from megasbp.storage import hash_file, read_manifest
 
 KILLS = 5
 
@@ -115,6 +116,17 @@ def test_the_page_says_what_it_was_made_with(finished_run: Path) -> None:
     software = json.loads((finished_run / "runs" / "small" / "report" / "software.json").read_text())
     assert software["torch"] == metadata.version("torch")
     assert f"torch {software['torch']}" in published(finished_run)["report.html"].decode()
+
+
+def test_it_is_noted_when_test_losses_were_put_into_results(finished_run: Path) -> None:
+    folder = finished_run / "runs" / "small"
+    rows = [json.loads(line) for line in (folder / "test_reads.jsonl").read_text().splitlines()]
+    results = json.loads((folder / "report" / "results.json").read_text())
+    assert rows[-1]["results"] == "report/results.json"
+    assert rows[-1]["sha256"] == hash_file(folder / "report" / "results.json")
+    assert rows[-1]["arms"] == list(results["arms"])
+    assert rows[-1]["seeds"] == results["recipe"]["seeds"]
+    assert all(datetime.fromisoformat(row["time"]).tzinfo == UTC for row in rows)
 
 
 @needs_browser

@@ -89,6 +89,37 @@ def test_every_arm_with_synthetic_text_has_the_plan_of_sbp(arm: str) -> None:
     assert planned.synthetic_share == 0.375
 
 
+def test_a_share_of_the_budget_is_a_share_of_everything_in_it() -> None:
+    recipe, tokens = demo(), {"unique": 130_000, "oracle": 900_000}
+    # By hand: half of 300 steps of 8 rows; half of 900 rows of synthetic text, of 1,700 seeded ones.
+    planned = plan_arm("sbp", recipe, tokens | {"synthetic": 900 * 256}, budget_share=0.5)
+    assert planned.steps == 150
+    assert planned.samples == {"unique": 750, "synthetic": 450}
+    assert planned.synthetic_share == 0.375
+    assert plan_arm("oracle", recipe, tokens, budget_share=0.5).total_tokens == 307_200
+    packed = {"seeded": 1700 * 256, "synthetic": 230_410}
+    planned = plan_arm("seed_packing", recipe, tokens | packed, budget_share=0.5)
+    assert planned.samples == {"unique": 350, "seeded": 850}
+    assert planned.synthetic_tokens == 115_205
+    assert plan_arm("baseline", recipe, tokens, budget_share=1e-6).steps == 1
+
+
+def test_a_plan_counts_the_trials_of_shares_by_what_they_take() -> None:
+    once = plan(demo("tuning.learning_rates=[1e-3]", "tuning.weight_decays=[0.1]"))
+    tried = plan(
+        demo(
+            "tuning.learning_rates=[1e-3]",
+            "tuning.weight_decays=[0.1, 0.2]",
+            "tuning.budget_shares=[0.25, 0.5]",
+        )
+    )
+    assert once["trials"]["flops"] == 0
+    assert tried["arms"]["baseline"]["steps"] == 150
+    assert tried["trials"]["settings"] == 4
+    # Two decays with 0.25 and 0.5 of the budget, of which one with 0.5 is the arm itself.
+    assert tried["trials"]["flops"] == pytest.approx(once["arms"]["baseline"]["flops"])
+
+
 def test_neighbours_in_one_window_take_the_place_of_synthetic_text() -> None:
     tokens = {"unique": 130_000, "oracle": 900_000, "neighbours": 300 * 256}
     planned = plan_arm("in_context", demo(), tokens)

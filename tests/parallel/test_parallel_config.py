@@ -1,6 +1,7 @@
 """Layouts that a model or a number of ranks cannot have are refused with the nearest that they can."""
 
 import pytest
+from pydantic import ValidationError
 
 from megasbp.model.config import ModelConfig
 from megasbp.parallel.config import ParallelConfig, layout_problem, rank_problem
@@ -49,3 +50,21 @@ def test_ranks_that_are_no_multiple_of_the_layout() -> None:
         problem = rank_problem(layout, ranks)
         assert problem is not None and problem == layout_problem(layout, MODEL, 24, ranks)
         assert f"does not divide the {ranks} processes; start {nearest}, or lower" in problem
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        ({"tensor": 1}, "tensor 1 exchanges nothing; set tensor to 2, or leave it out"),
+        (
+            {"tensor": 2, "pipeline": 2, "schedule": "dualpipe_v"},
+            "'dualpipe_v', which defers the gradients of the weights; set schedule to 'interleaved_1f1b'",
+        ),
+    ],
+)
+def test_tensor_ranks_that_cannot_exchange_while_they_compute(layout: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match="asynchronous_tensor") as refused:
+        ParallelConfig.model_validate({**layout, "asynchronous_tensor": True})
+    assert said in str(refused.value)
+    # One rank of a pipeline defers nothing.
+    ParallelConfig.model_validate({"tensor": 2, "schedule": "dualpipe_v", "asynchronous_tensor": True})

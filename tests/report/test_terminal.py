@@ -89,7 +89,7 @@ def test_settings_that_diverged_are_named_as_such():
     results["synthesizer"]["true"]["trials"][0]["best_validation_loss"] = None
     rows = trials_table(check_results(results)).rows
     assert [row[-1] for row in rows if row[-1] == "diverged"] == ["diverged", "diverged"]
-    assert rows[0] == ["baseline", "0.001", "0.1", "diverged"]
+    assert rows[0] == ["baseline", "0.001", "0.1", "1", "diverged"]
 
 
 def test_brackets_in_the_data_are_not_markup():
