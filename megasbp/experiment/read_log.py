@@ -33,7 +33,7 @@ def note_read(folder: Path, path: Path, results: dict[str, Any]) -> None:
         "results": os.path.relpath(path, folder),
         "sha256": hash_file(path),
         "recipe": results["recipe_hash"],
-        "arms": list(arms),
+        "arms": sorted(arms),
         "seeds": sorted({int(seed) for arm in arms.values() for seed in arm["seeds"]}),
     }
     # One write: lines of several processes stay whole.

@@ -124,7 +124,7 @@ def test_it_is_noted_when_test_losses_were_put_into_results(finished_run: Path) 
     results = json.loads((folder / "report" / "results.json").read_text())
     assert rows[-1]["results"] == "report/results.json"
     assert rows[-1]["sha256"] == hash_file(folder / "report" / "results.json")
-    assert rows[-1]["arms"] == list(results["arms"])
+    assert rows[-1]["arms"] == sorted(results["arms"])
     assert rows[-1]["seeds"] == results["recipe"]["seeds"]
     assert all(datetime.fromisoformat(row["time"]).tzinfo == UTC for row in rows)
 
