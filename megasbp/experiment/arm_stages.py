@@ -115,7 +115,8 @@ def train_stage(
 
     Args:
         shared: holds the dataset that fills the arm's share, by the name of that source.
-        steps: of a baseline at equal operations, the only arm that has steps of its own.
+        steps: of a baseline at equal operations, the only arm that has steps of its own, and so no share of
+            the budget.
 
     Facts: those of a training job, or of one that diverged; learning_rate, weight_decay, budget_share.
     """

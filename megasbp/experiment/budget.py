@@ -80,8 +80,8 @@ def plan_arm(
 
     Args:
         tokens: tokens of "unique", "oracle", each multiple ("unique_x2") and what fills the arm's share
-            (`arms.Share`); separators count. Of "seeded" rows all are read, and "synthetic" is what of them a
-            model wrote.
+            (`arms.Share`); separators count. Of "seeded" rows the whole budget reads all, and "synthetic" is
+            what of them a model wrote.
         steps: optimiser steps of a baseline at equal operations; None for an arm on the budget.
         budget_share: of an arm on the budget: what it gets of it, and of everything in it.
 

@@ -3,7 +3,6 @@
 What they compute on several ranks is part of the parity matrix (tests/distributed).
 """
 
-import os
 import socket
 from collections.abc import Iterator
 
@@ -23,7 +22,7 @@ def group_of_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[dist.ProcessGroup]
         port = free.getsockname()[1]
     wanted = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0", "WORLD_SIZE": "1"}
     for name, value in wanted.items():
-        monkeypatch.setitem(os.environ, name, value)
+        monkeypatch.setenv(name, value)
     dist.init_process_group("nccl")
     yield dist.group.WORLD
     dist.destroy_process_group()
