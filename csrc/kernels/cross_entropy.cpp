@@ -11,7 +11,6 @@ struct Powers {
 };
 
 // exp(logit - largest) of each, written if `powers` is not null.
-MEGASBP_KERNEL
 Powers take_powers(int64_t size, const float *logits, float *powers) {
   const float shift = largest_of(size, logits);
   Floats total{};
@@ -23,15 +22,10 @@ Powers take_powers(int64_t size, const float *logits, float *powers) {
   return {shift, sum(total)};
 }
 
-MEGASBP_KERNEL void scaled(int64_t size, const float *values, float factor, float *to) {
+template <typename T>
+void scaled(int64_t size, const float *values, float factor, T *to) {
   for (int64_t i = 0; i < size; i += kLanes) store(to + i, load(values + i, size - i) * factor, size - i);
 }
-MEGASBP_KERNEL void scaled(int64_t size, const float *values, float factor, BFloat16 *to) {
-  for (int64_t i = 0; i < size; i += kLanes) store(to + i, load(values + i, size - i) * factor, size - i);
-}
-
-MEGASBP_KERNEL void place(float value, float *to) { *to = value; }
-MEGASBP_KERNEL void place(float value, BFloat16 *to) { store(to, all(value), 1); }
 
 // logits: fp32 [tokens, vocabulary], overwritten; labels int64 [tokens]; nats fp32 [tokens].
 // gradient [tokens, vocabulary], of fp32 (which may be the logits' own memory) or bf16, or 0: scale * (softmax - one-hot),
@@ -52,7 +46,7 @@ void cross_entropy(bool bfloat16, int64_t tokens, int64_t vocabulary, Address lo
         const float factor = scale != 0 ? at<const float>(scale)[token] : 1.0f;
         T *to = at<T>(gradient) + token * vocabulary;
         scaled(vocabulary, row, factor / powers.sum, to);
-        place(factor * std::expm1(-loss), to + label);
+        store(to + label, all(factor * std::expm1(-loss)), 1);
       }
     });
   });

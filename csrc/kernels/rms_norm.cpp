@@ -13,7 +13,7 @@ struct Norm {
 };
 
 template <typename T>
-MEGASBP_INLINE void forward_rows(const Norm &norm, float epsilon, int64_t rows, const T *x, T *y, float *scale) {
+void forward(const Norm &norm, float epsilon, int64_t rows, const T *x, T *y, float *scale) {
   const int64_t width = norm.width;
   for (int64_t row = 0; row < rows; ++row, x += width, y += width) {
     Floats squares{};
@@ -31,8 +31,8 @@ MEGASBP_INLINE void forward_rows(const Norm &norm, float epsilon, int64_t rows, 
 
 // weight_gradient [width] is added to.
 template <typename T>
-MEGASBP_INLINE void backward_rows(const Norm &norm, int64_t rows, const T *gradient, const T *x, const float *scale,
-                                  T *x_gradient, float *weight_gradient) {
+void backward(const Norm &norm, int64_t rows, const T *gradient, const T *x, const float *scale, T *x_gradient,
+              float *weight_gradient) {
   const int64_t width = norm.width;
   for (int64_t row = 0; row < rows; ++row, gradient += width, x += width, x_gradient += width) {
     // The norm takes away the component of the gradient that only changes the length of x.
@@ -52,21 +52,6 @@ MEGASBP_INLINE void backward_rows(const Norm &norm, int64_t rows, const T *gradi
       store(x_gradient + i, (whole - normalised * mean) * scale[row], count);
     }
   }
-}
-
-MEGASBP_KERNEL void forward(const Norm &n, float e, int64_t rows, const float *x, float *y, float *scale) {
-  forward_rows(n, e, rows, x, y, scale);
-}
-MEGASBP_KERNEL void forward(const Norm &n, float e, int64_t rows, const BFloat16 *x, BFloat16 *y, float *scale) {
-  forward_rows(n, e, rows, x, y, scale);
-}
-MEGASBP_KERNEL void backward(const Norm &n, int64_t rows, const float *gradient, const float *x,
-                                   const float *scale, float *x_gradient, float *weight_gradient) {
-  backward_rows(n, rows, gradient, x, scale, x_gradient, weight_gradient);
-}
-MEGASBP_KERNEL void backward(const Norm &n, int64_t rows, const BFloat16 *gradient, const BFloat16 *x,
-                                   const float *scale, BFloat16 *x_gradient, float *weight_gradient) {
-  backward_rows(n, rows, gradient, x, scale, x_gradient, weight_gradient);
 }
 
 // x, y [rows, width]; weight fp32 [width]; scale fp32 [rows], for the backward pass.

@@ -12,7 +12,7 @@ struct Rotation {
 };
 
 template <typename T>
-MEGASBP_INLINE void rotate_tokens(const Rotation &r, int64_t begin, int64_t end, const T *x, T *turned) {
+void rotate(const Rotation &r, int64_t begin, int64_t end, const T *x, T *turned) {
   const int64_t half = r.head_dim / 2;
   for (int64_t token = begin; token < end; ++token) {
     const float *cosines = r.cosines + token * r.head_dim, *sines = r.sines + token * r.head_dim;
@@ -27,13 +27,6 @@ MEGASBP_INLINE void rotate_tokens(const Rotation &r, int64_t begin, int64_t end,
       }
     }
   }
-}
-
-MEGASBP_KERNEL void rotate(const Rotation &r, int64_t begin, int64_t end, const float *x, float *turned) {
-  rotate_tokens(r, begin, end, x, turned);
-}
-MEGASBP_KERNEL void rotate(const Rotation &r, int64_t begin, int64_t end, const BFloat16 *x, BFloat16 *turned) {
-  rotate_tokens(r, begin, end, x, turned);
 }
 
 // x, turned [tokens, heads, head_dim]; table fp32 [2, tokens, head_dim]; direction 1 or -1.

@@ -5,7 +5,7 @@ namespace megasbp::kernels {
 namespace {
 
 template <typename T>
-MEGASBP_INLINE void forward_part(int64_t size, const T *gate, const T *up, T *product) {
+void forward(int64_t size, const T *gate, const T *up, T *product) {
   for (int64_t i = 0; i < size; i += kLanes) {
     const int64_t count = size - i;
     const Floats x = load(gate + i, count);
@@ -14,8 +14,7 @@ MEGASBP_INLINE void forward_part(int64_t size, const T *gate, const T *up, T *pr
 }
 
 template <typename T>
-MEGASBP_INLINE void backward_part(int64_t size, const T *gradient, const T *gate, const T *up, T *gate_gradient,
-                                  T *up_gradient) {
+void backward(int64_t size, const T *gradient, const T *gate, const T *up, T *gate_gradient, T *up_gradient) {
   for (int64_t i = 0; i < size; i += kLanes) {
     const int64_t count = size - i;
     const Floats x = load(gate + i, count), incoming = load(gradient + i, count);
@@ -25,21 +24,6 @@ MEGASBP_INLINE void backward_part(int64_t size, const T *gradient, const T *gate
     store(up_gradient + i, activation * incoming, count);
     store(gate_gradient + i, slope * load(up + i, count) * incoming, count);
   }
-}
-
-MEGASBP_KERNEL void forward(int64_t n, const float *gate, const float *up, float *product) {
-  forward_part(n, gate, up, product);
-}
-MEGASBP_KERNEL void forward(int64_t n, const BFloat16 *gate, const BFloat16 *up, BFloat16 *product) {
-  forward_part(n, gate, up, product);
-}
-MEGASBP_KERNEL void backward(int64_t n, const float *gradient, const float *gate, const float *up,
-                                   float *gate_gradient, float *up_gradient) {
-  backward_part(n, gradient, gate, up, gate_gradient, up_gradient);
-}
-MEGASBP_KERNEL void backward(int64_t n, const BFloat16 *gradient, const BFloat16 *gate, const BFloat16 *up,
-                                   BFloat16 *gate_gradient, BFloat16 *up_gradient) {
-  backward_part(n, gradient, gate, up, gate_gradient, up_gradient);
 }
 
 void swiglu_forward(bool bfloat16, int64_t size, Address gate, Address up, Address product) {

@@ -1,7 +1,5 @@
-// Sixteen numbers at a time in compiler vectors, and the bfloat16 that they are loaded from and rounded to.
-// Everything here is inlined into functions that are compiled for AVX2 and AVX-512, or for what another kind of processor
-// has. A last part of fewer than sixteen goes through the same arithmetic, so an element's bits do not depend on where it
-// stands.
+// A register's numbers at a time in compiler vectors, and the bfloat16 that they are loaded from and rounded to. A last
+// part of fewer numbers goes through the same arithmetic, so an element's bits do not depend on where it stands.
 #pragma once
 
 #include <cstdint>
@@ -10,22 +8,22 @@
 #include <memory>
 #include <new>
 
-// The default is what CMakeLists.txt asks for: AVX2. The processor's own is taken at run time.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define MEGASBP_KERNEL __attribute__((target_clones("arch=x86-64-v4", "default")))
-#else
-#define MEGASBP_KERNEL
-#endif
 #define MEGASBP_INLINE static inline __attribute__((always_inline))
 
 namespace megasbp::kernels {
 
-constexpr int64_t kLanes = 16;
+// No wider than a register: GCC keeps wider vectors in memory, which made attention eight times slower on AVX2. On x86
+// that is AVX2's (CMakeLists.txt), elsewhere 128 bits.
+#if defined(__AVX2__)
+constexpr int64_t kLanes = 8;
+#else
+constexpr int64_t kLanes = 4;
+#endif
 
-typedef float Floats __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
-typedef uint32_t Words __attribute__((vector_size(64)));
-typedef uint16_t Halves __attribute__((vector_size(32)));
+typedef float Floats __attribute__((vector_size(kLanes * 4)));
+typedef int32_t Ints __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
+typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
 
 struct BFloat16 {
   uint16_t bits;
@@ -67,7 +65,7 @@ MEGASBP_INLINE void store(BFloat16 *to, Floats values) {
   std::memcpy(to, &halves, sizeof halves);
 }
 
-// The first `count` of sixteen; the others are zero or `rest`, and are not stored.
+// The first `count` of a vector; the others are zero or `rest`, and are not stored.
 template <typename T>
 MEGASBP_INLINE Floats load(const T *from, int64_t count) {
   if (count >= kLanes) return load(from);
