@@ -86,28 +86,20 @@ Nucleus find_nucleus(double top_p, Row &row) {
   return nucleus;
 }
 
-// Philox4x32-10 (Salmon et al., SC 2011), as kernels/philox.py: four words each of kBlocks counters in a row, side by side
-// for the compiler's vectors.
-constexpr int kBlocks = 8;
+// Philox4x32-10 (Salmon et al., SC 2011), as kernels/philox.py.
 struct Philox {
-  uint32_t word[4][kBlocks];
+  uint32_t word[4];
 
-  Philox(uint64_t key, uint32_t first, uint32_t c1, uint32_t c2, uint32_t c3) {
-    for (int i = 0; i < kBlocks; ++i) {
-      word[0][i] = first + i;
-      word[1][i] = c1;
-      word[2][i] = c2;
-      word[3][i] = c3;
-    }
+  Philox(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) : word{c0, c1, c2, c3} {
     uint32_t key_0 = static_cast<uint32_t>(key), key_1 = static_cast<uint32_t>(key >> 32);
     for (int round = 0; round < 10; ++round) {
-      for (int i = 0; i < kBlocks; ++i) {
-        const uint64_t product_0 = uint64_t{0xD2511F53} * word[0][i], product_1 = uint64_t{0xCD9E8D57} * word[2][i];
-        word[0][i] = static_cast<uint32_t>(product_1 >> 32) ^ word[1][i] ^ key_0;
-        word[2][i] = static_cast<uint32_t>(product_0 >> 32) ^ word[3][i] ^ key_1;
-        word[1][i] = static_cast<uint32_t>(product_1);
-        word[3][i] = static_cast<uint32_t>(product_0);
-      }
+      const uint64_t product_0 = uint64_t{0xD2511F53} * word[0], product_1 = uint64_t{0xCD9E8D57} * word[2];
+      const uint32_t next_0 = static_cast<uint32_t>(product_1 >> 32) ^ word[1] ^ key_0;
+      const uint32_t next_2 = static_cast<uint32_t>(product_0 >> 32) ^ word[3] ^ key_1;
+      word[0] = next_0;
+      word[1] = static_cast<uint32_t>(product_1);
+      word[2] = next_2;
+      word[3] = static_cast<uint32_t>(product_0);
       key_0 += 0x9E3779B9;
       key_1 += 0xBB67AE85;
     }
@@ -123,20 +115,20 @@ float exponential_noise(uint32_t word) { return -std::log1p(-uniform(word)); }
 // The token whose time, its probability over its noise, is the largest; the lowest of equal ones.
 int64_t race(uint64_t key, const int64_t *address, const Row &row, const Nucleus &nucleus) {
   const uint32_t seed_document = address[0], draw = address[1], position = address[2];
-  int64_t winner = 0, group = -1;
+  int64_t winner = 0, block = -1;
   float best = -1;
   Philox words(key, 0, position, draw, seed_document);
   const int64_t size = row.probabilities.size();
   for (int64_t token = 0; token < size; ++token) {
     const float probability = row.probabilities[token];
     if (!nucleus.holds(probability, token)) continue;
-    if (token / (4 * kBlocks) != group) {
-      group = token / (4 * kBlocks);
-      words = Philox(key, group * kBlocks, position, draw, seed_document);
+    if (token / 4 != block) {
+      block = token / 4;
+      words = Philox(key, block, position, draw, seed_document);
     }
     // The noise is at least its uniform number, so most tokens have lost before its logarithm is taken; the margin is for
     // what is rounded.
-    const uint32_t word = words.word[token % 4][token / 4 % kBlocks];
+    const uint32_t word = words.word[token % 4];
     if (probability < best * 0.99999f * uniform(word)) continue;
     const float time = probability / exponential_noise(word);
     if (time > best) {

@@ -21,7 +21,7 @@ from megasbp.section_settings import apply_setting, describe, read_values
 from megasbp.shards.config import INLINE, ShardsConfig
 from megasbp.storage import hash_object
 from megasbp.synthesis.config import SynthesisConfig
-from megasbp.training.config import TrainingConfig, batch_problem, pipeline_problem
+from megasbp.training.config import TrainingConfig, batch_problem, pipeline_problem, products_problem
 
 # The rates that AdamW bears fall with the width: 3e-3 at a width of 4,096, above what anyone trains with.
 _HIGHEST_RATE_TIMES_WIDTH = 12.0
@@ -235,10 +235,14 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _layout_is_used(self) -> Self:
+    def _layouts_are_used_and_agree(self) -> Self:
         own = [f"cluster.{kind}.parallel" for kind in _LAID_OUT if self.cluster.of(kind).parallel is not None]
         if "parallel" in self.model_fields_set and len(own) == len(_LAID_OUT):
             raise ValueError(f"parallel is set, but {' and '.join(own)} take its place; set those")
+        for kind in _LAID_OUT:
+            problem = products_problem(self.training, self.layout(kind))
+            if problem:
+                raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

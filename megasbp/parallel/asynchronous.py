@@ -15,8 +15,6 @@ import torch.distributed as dist
 # Importing it defines the operators.
 import torch.distributed._symmetric_memory
 
-from megasbp.parallel.fp8 import Scaling
-
 _gather_and_multiply = torch.ops.symm_mem.fused_all_gather_matmul.default
 _multiply_and_sum = torch.ops.symm_mem.fused_matmul_reduce_scatter.default
 # Products, so that selective checkpointing keeps what they give.
@@ -24,13 +22,11 @@ OPERATORS = (_gather_and_multiply, _multiply_and_sum)
 _SEQUENCE = 1
 
 
-def asynchronous_problem(tensor_ranks: int, fp8: Scaling | None, device: torch.device) -> str | None:
+def asynchronous_problem(tensor_ranks: int, device: torch.device) -> str | None:
     """Why products cannot overlap with the collectives of tensor parallelism here, and the mend; None where
     they can."""
     if tensor_ranks == 1:
         return None
-    if fp8 is not None:
-        return "training.fp8 and parallel.asynchronous_tensor do not go together; leave one of them out"
     if device.type != "cuda":
         return (
             "parallel.asynchronous_tensor needs GPUs that reach each other's memory, this is a CPU; "

@@ -157,6 +157,13 @@ def batch_problem(global_batch: int, micro_batch: int, ranks: int) -> str | None
     )
 
 
+def products_problem(training: TrainingConfig, parallel: ParallelConfig) -> str | None:
+    """Why the matrix products cannot be made so in this layout, and the mend; None where they can."""
+    if training.fp8 is not None and parallel.asynchronous_tensor:
+        return "training.fp8 and parallel.asynchronous_tensor do not go together; leave one of them out"
+    return None
+
+
 def pipeline_problem(
     training: TrainingConfig, parallel: ParallelConfig, data_ranks: int, section: str = "training"
 ) -> str | None:

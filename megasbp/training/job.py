@@ -18,7 +18,7 @@ from megasbp.parallel.runtime import Runtime
 from megasbp.storage import hash_object, publish_json, read_json, read_manifest, require_free_space
 from megasbp.training.apex_adamw import apex_problem
 from megasbp.training.checkpoint_files import read_state, require_whole
-from megasbp.training.config import TrainingConfig, batch_problem, pipeline_problem
+from megasbp.training.config import TrainingConfig, batch_problem, pipeline_problem, products_problem
 
 JOB_NAME = "job.json"
 
@@ -100,8 +100,9 @@ def _layout_problem(job: TrainingJob, runtime: Runtime) -> str | None:
     if problem:
         return f"training.{problem}"
     problem = layout_problem(parallel, job.model, job.source.sequence_length, runtime.world_size)
+    problem = problem or products_problem(training, parallel)
     if problem is None and parallel.asynchronous_tensor:
-        problem = asynchronous_problem(runtime.tensor_ranks, training.fp8, runtime.device)
+        problem = asynchronous_problem(runtime.tensor_ranks, runtime.device)
     if problem is None and training.fp8 is not None:
         problem = fp8_problem(job.model, runtime.tensor_ranks, runtime.device)
     if problem is None:

@@ -98,6 +98,15 @@ def test_impossible_settings_are_refused_with_the_mend(override: str, message: s
         load_recipe(CONFIGS / "demo.toml", [override])
 
 
+@pytest.mark.parametrize("where", ["parallel", "cluster.tuning.parallel"])
+def test_8_bit_products_do_not_overlap_with_exchanges(where: str) -> None:
+    fp8 = ["training.precision=bf16", "training.fp8=rowwise"]
+    layout = [f"{where}={{tensor = 2, asynchronous_tensor = true}}"]
+    load_recipe(CONFIGS / "demo.toml", fp8)
+    with pytest.raises(InputError, match=r"fp8 and parallel\.asynchronous_tensor do not go together"):
+        load_recipe(CONFIGS / "demo.toml", fp8 + layout)
+
+
 def test_the_papers_learning_rate_needs_mup() -> None:
     path, rate = CONFIGS / "sbp_3b_200b.toml", "training.learning_rate=1e-2"
     with pytest.raises(InputError, match="0.01 is too high for model.width 3072 .* at most 0.0039"):

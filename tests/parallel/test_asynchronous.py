@@ -49,15 +49,13 @@ def test_a_group_of_one_gpu_computes_plain_products(group_of_one: dist.ProcessGr
 
 
 def test_what_is_not_there_is_refused_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert asynchronous_problem(1, None, torch.device("cpu")) is None
-    problem = asynchronous_problem(2, None, torch.device("cpu"))
+    assert asynchronous_problem(1, torch.device("cpu")) is None
+    problem = asynchronous_problem(2, torch.device("cpu"))
     assert problem is not None and "this is a CPU; leave it out" in problem
-    problem = asynchronous_problem(2, "rowwise", GPU)
-    assert problem is not None and "training.fp8 and parallel.asynchronous_tensor do not go" in problem
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "can_device_access_peer", lambda device, peer: peer < 3)
-    problem = asynchronous_problem(8, None, GPU)
+    problem = asynchronous_problem(8, GPU)
     assert problem is not None and "4 GPUs; set parallel.tensor to at most 4" in problem
-    problem = asynchronous_problem(4, None, GPU)
+    problem = asynchronous_problem(4, GPU)
     assert problem is not None and "GPU 1 cannot reach GPU 3; leave it out" in problem
-    assert asynchronous_problem(2, None, GPU) is None
+    assert asynchronous_problem(2, GPU) is None
