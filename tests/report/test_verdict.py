@@ -99,6 +99,13 @@ def test_the_control_is_read_in_words(estimate, words):
     assert words in verdict(check_results(results)).details[0]
 
 
+def test_one_seed_claims_no_relation():
+    results = fake_results()
+    results["contrasts"]["H3 sbp vs random_pairs"] = contrast("sbp", "random_pairs", 0.01, 0.004, 0.01, 1)
+    said = verdict(check_results(results)).details[0]
+    assert said.endswith("; whether the relation between documents matters, one seed cannot say.")
+
+
 @pytest.mark.parametrize(
     ("estimate", "words"),
     [
