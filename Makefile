@@ -58,6 +58,8 @@ bench: peers ## measure beside the tools people use; results in benchmarks/resul
 	@$(RUN) tools/fetch_demo_corpus.py corpora/demo
 	@$(RUN) -m megasbp run configs/demo.toml --until train-baseline
 	$(RUN) tools/benchmark.py all
+	$(RUN) tools/benchmark.py generate configs/demo.toml --maximum-tokens 254 \
+	    --checkpoint "$$(ls -d runs/demo/seed-0/train-baseline-*/checkpoints/step-* | tail -n 1)"
 
 # Without a GPU a model that a CPU can train stands for the 3B one.
 GPU_RECIPE = configs/$(shell $(RUN) -c "import torch; print('sbp_3b_200b' if torch.cuda.is_available() else 'demo')").toml

@@ -10,11 +10,14 @@ from torch.nn import functional
 
 from benchmarks.kernel_launches import FEED_FORWARD, HEAD_DIM, HEADS, KV_HEADS, SEQUENCE, VOCABULARY, WIDTH
 from megasbp.kernels.attention import SegmentBounds, attention, prepare_segments
+from megasbp.kernels.cross_entropy import cross_entropy
 from megasbp.kernels.linear_cross_entropy import linear_cross_entropy
+from megasbp.kernels.paged_attention import paged_attention
 from megasbp.kernels.qk_norm_rope import qk_norm_rope
 from megasbp.kernels.rms_norm import add_rms_norm, rms_norm
 from megasbp.kernels.rope import rotate, rotation_table
 from megasbp.kernels.swiglu import swiglu
+from megasbp.model.paged_cache import PAGE_TOKENS
 
 _EPSILON = 1e-6
 _THETA = 1e6
@@ -31,12 +34,13 @@ class Case:
         inputs: inputs(tokens, device): what the functions take. Those that require gradients get them.
         ours, plain: the kernel, and the formula as one writes it in PyTorch, which torch.compile gets too.
         work: of one token, by direction, "forward" and "backward", or "both" for one pass over both: bytes,
-            each input read once and each output written once, or operations.
+            each input read once and each output written once, or operations. Without gradients "forward".
         counts_operations: whether `work` is operations.
         liger: the same function of Liger, given its module `liger_kernel.transformers.functional`; None where
             it has none.
         rivals: others that run on a GPU.
         compiles: False where torch.compile has nothing of its own to make.
+        tokens: of a call on a GPU.
         cpu_tokens: of a call on a CPU, which multiplies a thousandth as fast.
     """
 
@@ -49,6 +53,7 @@ class Case:
     liger: Callable[[Any], Callable[..., Any]] | None = None
     rivals: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     compiles: bool = True
+    tokens: int = 32_768
     cpu_tokens: int = 1024
 
 
@@ -199,6 +204,44 @@ def _liger_loss(liger: Any) -> Callable[..., Any]:
     return loss
 
 
+def _logits(tokens: int, device: str) -> Tensors:
+    """As the products give them: fp32."""
+    logits = torch.randn(tokens, VOCABULARY, device=device, requires_grad=True)
+    return logits, torch.randint(VOCABULARY, (tokens,), device=device)
+
+
+def _plain_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(logits, labels, reduction="sum")
+
+
+def _pages(tokens: int, device: str) -> Tensors:
+    """Caches of so many tokens in all, of eight or more sequences up to SEQUENCE, their pages in no order."""
+    size = min(tokens // 8, SEQUENCE)
+    rows, each = tokens // size, size // PAGE_TOKENS
+    keys, values = (
+        torch.randn(rows * each, PAGE_TOKENS, KV_HEADS, HEAD_DIM, device=device, dtype=torch.bfloat16)
+        for _ in range(2)
+    )
+    queries = torch.randn(rows, HEADS, HEAD_DIM, device=device, dtype=torch.bfloat16)
+    table = torch.randperm(rows * each, device=device).int().view(rows, each)
+    lengths = torch.full((rows,), each * PAGE_TOKENS, device=device, dtype=torch.int32)
+    return queries, keys, values, table, lengths
+
+
+def _plain_paged(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    table: torch.Tensor,
+    lengths: torch.Tensor,
+) -> torch.Tensor:
+    """All sequences are full, so the lengths mask nothing."""
+    heads_first = (pages[table.long()].flatten(1, 2).transpose(1, 2) for pages in (keys, values))
+    return functional.scaled_dot_product_attention(
+        queries[:, :, None], *heads_first, enable_gqa=True
+    ).squeeze(2)
+
+
 _HEAD_WIDTH = (HEADS + KV_HEADS) * HEAD_DIM
 # The cosines and sines of a token, both halves of a head alike.
 _TABLE = HEAD_DIM * _FP32
@@ -261,6 +304,25 @@ CASES = (
     ),
     _attention("attention, whole rows", SEQUENCE),
     _attention("attention, documents of 512", 512),
+    Case(
+        "cross_entropy",
+        _logits,
+        cross_entropy,
+        _plain_cross_entropy,
+        # Rows are too long to stay on the chip: read for the sums, read and written for the gradient.
+        {"both": 3 * VOCABULARY * _FP32},
+        liger=lambda liger: lambda logits, labels: liger.liger_cross_entropy(logits, labels, reduction="sum"),
+        tokens=4096,
+        cpu_tokens=128,
+    ),
+    Case(
+        "paged_attention",
+        _pages,
+        paged_attention,
+        _plain_paged,
+        {"forward": 2 * KV_HEADS * HEAD_DIM * _BF16},
+        tokens=2**20,
+    ),
     Case(
         "linear_cross_entropy",
         _loss_inputs,

@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     names = [case.name for case in CASES]
     parser.add_argument("--kernels", nargs="+", default=names, metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    parser.add_argument("--tokens", type=int, help="of a call (32768 on a GPU, 1024 or fewer on a CPU)")
+    parser.add_argument("--tokens", type=int, help="of a call (32768 or what fits on a GPU, fewer on a CPU)")
     parser.add_argument("--repeats", type=int, default=5, help="of every side, in turn (%(default)s)")
 
 
@@ -50,7 +50,7 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Measure]:
     ceilings = {False: copy_rate(device), True: product_rate(device)}
     measures = []
     for case in (known[name] for name in options.kernels):
-        tokens = options.tokens or (32_768 if device == "cuda" else case.cpu_tokens)
+        tokens = options.tokens or (case.tokens if device == "cuda" else case.cpu_tokens)
         measures += _measures(case, device, tokens, ceilings[case.counts_operations], options.repeats)
     return measures
 
@@ -61,7 +61,7 @@ def _measures(case: Case, device: str, tokens: int, ceiling: float, repeats: int
     inputs = {name: case.inputs(tokens, device) for name, side in sides.items() if not isinstance(side, str)}
     for name, given in inputs.items():
         if name != OURS:
-            sides[name] = _problem(sides[name], given) or sides[name]
+            sides[name] = _problem(sides[name], given, list(case.work)[-1]) or sides[name]
     on_gpu = device == "cuda"
     measures = []
     for direction, work in case.work.items():
@@ -103,10 +103,10 @@ def _sides(case: Case, device: str) -> dict[str, Callable[..., Any] | str]:
     return sides
 
 
-def _problem(side: Any, inputs: Tensors) -> str:
+def _problem(side: Any, inputs: Tensors, direction: str) -> str:
     """Why a side cannot run here, or nothing."""
     try:
-        _call(side, inputs, "backward")()
+        _call(side, inputs, direction)()
     except Exception as error:
         return f"failed: {type(error).__name__}: {error}"[:200]
     return ""
