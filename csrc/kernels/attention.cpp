@@ -17,6 +17,14 @@ struct Shape {
   int64_t heads, kv_heads, head_dim;
 };
 
+// Keys or values of one head: rows of numbers at a fixed distance.
+struct Head {
+  const float *rows;
+  int64_t stride;
+
+  const float *operator[](int64_t row) const { return rows + row * stride; }
+};
+
 struct Forward {
   const float *q, *k, *v;
   float *mixed, *log_sums;
@@ -59,7 +67,7 @@ struct Item {
 
 // [length / kLanes, head_dim, kLanes]: kLanes keys side by side; zeros behind the last.
 template <int HEAD_DIM>
-MEGASBP_INLINE void turn(const Head<float> &rows, int64_t length, float *turned) {
+MEGASBP_INLINE void turn(const Head &rows, int64_t length, float *turned) {
   std::fill(turned + length / kLanes * kLanes * HEAD_DIM, turned + whole_vectors(length) * HEAD_DIM, 0.0f);
   for (int64_t i = 0; i < length; ++i) {
     float *to = turned + i / kLanes * kLanes * HEAD_DIM + i % kLanes;
@@ -94,7 +102,7 @@ MEGASBP_INLINE void multiply_turned(const Tile<HEAD_DIM> &tile, const float *tur
 
 // mixed [kRows, HEAD_DIM] = weights [kRows, size] times the first `count` rows.
 template <int HEAD_DIM>
-MEGASBP_INLINE void multiply_rows(const float *weights, int64_t size, const Head<float> &rows, int64_t count,
+MEGASBP_INLINE void multiply_rows(const float *weights, int64_t size, const Head &rows, int64_t count,
                                   Tile<HEAD_DIM> &mixed) {
   for (int e = 0; e < HEAD_DIM; e += 2 * kLanes) {
     Floats low[kRows] = {}, high[kRows] = {};
@@ -152,7 +160,7 @@ Softmax take_powers(float *products, int64_t seen) {
 template <int HEAD_DIM>
 void attend(const Shape &s, const Forward &f, const Item &item, Scratch &scratch) {
   const int64_t stride = s.kv_heads * HEAD_DIM, first_key = (item.begin * s.kv_heads + item.kv_head) * HEAD_DIM;
-  const Head<float> values{f.v + first_key, stride};
+  const Head values{f.v + first_key, stride};
   const float scale = 1 / std::sqrt(static_cast<float>(HEAD_DIM));
   float *weights = scratch.weights.get();
   turn<HEAD_DIM>({f.k + first_key, stride}, item.length(), scratch.keys.get());
@@ -180,7 +188,7 @@ void attend(const Shape &s, const Forward &f, const Item &item, Scratch &scratch
 template <int HEAD_DIM>
 void attend(const Shape &s, const Backward &b, const Item &item, Scratch &scratch) {
   const int64_t stride = s.kv_heads * HEAD_DIM, first_key = (item.begin * s.kv_heads + item.kv_head) * HEAD_DIM;
-  const Head<float> keys{b.k + first_key, stride}, values{b.v + first_key, stride};
+  const Head keys{b.k + first_key, stride}, values{b.v + first_key, stride};
   const float scale = 1 / std::sqrt(static_cast<float>(HEAD_DIM));
   float *weights = scratch.weights.get(), *slopes = scratch.slopes.get();
   float *key_gradient = scratch.key_gradient.get(), *value_gradient = scratch.value_gradient.get();

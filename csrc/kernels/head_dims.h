@@ -1,11 +1,10 @@
 // Head dimensions that have kernels; others are left to torch.
 #pragma once
 
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
-
-#include "vectors.h"
 
 namespace megasbp::kernels {
 
@@ -29,14 +28,5 @@ void with_head_dim(int64_t head_dim, const Use &use) {
       throw std::invalid_argument("head_dim " + std::to_string(head_dim) + " has no kernel");
   }
 }
-
-// Keys or values of one head: rows of numbers at a fixed distance.
-template <typename T>
-struct Head {
-  const T *rows;
-  int64_t stride;
-
-  const T *operator[](int64_t row) const { return rows + row * stride; }
-};
 
 }  // namespace megasbp::kernels
