@@ -165,6 +165,8 @@ def train_stage(
             "model": recipe.model.model_dump(mode="json"),
             "training": training.deciding(),
             "samples": plan.samples,
+            # Left out where there is one, for the names of stages from before there were more.
+            **({"phases": plan.phases} if len(plan.phases) > 1 else {}),
             "steps": plan.steps,
             "seed": seed,
         },
@@ -303,4 +305,6 @@ def _mixture(
     }
     if len(sources) == 1:
         return next(iter(sources.values()))
-    return MixtureSource([(sources[name], count) for name, count in plan.samples.items()])
+    return MixtureSource(
+        [(source, [phase[name] for phase in plan.phases]) for name, source in sources.items()]
+    )

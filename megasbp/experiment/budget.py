@@ -42,6 +42,8 @@ class ArmPlan:
         samples: source -> sequences drawn from it over the whole run.
         tokens: source -> input tokens drawn from it (sequences are full: no padding).
         epochs: source -> passes over it.
+        phases: the samples in parts that are trained on one after the other; the whole run is one, unless
+            the synthetic text ends early.
         synthetic_tokens: of the tokens, those that a model wrote.
     """
 
@@ -50,6 +52,7 @@ class ArmPlan:
     samples: dict[str, int]
     tokens: dict[str, int]
     epochs: dict[str, float]
+    phases: tuple[dict[str, int], ...]
     synthetic_tokens: int = 0
 
     @property
@@ -127,7 +130,17 @@ def plan_arm(
     if share == "seeded":
         # Of a share of the rows, as much as they have in the mean.
         synthetic = round(tokens["synthetic"] * rows / there)
-    return ArmPlan(arm, steps, samples, drawn, epochs, synthetic)
+    return ArmPlan(arm, steps, samples, drawn, epochs, _phases(samples, recipe), synthetic)
+
+
+def _phases(samples: dict[str, int], recipe: Recipe) -> tuple[dict[str, int], ...]:
+    """Where the synthetic text ends early, a phase that has all of it, and one of unique text alone."""
+    total, others = sum(samples.values()), [source for source in samples if source != "unique"]
+    rows = sum(samples[source] for source in others)
+    first = max(round(total * recipe.budget.synthetic_until), rows)
+    if not others or "unique" not in samples or first == total:
+        return (samples,)
+    return samples | {"unique": first - rows}, dict.fromkeys(others, 0) | {"unique": total - first}
 
 
 def _total_samples(recipe: Recipe) -> int:

@@ -41,6 +41,8 @@ class BudgetConfig(Section):
     Attributes:
         tokens_per_arm: matched tokens; cut down to a whole number of optimiser steps.
         synthetic_share: share of those tokens that is synthetic in the arms with synthetic text, seen once.
+        synthetic_until: share of the budget by whose end the synthetic text has been read, among unique
+            text; what is left is unique text alone. 1, as in the paper, spreads it over the whole.
         arms: which of `arms.ARMS` run. The baseline is always among them: the synthesizer starts from it.
         multiples: further baselines, on so many times the unique documents each, for the data-efficiency
             multiplier; their documents are the oracle's.
@@ -51,6 +53,7 @@ class BudgetConfig(Section):
 
     tokens_per_arm: int = Field(gt=0)
     synthetic_share: float = Field(0.375, gt=0, lt=1)
+    synthetic_until: float = Field(1.0, gt=0, le=1)
     arms: tuple[Arm, ...] = DEFAULT_ARMS
     multiples: tuple[int, ...] = ()
     equal_flops: bool = False
@@ -60,6 +63,11 @@ class BudgetConfig(Section):
     def _arms_are_complete(self) -> Self:
         if "baseline" not in self.arms or len(set(self.arms)) != len(self.arms):
             raise ValueError("arms must name 'baseline' and no arm twice")
+        if self.synthetic_until < self.synthetic_share:
+            raise ValueError(
+                f"synthetic_until is {self.synthetic_until}, but the synthetic text is synthetic_share "
+                f"{self.synthetic_share} of the budget; set it to at least that"
+            )
         if self.equal_flops and "sbp" not in self.arms:
             raise ValueError("equal_flops compares with SBP; add 'sbp' to arms, or set it to false")
         if "seed_packing" in self.arms:

@@ -115,6 +115,33 @@ def test_batch_of_one_part_is_the_parts_batch(sources):
     assert same_batch(mixture.batch(np.arange(4)), sources[0].batch(np.arange(4)))
 
 
+def test_phases_are_mixtures_one_after_the_other(sources):
+    mixture = MixtureSource([(sources[0], (5, 4)), (sources[1], (3, 0)), (sources[2], (0, 2))])
+    found = [mixture.locate(index) for index in range(28)]
+    for first, counts in ((0, (5, 3, 0)), (8, (4, 0, 2))):
+        owner, local = locate(counts, range(sum(counts)))
+        before = np.array((5, 3, 0) if first else (0, 0, 0))
+        expected = list(zip(owner.tolist(), (local + before[owner]).tolist(), strict=True))
+        assert found[first : first + sum(counts)] == expected
+    # Each part hands out its own samples in order, and goes on where the mixture begins again.
+    for part, total in enumerate((9, 3, 2)):
+        assert [local for owner, local in found if owner == part] == list(range(2 * total))
+    indices = np.array([13, 0, 27, 8])
+    rows = [sources[found[i][0]].batch(np.array([found[i][1]])) for i in indices]
+    assert batch_rows(mixture.batch(indices)) == [row for one in rows for row in batch_rows(one)]
+
+
+def test_one_phase_is_the_mixture_without(sources):
+    plain = MixtureSource([(sources[0], 4), (sources[1], 5)])
+    assert MixtureSource([(sources[0], [4]), (sources[1], [5])]).fingerprint == plain.fingerprint
+    assert MixtureSource([(sources[0], [2, 2]), (sources[1], [5, 0])]).fingerprint != plain.fingerprint
+
+
+def test_parts_of_different_phases_are_refused(sources):
+    with pytest.raises(InputError, match="as many phases"):
+        MixtureSource([(sources[0], 4), (sources[1], (2, 2))])
+
+
 def test_mixtures_nest(sources):
     inner = MixtureSource([(sources[0], 2), (sources[1], 2)])
     outer = MixtureSource([(inner, 4), (sources[2], 3)])

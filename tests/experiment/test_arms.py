@@ -74,6 +74,21 @@ def test_the_table_in_the_docs_is_the_one_of_the_code() -> None:
     assert "\n".join(rows) in (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 
 
+def test_synthetic_text_that_ends_early_leaves_unique_text_alone() -> None:
+    tokens = {"unique": 130_000, "oracle": 900_000, "synthetic": 900 * 256, "seeded": 1_800 * 256}
+    early, mixed = demo("budget.synthetic_until=0.5"), demo()
+    planned = plan_arm("sbp", early, tokens)
+    assert planned.phases == ({"unique": 300, "synthetic": 900}, {"unique": 1_200, "synthetic": 0})
+    spread = plan_arm("sbp", mixed, tokens)
+    assert spread.phases == (spread.samples,) == ({"unique": 1_500, "synthetic": 900},)
+    assert (planned.samples, planned.tokens) == (spread.samples, spread.tokens)
+    # Rows with their seeds are longer than the phase that was asked for.
+    packed = plan_arm("seed_packing", early, tokens)
+    assert packed.phases == ({"unique": 0, "seeded": 1_800}, {"unique": 600, "seeded": 0})
+    for arm in ("baseline", "oracle"):
+        assert plan_arm(arm, early, tokens) == plan_arm(arm, mixed, tokens)
+
+
 @pytest.mark.parametrize("arm", written_arms(ARMS))
 def test_every_arm_with_synthetic_text_has_the_plan_of_sbp(arm: str) -> None:
     recipe = demo()

@@ -23,7 +23,9 @@ SEARCHED = {"embedding": 2.0 * 50 * 1000, "search": 2.0 * 3000}
 
 def flops_of(work: Work) -> dict[str, float]:
     """What `work` adds to training and sweeps."""
-    plan = ArmPlan("any", 300, {"unique": 1}, {"unique": 600, "synthetic": 200}, {"unique": 1.0})
+    plan = ArmPlan(
+        "any", 300, {"unique": 1}, {"unique": 600, "synthetic": 200}, {"unique": 1.0}, ({"unique": 1},)
+    )
     found = ledger(RECIPE, plan, work, sweep_tokens=90)
     swept = 0 if work.writing is None else LONG * work.writing.swept_tokens
     assert found["matched_tokens"] == 800

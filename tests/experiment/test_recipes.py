@@ -86,6 +86,7 @@ def test_overrides_replace_values_and_keep_types() -> None:
         ("model.maximum_positions=100", "set it to at least 512"),
         ("synthesizer.micro_batch=3", "not a multiple of"),
         ("corpus.vocabulary_size=8192", "exceeds model.vocabulary_size"),
+        ("budget.synthetic_until=0.2", "synthetic_share 0.375 of the budget; set it to at least that"),
         ("budget.tokens_per_arm=10", "below one optimiser step"),
         ("training.learning_rate=0.1", "at most 0.094, or set model.mup_base_width"),
         ("parallel.tensr=2", "did you mean 'tensor'"),
