@@ -57,7 +57,8 @@ better megasbp is, and the targets. A tool that is not installed is named with w
 benchmarks/results/SUBJECT.json with commit, versions and machine.
 
 Text is the demo corpus (python tools/fetch_demo_corpus.py corpora/demo) unless --corpus names files or
-folders as tools/preprocess_corpus.py reads them. `make bench` fetches what all subjects need and runs `all`.
+folders as tools/preprocess_corpus.py reads them. `make bench` fetches what all subjects need and runs `all`,
+then generate.
 
 For figures that mean something, let nothing else run; the file keeps the machine's load before the run.
 

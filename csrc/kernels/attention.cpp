@@ -7,6 +7,7 @@
 
 #include "head_dims.h"
 #include "kernels.h"
+#include "powers.h"
 
 namespace megasbp::kernels {
 namespace {
@@ -137,24 +138,9 @@ MEGASBP_INLINE void add_outer(const float *weights, int64_t size, const Tile<HEA
   }
 }
 
+// What a row does not see becomes -infinity, up to the whole vector in which the tile's last key stands.
 void forbid(float *products, int64_t count, int64_t seen) {
   std::fill(products + count, products + whole_vectors(seen), -__builtin_inff());
-}
-
-// In place: products become exp(product - largest), the largest and the sum are returned.
-struct Softmax {
-  float largest, sum;
-};
-Softmax take_powers(float *products, int64_t seen) {
-  Floats high = all(-__builtin_inff()), total{};
-  for (int64_t i = 0; i < seen; i += kLanes) high = larger(high, load(products + i));
-  const float shift = largest(high);
-  for (int64_t i = 0; i < seen; i += kLanes) {
-    const Floats power = exponential(load(products + i) - shift);
-    store(products + i, power);
-    total += power;
-  }
-  return {shift, sum(total)};
 }
 
 template <int HEAD_DIM>
@@ -173,9 +159,10 @@ void attend(const Shape &s, const Forward &f, const Item &item, Scratch &scratch
     float sums[kRows];
     for (int r = 0; r < rows; ++r) {
       forbid(weights + r * scratch.size, item.count(first + r), seen);
-      const Softmax softmax = take_powers(weights + r * scratch.size, seen);
-      sums[r] = softmax.sum;
-      f.log_sums[item.place(first + r, s.heads)] = softmax.largest + std::log(softmax.sum);
+      float *row = weights + r * scratch.size;
+      const Powers powers = take_powers(whole_vectors(seen), row, row);
+      sums[r] = powers.sum;
+      f.log_sums[item.place(first + r, s.heads)] = powers.largest + std::log(powers.sum);
     }
     multiply_rows<HEAD_DIM>(weights, scratch.size, values, seen, mixed);
     for (int r = 0; r < rows; ++r) {

@@ -2,25 +2,10 @@
 
 #include "kernels.h"
 #include "parallel.h"
+#include "powers.h"
 
 namespace megasbp::kernels {
 namespace {
-
-struct Powers {
-  float largest, sum;
-};
-
-// exp(logit - largest) of each, written if `powers` is not null.
-Powers take_powers(int64_t size, const float *logits, float *powers) {
-  const float shift = largest_of(size, logits);
-  Floats total{};
-  for (int64_t i = 0; i < size; i += kLanes) {
-    const Floats power = exponential(load(logits + i, size - i, -__builtin_inff()) - shift);
-    total += power;
-    if (powers != nullptr) store(powers + i, power, size - i);
-  }
-  return {shift, sum(total)};
-}
 
 template <typename T>
 void scaled(int64_t size, const float *values, float factor, T *to) {
